@@ -1,0 +1,228 @@
+"""What a file becomes: :class:`Radiograph`, and the error that says why it could not.
+
+``Radiograph.pixels`` are *display* values, 0 (black) to 1 (white) with bones bright, so that a PNG, a JPEG and
+a DICOM file of the same exposure look the same to whatever reads them next. Every decision on the way there is
+kept in ``Radiograph.choices``, everything the reader should know about in ``Radiograph.warnings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MIN_SIDE = 32
+"""Pixels. An image with a shorter side carries no finding that could be read."""
+
+
+class Reason(StrEnum):
+    """Why an image was refused: stable codes for programs."""
+
+    NOT_FOUND = "not_found"
+    UNREADABLE = "unreadable"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED = "unsupported"
+    TRUNCATED = "truncated"
+    NO_PIXEL_DATA = "no_pixel_data"
+    STRUCTURED_REPORT = "structured_report"
+    NOT_A_RADIOGRAPH = "not_a_radiograph"
+    MULTI_FRAME = "multi_frame"
+    COLOUR = "colour"
+    TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    CONSTANT = "constant"
+    BAD_HEADER = "bad_header"
+    BAD_PIXELS = "bad_pixels"
+    BAD_SHAPE = "bad_shape"
+
+
+class RadiographError(ValueError):
+    """An image that can not be read as one radiograph.
+
+    The message is ``"<source>: <cause>. <remedy>."``.
+
+    Attributes:
+        source: the file path, or a description of the object ("numpy array (3, 4)").
+        reason: a machine code, stable between releases.
+        cause: what is wrong.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, source: str, reason: Reason, cause: str, remedy: str) -> None:
+        self.source = source
+        self.reason = reason
+        self.cause = cause.rstrip(".")
+        self.remedy = remedy.rstrip(".")
+        super().__init__(f"{self.source}: {self.cause}. {self.remedy}.")
+
+    def __reduce__(self) -> tuple[type[RadiographError], tuple[str, Reason, str, str]]:
+        """Survive the trip from a data loader's worker process."""
+        return type(self), (self.source, self.reason, self.cause, self.remedy)
+
+
+@contextmanager
+def refusing(source: str, reason: Reason, cause: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a third-party parser or codec raises on a malformed file into :class:`RadiographError`.
+
+    Pillow, pydicom and the JPEG codecs raise nearly every exception type there is when a file is damaged, so the
+    net is as wide as ``Exception``. Only calls into those libraries belong inside.
+
+    Raises:
+        RadiographError: from the original exception, whose text is appended to ``cause``.
+    """
+    try:
+        yield
+    except RadiographError:
+        raise
+    except MemoryError as exc:
+        raise RadiographError(
+            source, Reason.TOO_LARGE, f"{cause}: not enough memory", "Read it on a machine with more memory"
+        ) from exc
+    except Exception as exc:
+        detail = " ".join(str(exc).split())[:300] or type(exc).__name__
+        raise RadiographError(source, reason, f"{cause}: {detail}", remedy) from exc
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """What a file may ask for before it is refused unread (decompression bombs, wrong files).
+
+    Attributes:
+        max_pixels: rows x columns x samples per pixel (DICOM: x frames); checked against the header, before
+            decoding.
+        max_file_bytes: size of the file on disk.
+        max_inflated_bytes: size of a deflated DICOM data set after inflation.
+    """
+
+    max_pixels: int = 100_000_000
+    max_file_bytes: int = 1 << 30
+    max_inflated_bytes: int = 1 << 29
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_file_bytes", "max_inflated_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ReadLimits.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class DicomFacts:
+    """The header of a DICOM file, without anything that names the patient. Absent values are ``None``."""
+
+    sop_class_uid: str | None
+    sop_instance_uid: str | None
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    modality: str | None
+    photometric_interpretation: str
+    transfer_syntax: str
+    body_part: str | None
+    patient_orientation: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """One radiograph as a radiologist sees it.
+
+    Attributes:
+        pixels: float32 (height, width), C-contiguous, 0 (black) to 1 (white), bones bright.
+        spacing: millimetres (between rows, between columns), or ``None`` when the file does not say.
+        laterality: "L", "R", "B" (both) or "U" (unpaired) from the DICOM header.
+        view: "PA", "AP", "LATERAL", "OBLIQUE", ..., or ``None`` when the file does not say.
+        source: the file path, or a description of the object that was read.
+        warnings: what a user should know before trusting a result.
+        choices: every decision made between the stored and the displayed values, in order.
+        dicom: header facts when the source is a DICOM file.
+    """
+
+    pixels: NDArray[np.float32]
+    source: str
+    spacing: tuple[float, float] | None = None
+    laterality: str | None = None
+    view: str | None = None
+    warnings: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    dicom: DicomFacts | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.dtype != np.float32 or pixels.ndim != 2 or not pixels.flags.c_contiguous:
+            raise ValueError(
+                f"Radiograph.pixels must be C-contiguous float32 (H, W), not {pixels.dtype} {pixels.shape}"
+            )
+        # min/max carry NaN, so one comparison refuses NaN, infinities and values out of range
+        if pixels.size == 0 or not (pixels.min() >= 0.0 and pixels.max() <= 1.0):
+            raise ValueError("Radiograph.pixels must be non-empty, finite and within 0..1")
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.pixels.shape[1])
+
+    def to_uint8(self) -> NDArray[np.uint8]:
+        """Return round(pixels * 255) as uint8 (H, W). An 8-bit grey source comes back exactly."""
+        return np.rint(self.pixels * np.float32(255)).astype(np.uint8)
+
+    def to_rgb(self) -> Image.Image:
+        """Return an RGB Pillow image (W x H) with three equal 8-bit channels."""
+        return Image.fromarray(self.to_uint8()).convert("RGB")
+
+
+def check_size(
+    source: str, height: int, width: int, samples: int, limits: ReadLimits, *, frames: int = 1
+) -> None:
+    """Refuse an image by its header, before anything is decoded.
+
+    Args:
+        source: name for the error.
+        height: rows.
+        width: columns.
+        samples: samples per pixel (1 grey, 3 RGB, 4 RGBA).
+        limits: what is allowed.
+        frames: number of frames (DICOM).
+
+    Raises:
+        RadiographError: ``too_large`` or ``too_small``.
+    """
+    total = height * width * samples * frames
+    if total > limits.max_pixels:
+        raise RadiographError(
+            source,
+            Reason.TOO_LARGE,
+            f"the header asks for {height} x {width} pixels x {samples} sample(s) x {frames} frame(s) = {total:,}, "
+            f"more than the limit of {limits.max_pixels:,}",
+            f"If the file is genuine, pass limits=ReadLimits(max_pixels={total})",
+        )
+    if min(height, width) < MIN_SIDE:
+        raise RadiographError(
+            source,
+            Reason.TOO_SMALL,
+            f"the image is {height} x {width} pixels (rows x columns); a side shorter than {MIN_SIDE} is no "
+            "radiograph",
+            "Pass the full-size image, not a thumbnail or an icon",
+        )
+
+
+def check_not_constant(source: str, pixels: NDArray[np.float32]) -> None:
+    """Refuse an image whose pixels are all equal.
+
+    Raises:
+        RadiographError: ``constant``.
+    """
+    if pixels.min() == pixels.max():
+        raise RadiographError(
+            source,
+            Reason.CONSTANT,
+            f"every pixel has the same value ({float(pixels.min()):.4g} of 0..1), there is nothing to read",
+            "Check the export that made this file",
+        )

@@ -1,0 +1,102 @@
+"""Finding-sentences of a phantom: what is true of a film, as the three templates say it (method: RadZero, section 2)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from radzero.phantom.film import Film
+from radzero.phantom.findings import DEVICES, EITHER_OR_BOTH, FINDINGS, ONE_SIDED, Finding, Grade
+
+
+class Polarity(StrEnum):
+    """What a finding-sentence says of its finding."""
+
+    AFFIRMED = "affirmed"
+    UNCERTAIN = "uncertain"
+    NEGATED = "negated"
+
+
+_OPENING = {Polarity.AFFIRMED: "There is", Polarity.UNCERTAIN: "There may be", Polarity.NEGATED: "There is no"}
+
+
+@dataclass(frozen=True)
+class FindingSentence:
+    """One minimal finding: ``There is {finding} [in {location}]``.
+
+    Attributes:
+        polarity: affirmed, uncertain or negated.
+        finding: the finding's name.
+        side: "right", "left", "bilateral" or None.
+        zone: "upper", "mid", "lower" or None; only together with a side.
+    """
+
+    polarity: Polarity
+    finding: str
+    side: str | None = None
+    zone: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The sentence, without a full stop."""
+        if self.zone:
+            return f"{_OPENING[self.polarity]} {self.finding} in the {self.side} {self.zone} lung zone"
+        return " ".join(part for part in (_OPENING[self.polarity], self.side, self.finding) if part)
+
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "calcification": ("tissue calcification", "calcified granuloma", "granuloma"),
+    "cardiomegaly": ("enlarged heart",),
+    "consolidation": ("pulmonary consolidation", "airspace consolidation"),
+    "pulmonary edema": ("edema",),
+    "emphysema": ("pulmonary emphysema",),
+    "fibrosis": ("pulmonary fibrosis",),
+    "mass": ("pulmonary mass", "lung mass"),
+    "nodule": ("lung nodule", "pulmonary nodule"),
+    "pleural effusion": ("effusion",),
+    "rib fracture": ("fracture", "bone fracture"),
+}
+"""Other names under which training sentences speak of a finding; the benchmarks' names are among them."""
+
+
+def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -> FindingSentence:
+    """The full sentence of a finding, with side and zone."""
+    return FindingSentence(polarity, finding.name, finding.side, finding.zone)
+
+
+def training_sentences(film: Film, rng: np.random.Generator, negations: tuple[int, int] = (0, 2)) -> list[str]:
+    """Finding-sentences of a film as varied as reports state them, each once.
+
+    Every finding and device is stated once with its location and, half of the time, once without; names are
+    sometimes synonyms, subtle findings sometimes uncertain. Negations are of findings that the film lacks, or lacks
+    on the named side.
+
+    Args:
+        film: the phantom.
+        rng: what is said and how.
+        negations: fewest and most negated sentences.
+    """
+    sentences: dict[str, None] = {}
+
+    def say(polarity: Polarity, name: str, side: str | None = None, zone: str | None = None) -> None:
+        names = SYNONYMS.get(name, ())
+        if names and rng.random() < 0.3:
+            name = str(rng.choice(names))
+        sentences[FindingSentence(polarity, name, side, zone).text] = None
+
+    for finding in film.findings:
+        uncertain = finding.grade is Grade.SUBTLE and rng.random() < 0.15
+        polarity = Polarity.UNCERTAIN if uncertain else Polarity.AFFIRMED
+        zone = finding.zone if rng.random() < 0.6 else None
+        say(polarity, finding.name, finding.side, zone)
+        if finding.side and rng.random() < 0.6:
+            say(polarity, finding.name)
+    present = {f.name: f for f in film.findings}
+    absent: list[tuple[str, str | None]] = [(n, None) for n in (*FINDINGS, *DEVICES) if n not in present]
+    for name, finding in present.items():
+        if name in ONE_SIDED + EITHER_OR_BOTH and finding.side in ("right", "left"):
+            absent += [(name, "left" if finding.side == "right" else "right")] * 2
+    count = int(rng.integers(negations[0], negations[1] + 1))
+    for k in rng.permutation(len(absent))[:count]:
+        say(Polarity.NEGATED, *absent[int(k)])
+    return list(sentences)
