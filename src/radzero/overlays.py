@@ -22,6 +22,7 @@ corner of the top left pixel.
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -204,11 +205,12 @@ def _drawable(text: str) -> tuple[str, bool]:
 
 
 def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    pieces = [""]
-    for character in word:
-        if pieces[-1] and font.getlength(pieces[-1] + character) > width:
-            pieces.append("")
-        pieces[-1] += character
+    pieces: list[str] = []
+    while word:
+        lengths = range(1, len(word) + 1)
+        fitting = bisect_right(lengths, width, key=lambda count: math.ceil(font.getlength(word[:count])))
+        pieces.append(word[: max(1, fitting)])
+        word = word[len(pieces[-1]) :]
     return pieces
 
 
@@ -404,14 +406,15 @@ def _draw_contour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], line: int)
     rows, columns = np.flatnonzero(edge.any(axis=1)), np.flatnonzero(edge.any(axis=0))
     if not rows.size:
         return
-    radius = max(1, line // 2)
-    reach = radius + max(1, line // 2) + 2
+    radius = line // 2
+    halo = radius + max(2, line // 2)
+    reach = halo + 2
     y0, y1 = max(0, int(rows[0]) - reach), int(rows[-1]) + reach + 1
     x0, x1 = max(0, int(columns[0]) - reach), int(columns[-1]) + reach + 1
     part = pixels[y0:y1, x0:x1]
     edge = edge[y0:y1, x0:x1]
     picture = Image.fromarray(part)
-    for colour, thick, strength in ((_HALO, radius + max(1, line // 2), 0.75), (_LINE, radius, 1.0)):
+    for colour, thick, strength in ((_HALO, halo, 0.85), (_LINE, radius, 1.0)):
         stencil = Image.fromarray(_dilate(edge, thick).astype(np.uint8) * round(255 * strength))
         picture.paste(colour, (0, 0), stencil.filter(ImageFilter.GaussianBlur(0.6)))
     part[...] = np.asarray(picture)
@@ -689,7 +692,7 @@ def render_overlay(
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     scaled = np.clip(scaled, 0.0, 1.0)
     pixels = _blend(grey, scaled, opacity)
-    mask = scaled >= threshold - _ROUNDING
+    mask = scaled >= np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
     _draw_contour(pixels, mask, layout.line)
     picture = Image.fromarray(pixels)
     if frame is not None:
@@ -767,7 +770,8 @@ def render_comparison(overlays: Sequence[Image.Image], columns: int | None = Non
     gap = max(4, min(width, height) // 80)
     whole = (columns * (width + gap) + gap) * (rows * (height + gap) + gap)
     scale = min(1.0, math.sqrt(MAX_SHEET_PIXELS / whole))
-    width, height, gap = (max(1, math.floor(side * scale)) for side in (width, height, gap))
+    width, height = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+    gap = math.floor(gap * scale)
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), _BACKGROUND)
     for index, overlay in enumerate(overlays):
         picture = overlay.convert("RGB")

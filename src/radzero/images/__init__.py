@@ -1,1 +1,6 @@
 """File to :class:`Radiograph`: raster and DICOM readers, and the geometry of preprocessing."""
+
+from .radiograph import DicomFacts, Radiograph, RadiographError, ReadLimits, Reason
+from .reader import read_radiograph
+
+__all__ = ["DicomFacts", "Radiograph", "RadiographError", "ReadLimits", "Reason", "read_radiograph"]

@@ -1,8 +1,8 @@
 """Compressed DICOM frames: what their own headers say, checked before a native codec sees them.
 
-A JPEG, JPEG-LS or JPEG 2000 frame carries its own size. Codecs believe it, so a 2 kB file may ask for gigabytes
-whatever Rows and Columns say. Here the frame header is parsed (ITU-T T.81 B.2, T.87 C.2, T.800 A.5), and RLE
-(PS3.5 annex G) is decoded with a bound on its output.
+A JPEG, JPEG-LS or JPEG 2000 frame carries its own size. Codecs believe it, so a 2 kB file may ask for
+gigabytes whatever Rows and Columns say. Here the frame header is parsed (ITU-T T.81 B.2, T.87 C.2, T.800
+A.5), and RLE (PS3.5 annex G) is decoded with a bound on its output.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def jpeg_header(frame: bytes) -> FrameHeader:
         raise CodestreamError("the JPEG frame has no frame header")
     if _LATER_FRAME.search(frame, position):
         raise CodestreamError("the JPEG frame has two frame headers")
-    if b"\xff\xd9" not in frame[-_TRAILER_BYTES:].rstrip(b"\0") and not _ends_image(frame):
+    if not _ends_image(frame):
         raise TruncatedCodestreamError("the JPEG frame has no end-of-image marker")
     return header
 
@@ -103,8 +103,8 @@ def _next_segment(frame: bytes, position: int) -> tuple[int, bytes, int]:
 
 
 def _ends_image(frame: bytes) -> bool:
-    """Tell whether an end marker is followed by nothing but padding (zeros or 0xFF)."""
-    return frame.rstrip(b"\0\xff").endswith(b"\xd9") and frame.rstrip(b"\0")[-2:] != b"\xff"
+    """Tell whether the end marker (EOI, EOC) stands in the last bytes before zero padding."""
+    return b"\xff\xd9" in frame.rstrip(b"\0")[-_TRAILER_BYTES:]
 
 
 def jpeg2000_header(frame: bytes) -> FrameHeader:
@@ -112,7 +112,8 @@ def jpeg2000_header(frame: bytes) -> FrameHeader:
 
     Raises:
         TruncatedCodestreamError: no header or no end-of-codestream marker.
-        CodestreamError: no codestream, subsampled components, an offset grid, or absurd numbers of tiles or layers.
+        CodestreamError: no codestream, subsampled components, an offset grid, or absurd numbers of tiles or
+            layers.
     """
     start = frame.find(b"\xff\x4f\xff\x51")
     if start < 0 or (start > 0 and frame[4:8] != b"jP  "):
@@ -132,7 +133,7 @@ def jpeg2000_header(frame: bytes) -> FrameHeader:
     if any(step != 1 for step in sizes[1::3] + sizes[2::3]):
         raise CodestreamError("JPEG 2000 with subsampled components is not supported")
     _check_layers(frame, start + 4 + int.from_bytes(siz[:2], "big"))
-    if b"\xff\xd9" not in frame[-_TRAILER_BYTES:]:
+    if not _ends_image(frame):
         raise TruncatedCodestreamError("the JPEG 2000 codestream has no end marker")
     return FrameHeader(y1 - y0, x1 - x0, components, (sizes[0] & 0x7F) + 1)
 
@@ -147,7 +148,9 @@ def _check_layers(frame: bytes, position: int) -> None:
         position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
 
 
-def decode_rle(frame: bytes, rows: int, columns: int, samples: int, bits_allocated: int) -> NDArray[np.unsignedinteger]:
+def decode_rle(
+    frame: bytes, rows: int, columns: int, samples: int, bits_allocated: int
+) -> NDArray[np.unsignedinteger]:
     """Decode one RLE frame (PS3.5 annex G) to unsigned integers (samples, rows, columns).
 
     Args:

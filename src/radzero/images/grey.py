@@ -1,13 +1,13 @@
 """Integer and colour samples to display grey: bit depth, and the decision "is this a colour picture?".
 
-A radiograph saved as RGB has equal channels, give or take JPEG noise, coloured arrows and letters, or a uniform
-tint (blue film, sepia scan). A colour picture has many saturated pixels whose hue is not one tint. The decision is
-made on at most about a million pixels:
+A radiograph saved as RGB has equal channels, give or take JPEG noise, coloured arrows and letters, or a
+uniform tint (blue film, sepia scan). A colour picture has many saturated pixels whose hue is not one tint.
+The decision is made on at most about a million pixels:
 
 * *spread* of a pixel = max(R, G, B) - min(R, G, B), on a 0..255 scale;
 * at most 10 % of pixels with a spread above 32: grey (a warning when above 0.1 %: coloured marks);
-* otherwise, when one hue whose strength depends only on brightness explains the colour of 95 % of pixels to within
-  12 of 255: a tinted radiograph, accepted with a warning;
+* otherwise, when one hue whose strength depends only on brightness explains the colour of 95 % of pixels to
+  within 12 of 255: a tinted radiograph, accepted with a warning;
 * otherwise: a colour picture, refused.
 
 Grey is the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B.
@@ -89,7 +89,7 @@ def refuse_negative(values: NDArray[np.integer], source: str) -> None:
 
 
 def grey_from_integers(values: NDArray[np.integer], source: str, what: str) -> Grey:
-    """Scale (H, W) integers to 0..1: 8-bit by 255, wider ones by the smallest bit depth that holds the maximum.
+    """Scale (H, W) integers to 0..1: 8-bit by 255, wider ones by the smallest fitting bit depth.
 
     Raises:
         RadiographError: ``bad_pixels`` for negative values or more than 16 bits.
@@ -99,7 +99,9 @@ def grey_from_integers(values: NDArray[np.integer], source: str, what: str) -> G
     else:
         refuse_negative(values, source)
         scale = full_scale(int(values.max()), source)
-        choice = f"{what}: divided by {scale}, the smallest bit depth that holds its maximum {int(values.max())}"
+        choice = (
+            f"{what}: divided by {scale}, the smallest bit depth that holds its maximum {int(values.max())}"
+        )
     pixels = np.empty(values.shape, dtype=np.float32)
     np.divide(values, np.float32(scale), out=pixels, dtype=np.float32, casting="unsafe")
     return Grey(pixels, (choice,))
@@ -130,7 +132,7 @@ def _channels_equal(samples: NDArray[np.integer]) -> bool:
 
 
 def _judge_colour(samples: NDArray[np.integer], scale: int, source: str) -> tuple[str, ...]:
-    """Return the warnings of an acceptable picture; raise for a colour picture. See the module's docstring."""
+    """Return the warnings of an acceptable picture; raise for a colour picture (see the module)."""
     height, width = samples.shape[:2]
     step = max(1, int(np.ceil(np.sqrt(height * width / _BLOCK_PIXELS))))
     rgb = samples[::step, ::step].reshape(-1, 3).astype(np.float32) * np.float32(255.0 / scale)

@@ -1,8 +1,8 @@
 """What a file becomes: :class:`Radiograph`, and the error that says why it could not.
 
-``Radiograph.pixels`` are *display* values, 0 (black) to 1 (white) with bones bright, so that a PNG, a JPEG and
-a DICOM file of the same exposure look the same to whatever reads them next. Every decision on the way there is
-kept in ``Radiograph.choices``, everything the reader should know about in ``Radiograph.warnings``.
+``Radiograph.pixels`` are *display* values, 0 (black) to 1 (white) with bones bright, so that a PNG, a JPEG
+and a DICOM file of the same exposure look the same to whatever reads them next. Every decision on the way
+there is kept in ``Radiograph.choices``, everything the reader should know about in ``Radiograph.warnings``.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class RadiographError(ValueError):
 def refusing(source: str, reason: Reason, cause: str, remedy: str) -> Iterator[None]:
     """Turn whatever a third-party parser or codec raises on a malformed file into :class:`RadiographError`.
 
-    Pillow, pydicom and the JPEG codecs raise nearly every exception type there is when a file is damaged, so the
-    net is as wide as ``Exception``. Only calls into those libraries belong inside.
+    Pillow, pydicom and the JPEG codecs raise nearly every exception type there is when a file is damaged, so
+    the net is as wide as ``Exception``. Only calls into those libraries belong inside.
 
     Raises:
         RadiographError: from the original exception, whose text is appended to ``cause``.
@@ -171,7 +171,8 @@ class Radiograph:
 
     def to_uint8(self) -> NDArray[np.uint8]:
         """Return round(pixels * 255) as uint8 (H, W). An 8-bit grey source comes back exactly."""
-        return np.rint(self.pixels * np.float32(255)).astype(np.uint8)
+        levels: NDArray[np.uint8] = np.rint(self.pixels * np.float32(255)).astype(np.uint8)
+        return levels
 
     def to_rgb(self) -> Image.Image:
         """Return an RGB Pillow image (W x H) with three equal 8-bit channels."""
@@ -199,7 +200,7 @@ def check_size(
         raise RadiographError(
             source,
             Reason.TOO_LARGE,
-            f"the header asks for {height} x {width} pixels x {samples} sample(s) x {frames} frame(s) = {total:,}, "
+            f"the header asks for {height} x {width} pixels, {samples} sample(s), {frames} frame(s) = {total:,}, "
             f"more than the limit of {limits.max_pixels:,}",
             f"If the file is genuine, pass limits=ReadLimits(max_pixels={total})",
         )

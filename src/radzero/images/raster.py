@@ -3,7 +3,7 @@
 | case | what is done |
 | --- | --- |
 | 8-bit grey | divided by 255 |
-| 16-bit grey, TIFF of 32-bit integers | divided by 2**b - 1, b the smallest of 8, 10, 12, 14, 15, 16 that holds the maximum |
+| 16-bit grey, 32-bit TIFF | divided by 2**b - 1, b of 8, 10, 12, 14, 15, 16 the smallest that holds it |
 | float (TIFF, arrays) | must be within 0..1, else ``bad_pixels`` |
 | TIFF "white is zero" | inverted |
 | 1-bit | accepted as 0 and 1, warning |
@@ -12,7 +12,8 @@
 | opaque alpha | dropped |
 | transparent alpha | composited over black, warning |
 | EXIF orientation | applied and recorded |
-| several pages or frames, animation | ``multi_frame``; of a JPEG with extra pictures (MPO) the main one is read, warning |
+| several pages, animation | ``multi_frame`` |
+| JPEG with extra pictures (MPO) | the main one is read, warning |
 | side below 32 pixels | ``too_small`` |
 | every pixel equal | ``constant`` |
 | truncated, damaged | ``truncated``, ``bad_pixels`` |
@@ -93,14 +94,15 @@ def read_array(array: NDArray[Any], source: str, limits: ReadLimits) -> Radiogra
     """Read a numpy array of display values (bones bright).
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); unsigned or signed integers without negative values, or
-            floats within 0..1.
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); unsigned or signed integers without negative
+            values, or floats within 0..1.
         source: name for the errors.
         limits: what is allowed.
 
     Raises:
-        RadiographError: ``bad_shape`` (a stack of images, a channel-first image), ``bad_pixels`` (bool, negative,
-            NaN, float out of 0..1, more than 16 bits), ``too_small``, ``too_large``, ``constant``, ``colour``.
+        RadiographError: ``bad_shape`` (a stack of images, a channel-first image), ``bad_pixels`` (bool,
+            negative, NaN, float out of 0..1, more than 16 bits), ``too_small``, ``too_large``, ``constant``,
+            ``colour``.
     """
     _check_array(array, source)
     samples = 1 if array.ndim == 2 else array.shape[2]
@@ -148,7 +150,10 @@ def _check_array(array: NDArray[Any], source: str) -> None:
         )
     if array.dtype.kind not in "uif":
         raise RadiographError(
-            source, Reason.BAD_PIXELS, f"dtype {array.dtype} is no grey value", "Pass uint8, uint16 or float 0..1"
+            source,
+            Reason.BAD_PIXELS,
+            f"dtype {array.dtype} is no grey value",
+            "Pass uint8, uint16 or float 0..1",
         )
 
 
@@ -165,8 +170,8 @@ def _grey_from_float_array(array: NDArray[Any], source: str) -> Grey:
         raise RadiographError(
             source,
             Reason.BAD_PIXELS,
-            f"float values run from {low:.6g} to {high:.6g}, but floats must be display values within 0..1",
-            "Scale them: (array - black) / (white - black), clipped to 0..1, with the window's black and white",
+            f"floats run from {low:.6g} to {high:.6g}, but must be display values within 0..1",
+            "Scale them: ((array - black) / (white - black)).clip(0, 1), with the window's limits",
         )
     choice = f"{array.dtype} array within 0..1: used as it is"
     if array.ndim == 2:
@@ -174,7 +179,9 @@ def _grey_from_float_array(array: NDArray[Any], source: str) -> Grey:
     # colour decisions need no more than 16 bits; equal channels keep their float values
     colour, notes = _drop_alpha(array, 1.0)
     if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 0], colour[..., 2]):
-        return Grey(np.ascontiguousarray(colour[..., 0], dtype=np.float32), (choice, *notes.choices), notes.warnings)
+        return Grey(
+            np.ascontiguousarray(colour[..., 0], dtype=np.float32), (choice, *notes.choices), notes.warnings
+        )
     quantised = np.rint(colour.astype(np.float64) * 65535).astype(np.uint16)
     return _with_notes(grey_from_colour(quantised, 65535, source), notes)
 
@@ -325,7 +332,9 @@ def _grey_from_pil(image: Image.Image, source: str, what: str) -> Grey:
         return _grey_from_integer_colour(array, source)
     if mode in ("RGB", "RGBX"):
         return grey_from_colour(np.asarray(image)[..., :3], 255, source)
-    raise RadiographError(source, Reason.UNSUPPORTED, f"Pillow mode {mode} is not supported", "Convert it to L")
+    raise RadiographError(
+        source, Reason.UNSUPPORTED, f"Pillow mode {mode} is not supported", "Convert it to L"
+    )
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

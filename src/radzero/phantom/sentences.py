@@ -5,7 +5,6 @@ from enum import StrEnum
 
 import numpy as np
 
-from radzero.phantom.film import Film
 from radzero.phantom.findings import DEVICES, EITHER_OR_BOTH, FINDINGS, ONE_SIDED, Finding, Grade
 
 
@@ -64,7 +63,7 @@ def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -
     return FindingSentence(polarity, finding.name, finding.side, finding.zone)
 
 
-def training_sentences(film: Film, rng: np.random.Generator, negations: tuple[int, int] = (0, 2)) -> list[str]:
+def training_sentences(findings: tuple[Finding, ...], rng: np.random.Generator, negations: tuple[int, int] = (0, 2)) -> list[str]:
     """Finding-sentences of a film as varied as reports state them, each once.
 
     Every finding and device is stated once with its location and, half of the time, once without; names are
@@ -72,7 +71,7 @@ def training_sentences(film: Film, rng: np.random.Generator, negations: tuple[in
     on the named side.
 
     Args:
-        film: the phantom.
+        findings: the film's findings and devices.
         rng: what is said and how.
         negations: fewest and most negated sentences.
     """
@@ -84,14 +83,14 @@ def training_sentences(film: Film, rng: np.random.Generator, negations: tuple[in
             name = str(rng.choice(names))
         sentences[FindingSentence(polarity, name, side, zone).text] = None
 
-    for finding in film.findings:
+    for finding in findings:
         uncertain = finding.grade is Grade.SUBTLE and rng.random() < 0.15
         polarity = Polarity.UNCERTAIN if uncertain else Polarity.AFFIRMED
         zone = finding.zone if rng.random() < 0.6 else None
         say(polarity, finding.name, finding.side, zone)
         if finding.side and rng.random() < 0.6:
             say(polarity, finding.name)
-    present = {f.name: f for f in film.findings}
+    present = {f.name: f for f in findings}
     absent: list[tuple[str, str | None]] = [(n, None) for n in (*FINDINGS, *DEVICES) if n not in present]
     for name, finding in present.items():
         if name in ONE_SIDED + EITHER_OR_BOTH and finding.side in ("right", "left"):

@@ -1,0 +1,590 @@
+"""DICOM files to :class:`Radiograph`.
+
+| case | what is done |
+| --- | --- |
+| CR, DX, digitised film (RG) | read |
+| OT, SC, XA, RF, MG, dental, unknown modality, one grey frame | read, warning |
+| CT, MR, US, PET, microscopy, photographs, ... | ``not_a_radiograph`` |
+| structured report | ``structured_report`` |
+| RT plan, presentation state, header only | ``no_pixel_data`` |
+| more than one frame | ``multi_frame`` |
+| MONOCHROME1 | inverted, last |
+| Presentation LUT Shape | no second inversion; a contradiction is a warning |
+| RGB, YBR, PALETTE COLOR | grey content is read, a colour picture is refused, ``colour`` |
+| modality LUT sequence, rescale | applied |
+| VOI LUT sequence | first item, preferred over a window |
+| window center and width | first pair, by its VOI LUT function |
+| a VOI that is invalid or shows nothing | default window, warning |
+| no VOI | up to 8 bits: full range; more: 0.5-99.5 percentile window without pixel padding |
+| overlay or other bits above Bits Stored | masked |
+| Bits Stored above 16, float pixel data | ``unsupported`` |
+| truncated pixel data, codestream without end | ``truncated`` |
+| compressed frame with another size than the header | ``bad_header`` |
+| body part is not the chest, species is not human | read, warning |
+| lateral, oblique or decubitus view | read, warning: the model expects a frontal view |
+| patient orientation mirrored or upside down | read as stored, warning |
+| for-processing image | read, warning |
+| non-square pixels | read, warning |
+| display shutter, burned-in annotation, overlay planes | ignored (shutter recorded) |
+| no preamble or file meta information | read when the first elements are DICOM; encoding told from them |
+| deflated | inflated up to a limit, ``too_large`` beyond |
+"""
+
+from __future__ import annotations
+
+import re
+import warnings as python_warnings
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder
+
+from .codestream import (
+    CodestreamError,
+    FrameHeader,
+    TruncatedCodestreamError,
+    decode_rle,
+    jpeg2000_header,
+    jpeg_header,
+)
+from .dicom_display import StoredPixels, render
+from .dicom_header import DicomFile, Header, TransferSyntax, open_dicom
+from .grey import grey_from_colour
+from .radiograph import (
+    DicomFacts,
+    Radiograph,
+    RadiographError,
+    ReadLimits,
+    Reason,
+    check_not_constant,
+    check_size,
+    refusing,
+)
+
+RADIOGRAPHY = frozenset({"CR", "DX", "DR", "RG"})
+NOT_RADIOGRAPHY = frozenset(
+    (
+        *(
+            "AR",
+            "ASMT",
+            "AU",
+            "BDUS",
+            "BI",
+            "BMD",
+            "CD",
+            "CFM",
+            "CP",
+            "CS",
+            "CT",
+            "DD",
+            "DG",
+            "DM",
+            "DMS",
+            "ECG",
+        ),
+        *(
+            "EPS",
+            "ES",
+            "FA",
+            "FS",
+            "GM",
+            "HD",
+            "IVOCT",
+            "IVUS",
+            "KER",
+            "LE",
+            "LEN",
+            "LP",
+            "LS",
+            "MA",
+            "MR",
+            "MS",
+        ),
+        *(
+            "NM",
+            "OAM",
+            "OCT",
+            "OP",
+            "OPM",
+            "OPR",
+            "OPT",
+            "OPTBSV",
+            "OPTENF",
+            "OPV",
+            "OSS",
+            "PT",
+            "RESP",
+            "RTDOSE",
+        ),
+        *("RTIMAGE", "SEG", "SM", "SRF", "ST", "TG", "US", "VA", "VF", "XC"),
+    )
+)
+"""Modalities whose images are no projection radiographs (PS3.3 C.7.3.1.1.1)."""
+NOT_RADIOGRAPHY_SOP = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.6.1": "US",
+    "1.2.840.10008.5.1.4.1.1.20": "NM",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+}
+STRUCTURED_REPORT_SOP = "1.2.840.10008.5.1.4.1.1.88."
+FOR_PROCESSING_SOP = "1.2.840.10008.5.1.4.1.1.1.1.1"
+
+COLOUR_PHOTOMETRICS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+
+_VIEW_POSITIONS = {
+    "PA": "PA",
+    "AP": "AP",
+    **dict.fromkeys(("LL", "RL", "LATERAL", "LAT", "ML", "LM", "LLAT", "RLAT"), "LATERAL"),
+    **dict.fromkeys(("LLD", "RLD"), "DECUBITUS"),
+    **dict.fromkeys(("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBLIQUE"), "OBLIQUE"),
+}
+_VIEW_CODES = {
+    # SNOMED CT and the retired SNOMED RT codes of CID 4010
+    **dict.fromkeys(("272479007", "R-40888", "R-10214"), "PA"),
+    **dict.fromkeys(("399348003", "R-10206"), "AP"),
+    **dict.fromkeys(("399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232"), "LATERAL"),
+    "399182000": "OBLIQUE",
+}
+_CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "STERNUM", "CXR", "TORAX", "THORAC")
+_HUMAN = re.compile(r"human|homo sapiens|337915000|L-85B00", re.IGNORECASE)
+_ANIMAL = re.compile(
+    r"\b(canine|feline|equine|bovine|porcine|ovine|avian|murine|dog|horse|veterinar\w*)\b", re.I
+)
+_LATERAL_WORD = re.compile(r"\b(lat|lateral)\b", re.I)
+_FRONTAL_WORD = re.compile(r"\b(pa|ap|frontal)\b", re.I)
+_DAMAGED = "Ask the archive (PACS) for the file again"
+_EXPECTS_FRONTAL = "the model expects a frontal (PA or AP) chest radiograph"
+
+
+def read_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> Radiograph:
+    """Read an open DICOM file.
+
+    Args:
+        file: binary file for which :func:`~radzero.images.dicom_header.sniff_dicom` holds.
+        source: name for the errors.
+        limits: checked against the header, before decoding.
+
+    Raises:
+        RadiographError: see the table of this module.
+    """
+    warnings: list[str] = []
+    # pydicom warns about every irregular value, some of them names: only what concerns decoding is kept,
+    # below
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")
+        opened = open_dicom(file, source, limits)
+        header = Header(opened.header, warnings, source)
+        _refuse_other_objects(opened, header)
+        _check_image_header(header, limits)
+        rest = opened.read_rest()
+        return _render(opened, header, rest)
+
+
+def _refuse_other_objects(opened: DicomFile, header: Header) -> None:
+    """Refuse reports, plans, header-only files, other modalities and multi-frame images."""
+    source, sop, modality = header.source, header.text("SOPClassUID"), header.code("Modality")
+    if sop.startswith(STRUCTURED_REPORT_SOP) or modality in ("SR", "KO"):
+        raise RadiographError(
+            source,
+            Reason.STRUCTURED_REPORT,
+            "this is a DICOM structured report, it holds text and no image",
+            "Pass the image of the same study",
+        )
+    if not opened.has_pixel_data:
+        what = modality or "unknown modality"
+        raise RadiographError(
+            source,
+            Reason.NO_PIXEL_DATA,
+            f"the DICOM file ({what}) holds no pixel data: a plan, a presentation state, cut short",
+            "Pass the file of the image itself",
+        )
+    other = modality if modality in NOT_RADIOGRAPHY else NOT_RADIOGRAPHY_SOP.get(sop)
+    if other is not None:
+        raise RadiographError(
+            source,
+            Reason.NOT_A_RADIOGRAPH,
+            f"modality {other} is not a projection radiograph",
+            "Pass a CR or DX chest radiograph",
+        )
+    frames = header.integer("NumberOfFrames")
+    if frames is not None and frames > 1:
+        raise RadiographError(
+            source,
+            Reason.MULTI_FRAME,
+            f"the DICOM file holds {frames} frames",
+            "Save the frame you mean as a file of its own",
+        )
+
+
+def _required(header: Header, keyword: str) -> int:
+    value = header.integer(keyword)
+    if value is None or value < 0:
+        raise RadiographError(
+            header.source, Reason.BAD_HEADER, f"the DICOM attribute {keyword} is missing or invalid", _DAMAGED
+        )
+    return value
+
+
+def _check_image_header(header: Header, limits: ReadLimits) -> None:
+    """Refuse by size, bit depth and photometric interpretation, before any pixel is read."""
+    source = header.source
+    samples = header.integer("SamplesPerPixel")
+    samples = 1 if samples is None else samples
+    check_size(source, _required(header, "Rows"), _required(header, "Columns"), max(samples, 1), limits)
+    photometric = header.code("PhotometricInterpretation")
+    expected = {
+        "MONOCHROME1": 1,
+        "MONOCHROME2": 1,
+        "PALETTE COLOR": 1,
+        **dict.fromkeys(COLOUR_PHOTOMETRICS, 3),
+    }
+    if expected.get(photometric) != samples:
+        raise RadiographError(
+            source,
+            Reason.UNSUPPORTED if photometric not in expected else Reason.BAD_HEADER,
+            f"photometric interpretation '{photometric[:20]}' with {samples} sample(s) is not supported",
+            "Convert the image to MONOCHROME2",
+        )
+    allocated, stored = _required(header, "BitsAllocated"), _required(header, "BitsStored")
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= min(allocated, 16):
+        raise RadiographError(
+            source,
+            Reason.UNSUPPORTED,
+            f"{stored} bits stored in {allocated} bits allocated are not supported",
+            "Convert the image to at most 16 bits stored in 8 or 16 bits allocated",
+        )
+
+
+def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
+    source, choices = header.source, [f"transfer syntax: {opened.syntax.label}"]
+    samples = header.integer("SamplesPerPixel") or 1
+    photometric = header.code("PhotometricInterpretation")
+    pixel_data = _pixel_data(rest, source)
+    if samples == 1 and photometric != "PALETTE COLOR":
+        stored = _decode_grey(opened, header, rest, pixel_data)
+        if stored.bits == 1:
+            header.warnings.append("the image has only two grey levels (1 bit)")
+        pixels = render(stored, header, choices)
+    else:
+        colour, scale = _decode_colour(opened, header, rest, pixel_data)
+        grey = grey_from_colour(colour, scale, source)
+        pixels = grey.pixels
+        choices += [f"{photometric}: converted to RGB", *grey.choices]
+        header.warnings += grey.warnings
+    check_not_constant(source, pixels)
+    spacing = _spacing(header, choices)
+    view = _view(header, choices)
+    _judge_content(header, view)
+    laterality = header.code("ImageLaterality") or header.code("Laterality")
+    return Radiograph(
+        pixels=pixels,
+        source=source,
+        spacing=spacing,
+        laterality=laterality if laterality in ("L", "R", "B", "U") else None,
+        view=view,
+        warnings=tuple(dict.fromkeys(header.warnings)),
+        choices=tuple(choices),
+        dicom=_facts(opened, header),
+    )
+
+
+def _pixel_data(rest: Dataset, source: str) -> bytes:
+    value: Any = None
+    with refusing(source, Reason.TRUNCATED, "the pixel data can not be read", _DAMAGED):
+        if "FloatPixelData" in rest or "DoubleFloatPixelData" in rest:
+            raise RadiographError(
+                source,
+                Reason.UNSUPPORTED,
+                "float pixel data is not supported",
+                "Pass the original radiograph",
+            )
+        value = rest["PixelData"].value if "PixelData" in rest else None
+    if value is None or (isinstance(value, bytes) and not value):
+        raise RadiographError(source, Reason.TRUNCATED, "the file ends inside its pixel data", _DAMAGED)
+    if not isinstance(value, bytes):
+        raise RadiographError(
+            source, Reason.BAD_HEADER, "the pixel data is stored as something else", _DAMAGED
+        )
+    return value
+
+
+def _decode_grey(opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes) -> StoredPixels:
+    """Decode single-sample pixels and take the stored bits out of the allocated ones (PS3.5 8.1.1)."""
+    syntax = opened.syntax
+    allocated, bits = _required(header, "BitsAllocated"), _required(header, "BitsStored")
+    signed = header.integer("PixelRepresentation") == 1
+    array, frame = _decode(opened, header, rest, pixel_data, samples=1)
+    words = array.view(array.dtype.str.replace("i", "u"))
+    if frame is not None and (syntax.is_jpeg_2000 or syntax.is_jpeg_ls):
+        # these codestreams know their own precision, and openjpeg extends the sign beyond it
+        if frame.precision != bits:
+            header.warnings.append(
+                f"Bits Stored {bits} contradicts the codestream's precision {frame.precision}"
+            )
+        shift, bits = 0, frame.precision
+    else:
+        high = header.integer("HighBit")
+        shift = 0 if high is None else high + 1 - bits
+        if not 0 <= shift <= allocated - bits:
+            header.warnings.append(f"High Bit {high} contradicts Bits Stored {bits} and was ignored")
+            shift = 0
+    words = np.ascontiguousarray(words).astype(words.dtype.newbyteorder("="), copy=False)
+    if shift:
+        words = words >> words.dtype.type(shift)
+    if 8 * words.dtype.itemsize > bits:
+        words = words & words.dtype.type((1 << bits) - 1)
+    return StoredPixels(words.astype(np.uint16 if bits > 8 else np.uint8, copy=False), bits, signed)
+
+
+def _decode_colour(
+    opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes
+) -> tuple[NDArray[np.integer], int]:
+    """Decode to RGB (rows, columns, 3). Returns samples and full scale."""
+    source, bits = header.source, _required(header, "BitsStored")
+    if header.code("PhotometricInterpretation") == "PALETTE COLOR":
+        stored = _decode_grey(opened, header, rest, pixel_data)
+        with refusing(source, Reason.BAD_HEADER, "the colour palette can not be applied", _DAMAGED):
+            rgb = apply_color_lut(stored.words, header.dataset)
+        return rgb[..., :3], 255 if rgb.dtype == np.uint8 else 65535
+    array, _ = _decode(opened, header, rest, pixel_data, samples=3)
+    scale = (1 << bits) - 1
+    return np.minimum(array, scale), scale
+
+
+def _decode(
+    opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes, *, samples: int
+) -> tuple[NDArray[Any], FrameHeader | None]:
+    """Decode the single frame to (rows, columns) or RGB (rows, columns, 3), unsigned.
+
+    Returns the array and, for compressed frames, what the frame's own header says.
+    """
+    source, syntax = header.source, opened.syntax
+    rows, columns = _required(header, "Rows"), _required(header, "Columns")
+    allocated = _required(header, "BitsAllocated")
+    photometric = header.code("PhotometricInterpretation")
+    frame: FrameHeader | None = None
+    if not syntax.is_native:
+        with refusing(source, Reason.TRUNCATED, "the compressed frame can not be found", _DAMAGED):
+            encoded = get_frame(pixel_data, 0, number_of_frames=1)
+        if syntax is TransferSyntax.RLE:
+            return _decode_rle(encoded, header, rows, columns, samples, allocated), None
+        frame = _frame_header(encoded, header, syntax, rows, columns, samples)
+        allocated = 8 if frame.precision <= 8 else 16
+    else:
+        _refuse_short(pixel_data, header, rows, columns, samples, allocated)
+
+    options: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "samples_per_pixel": samples,
+        "bits_allocated": allocated,
+        "bits_stored": min(_required(header, "BitsStored"), allocated),
+        "number_of_frames": 1,
+        "photometric_interpretation": "MONOCHROME2" if samples == 1 else photometric,
+        "pixel_representation": 0,
+        "pixel_keyword": "PixelData",
+        "pixel_vr": str(rest["PixelData"].VR),
+    }
+    if samples == 3:
+        options["planar_configuration"] = header.integer("PlanarConfiguration") or 0
+    # the sign and the unused bits are dealt with by the caller, in one place for every syntax
+    if syntax.is_jpeg_2000:
+        options["apply_j2k_sign_correction"] = False
+    elif syntax.is_jpeg_ls:
+        options["apply_jls_sign_correction"] = False
+    else:
+        options["correct_unused_bits"] = False
+    plugin = "" if syntax.is_native else "pylibjpeg"
+    with (
+        refusing(source, Reason.BAD_PIXELS, f"the {syntax.label} pixel data can not be decoded", _DAMAGED),
+        python_warnings.catch_warnings(record=True) as caught,
+    ):
+        python_warnings.simplefilter("always")
+        decoder = get_decoder(syntax.value)
+        array, _ = decoder.as_array(pixel_data, index=0, decoding_plugin=plugin, **options)
+    header.warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
+    return array, frame
+
+
+def _refuse_short(
+    pixel_data: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int
+) -> None:
+    bits = rows * columns * samples * allocated
+    if header.code("PhotometricInterpretation") == "YBR_FULL_422":
+        bits = bits // 3 * 2
+    expected = -(-bits // 8)
+    if len(pixel_data) < expected:
+        raise RadiographError(
+            header.source,
+            Reason.TRUNCATED,
+            f"{len(pixel_data):,} bytes of pixel data instead of {expected:,}",
+            _DAMAGED,
+        )
+
+
+def _decode_rle(
+    encoded: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int
+) -> NDArray[Any]:
+    if allocated == 1:
+        raise RadiographError(
+            header.source, Reason.UNSUPPORTED, "1-bit RLE is not supported", "Convert it to 8 bits"
+        )
+    try:
+        planes = decode_rle(encoded, rows, columns, samples, allocated)
+    except TruncatedCodestreamError as exc:
+        raise RadiographError(header.source, Reason.TRUNCATED, str(exc), _DAMAGED) from exc
+    except CodestreamError as exc:
+        raise RadiographError(header.source, Reason.BAD_PIXELS, str(exc), _DAMAGED) from exc
+    if samples == 1:
+        return planes[0]
+    array = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    if header.code("PhotometricInterpretation").startswith("YBR_FULL"):
+        with refusing(header.source, Reason.BAD_PIXELS, "the colour space can not be converted", _DAMAGED):
+            array = np.asarray(convert_color_space(array, "YBR_FULL", "RGB"))
+    return array
+
+
+def _frame_header(
+    encoded: bytes, header: Header, syntax: TransferSyntax, rows: int, columns: int, samples: int
+) -> FrameHeader:
+    """Read a compressed frame's own header and refuse it when it contradicts the DICOM header."""
+    try:
+        frame = jpeg2000_header(encoded) if syntax.is_jpeg_2000 else jpeg_header(encoded)
+    except TruncatedCodestreamError as exc:
+        raise RadiographError(header.source, Reason.TRUNCATED, str(exc), _DAMAGED) from exc
+    except CodestreamError as exc:
+        raise RadiographError(header.source, Reason.BAD_PIXELS, str(exc), _DAMAGED) from exc
+    if (frame.rows, frame.columns, frame.components) != (rows, columns, samples):
+        raise RadiographError(
+            header.source,
+            Reason.BAD_HEADER,
+            f"the compressed frame is {frame.rows} x {frame.columns} x {frame.components}, "
+            f"the header says {rows} x {columns} x {samples}",
+            _DAMAGED,
+        )
+    if not 1 <= frame.precision <= 16:
+        raise RadiographError(
+            header.source,
+            Reason.UNSUPPORTED,
+            f"{frame.precision} bits per sample are not supported",
+            "Convert the image to at most 16 bits",
+        )
+    return frame
+
+
+def _spacing(header: Header, choices: list[str]) -> tuple[float, float] | None:
+    """Pixel Spacing (calibrated), else Imager Pixel Spacing (detector plane), else the film scanner's."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        values = header.numbers(keyword)
+        if len(values) == 2 and min(values) > 0:
+            spacing = (values[0], values[1])
+            choices.append(f"spacing: {keyword} {spacing[0]:g} x {spacing[1]:g} mm")
+            if not 0.99 <= spacing[0] / spacing[1] <= 1.01:
+                header.warnings.append(
+                    f"the pixels are not square ({spacing[0]:g} x {spacing[1]:g} mm) but used as if they were"
+                )
+            return spacing
+        if values:
+            header.warnings.append(f"{keyword} is invalid and was ignored")
+    aspect = header.numbers("PixelAspectRatio")
+    if len(aspect) == 2 and min(aspect) > 0 and not 0.99 <= aspect[0] / aspect[1] <= 1.01:
+        header.warnings.append(
+            f"the pixels are not square (ratio {aspect[0]:g}:{aspect[1]:g}) but used as if they were"
+        )
+    return None
+
+
+def _view(header: Header, choices: list[str]) -> str | None:
+    position = header.code("ViewPosition")
+    if position:
+        view = _VIEW_POSITIONS.get(position, position[:16])
+        choices.append(f"view: View Position {position[:16]}")
+        return view
+    for item in header.items("ViewCodeSequence")[:1]:
+        view_by_code = _VIEW_CODES.get(item.text("CodeValue"))
+        meaning = item.text("CodeMeaning")
+        if view_by_code is None and "oblique" in meaning.lower():
+            view_by_code = "OBLIQUE"
+        if view_by_code is None and "lateral" in meaning.lower():
+            view_by_code = "LATERAL"
+        if view_by_code is not None:
+            choices.append(f"view: View Code Sequence '{meaning[:40]}'")
+            return view_by_code
+    orientation = header.texts("PatientOrientation")
+    if len(orientation) == 2 and orientation[0][:1] in ("A", "P") and orientation[1][:1] in ("F", "H"):
+        choices.append("view: Patient Orientation, rows run from back to front or front to back")
+        return "LATERAL"
+    return None
+
+
+def _judge_content(header: Header, view: str | None) -> None:
+    """Add warnings about what is shown: modality, processing, body part, species, view, orientation."""
+    warn = header.warnings.append
+    modality = header.code("Modality")
+    if modality not in RADIOGRAPHY:
+        warn(f"modality {modality or 'unknown'} is not radiography (CR, DX): check that this is a radiograph")
+    intent = header.code("PresentationIntentType")
+    if intent == "FOR PROCESSING" or header.text("SOPClassUID") == FOR_PROCESSING_SOP:
+        warn("this is a raw detector image (for processing), not the one radiologists read")
+    body_part = header.code("BodyPartExamined")
+    if body_part and not any(name in body_part for name in _CHEST):
+        warn(f"body part is {body_part[:32]}, not the chest: {_EXPECTS_FRONTAL}")
+    texts = [
+        *(
+            header.text(k)
+            for k in ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+        ),
+        *(item.text("CodeMeaning") for item in header.items("PerformedProtocolCodeSequence")),
+    ]
+    description = " ".join(texts)
+    species = [
+        header.text("PatientSpeciesDescription"),
+        *(
+            f"{i.text('CodeValue')} {i.text('CodeMeaning')}"
+            for i in header.items("PatientSpeciesCodeSequence")
+        ),
+    ]
+    named = [text for text in species if text.strip()]
+    animal = _ANIMAL.search(description)
+    if named and not any(_HUMAN.search(text) for text in named):
+        warn(f"the patient is not human ({named[0][:40]})")
+    elif not named and animal:
+        warn(f"the patient is probably not human (the header says '{animal.group(0)}')")
+    if view in ("LATERAL", "OBLIQUE", "DECUBITUS"):
+        warn(f"the view is {view.lower()}: {_EXPECTS_FRONTAL}")
+    elif view is None and _LATERAL_WORD.search(description) and not _FRONTAL_WORD.search(description):
+        warn(f"the view is probably lateral (by the description in the header): {_EXPECTS_FRONTAL}")
+    elif view not in (None, "PA", "AP"):
+        warn(f"the view is {view}: {_EXPECTS_FRONTAL}")
+    _judge_orientation(header, view)
+
+
+def _judge_orientation(header: Header, view: str | None) -> None:
+    orientation = header.texts("PatientOrientation")
+    if len(orientation) != 2 or view in ("LATERAL", "OBLIQUE"):
+        return
+    if orientation[0][:1].upper() == "R":
+        header.warnings.append("Patient Orientation: the image is mirrored (patient's left on the left side)")
+    if orientation[1][:1].upper() == "H":
+        header.warnings.append("Patient Orientation: the image is upside down")
+
+
+def _facts(opened: DicomFile, header: Header) -> DicomFacts:
+    return DicomFacts(
+        sop_class_uid=header.text("SOPClassUID") or None,
+        sop_instance_uid=header.text("SOPInstanceUID") or None,
+        study_instance_uid=header.text("StudyInstanceUID") or None,
+        series_instance_uid=header.text("SeriesInstanceUID") or None,
+        modality=header.code("Modality") or None,
+        photometric_interpretation=header.code("PhotometricInterpretation"),
+        transfer_syntax=opened.syntax.value,
+        body_part=header.code("BodyPartExamined") or None,
+        patient_orientation="\\".join(header.texts("PatientOrientation")) or None,
+    )

@@ -1,0 +1,283 @@
+"""Stored DICOM values to display values: modality LUT, VOI LUT, presentation (PS3.3 C.11 and C.7.6.3.1.2).
+
+Stored values have at most 16 bits, so the whole greyscale pipeline is one table with at most 65,536 entries,
+computed in float64 and applied once::
+
+    stored -> modality LUT or rescale -> VOI LUT sequence, window or default -> inversion for MONOCHROME1
+
+*Presentation LUT Shape* restates the photometric interpretation (PS3.3 C.8.11.3: INVERSE goes with
+MONOCHROME1, IDENTITY with MONOCHROME2). It is therefore never a second inversion: the photometric
+interpretation decides, and a contradicting shape is a warning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dicom_header import Header
+from .grey import row_blocks
+
+DEFAULT_WINDOW_PERCENT = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Decoded single-sample pixels.
+
+    Attributes:
+        words: unsigned (rows, columns), values below 2**bits: two's complement when ``signed``.
+        bits: significant bits, 1..16.
+        signed: whether ``words`` are two's complement.
+    """
+
+    words: NDArray[np.unsignedinteger]
+    bits: int
+    signed: bool
+
+    def domain(self) -> NDArray[np.float64]:
+        """Stored value of each word 0..2**bits - 1."""
+        values: NDArray[np.float64] = np.arange(1 << self.bits, dtype=np.float64)
+        if self.signed:
+            values[1 << (self.bits - 1) :] -= 1 << self.bits
+        return values
+
+    def histogram(self) -> NDArray[np.int64]:
+        """Number of pixels of each word."""
+        counts = np.zeros(1 << self.bits, dtype=np.int64)
+        for rows in row_blocks(*self.words.shape):
+            counts += np.bincount(self.words[rows].ravel(), minlength=1 << self.bits)
+        return counts
+
+    def through(self, table: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Look every pixel up in a table with 2**bits entries."""
+        narrow = table.astype(np.float32)
+        pixels = np.empty(self.words.shape, dtype=np.float32)
+        for rows in row_blocks(*self.words.shape):
+            pixels[rows] = narrow[self.words[rows]]
+        return pixels
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """A DICOM LUT: input ``first + i`` gives ``entries[i]``, inputs outside are clamped."""
+
+    entries: NDArray[np.float64]
+    first: int
+    bits: int
+    name: str
+
+    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map values, rounded to integers."""
+        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
+        return self.entries[index.astype(np.int64)]
+
+
+def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[np.float32]:
+    """Return display values (rows, columns) in 0..1; appends to ``choices`` and ``header.warnings``.
+
+    Args:
+        stored: decoded pixels.
+        header: the data set, photometric interpretation MONOCHROME1 or MONOCHROME2.
+        choices: decisions, in order.
+    """
+    counts = stored.histogram()
+    _exclude_padding(stored, counts, header, choices)
+    values, modality_applied = _modality(stored.domain(), header, choices)
+    table = _voi(values, counts, header, choices)
+    if table is None:
+        table = _default_window(values, counts, stored, modality_applied, choices)
+    if header.code("PhotometricInterpretation") == "MONOCHROME1":
+        table = 1.0 - table
+        choices.append("MONOCHROME1: inverted")
+    _check_presentation_shape(header)
+    return stored.through(table)
+
+
+def _exclude_padding(
+    stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
+) -> None:
+    """Take padding out of the histogram, unless nothing would be left."""
+    padding = header.words("PixelPaddingValue")
+    if not padding:
+        return
+    limit = header.words("PixelPaddingRangeLimit") or padding
+    domain = stored.domain()
+    low, high = sorted(_signed(word) if stored.signed else word for word in (padding[0], limit[0]))
+    padded = (domain >= low) & (domain <= high)
+    number = int(counts[padded].sum())
+    if 0 < number < counts.sum():
+        counts[padded] = 0
+        choices.append(f"pixel padding {low}..{high}: {number} pixels left out of the window statistics")
+
+
+def _signed(word: int) -> int:
+    return word - 0x10000 if word >= 0x8000 else word
+
+
+def _modality(
+    values: NDArray[np.float64], header: Header, choices: list[str]
+) -> tuple[NDArray[np.float64], bool]:
+    """Apply the modality LUT or rescale. Returns values and whether they changed."""
+    for item in header.items("ModalityLUTSequence")[:1]:
+        lut = _read_lut(item, values, "modality LUT", header)
+        if lut is not None:
+            choices.append(f"modality: LUT sequence, {len(lut.entries)} entries of {lut.bits} bits")
+            return lut(values), True
+    slope = next(iter(header.numbers("RescaleSlope")), 1.0)
+    intercept = next(iter(header.numbers("RescaleIntercept")), 0.0)
+    if slope == 0.0:
+        header.warnings.append("Rescale Slope 0 is invalid and was taken as 1")
+        slope = 1.0
+    if (slope, intercept) == (1.0, 0.0):
+        return values, False
+    choices.append(f"modality: rescale slope {slope:g} intercept {intercept:g}")
+    return values * slope + intercept, True
+
+
+def _read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Header) -> LookupTable | None:
+    """Read a LUT item; a damaged one is ``None`` with a warning.
+
+    The descriptor's ambiguous value representation (US or SS) is resolved by the inputs: signed when these
+    can be negative. Entries of up to 8 bits may be packed one per byte.
+    """
+    descriptor = item.words("LUTDescriptor")
+    if len(descriptor) != 3:
+        header.warnings.append(f"the {what} has no valid descriptor and was ignored")
+        return None
+    count = descriptor[0] or 1 << 16
+    first = _signed(descriptor[1]) if inputs.min() < 0 else descriptor[1]
+    bits = descriptor[2]
+    packed = item.raw_bytes("LUTData")
+    if packed is not None and bits <= 8 and count <= len(packed) < 2 * count:
+        entries = np.frombuffer(packed, dtype=np.uint8).astype(np.float64)
+    else:
+        entries = np.array(item.words("LUTData"), dtype=np.float64)
+    if not 1 <= bits <= 16 or len(entries) < count:
+        header.warnings.append(
+            f"the {what} is damaged and was ignored ({len(entries)} entries of {bits} bits, not {count})"
+        )
+        return None
+    entries = entries[:count]
+    largest = int(entries.max())
+    if largest >= 1 << bits:
+        actual = largest.bit_length()
+        header.warnings.append(f"the {what} claims {bits} bits but its entries need {actual}")
+        bits = actual
+    return LookupTable(entries, first, bits, item.text("LUTExplanation"))
+
+
+def _voi(
+    values: NDArray[np.float64], counts: NDArray[np.int64], header: Header, choices: list[str]
+) -> NDArray[np.float64] | None:
+    """Return the table of the file's first VOI LUT or window; ``None`` when none shows anything."""
+    shown = counts > 0
+    for item in header.items("VOILUTSequence")[:1]:
+        lut = _read_lut(item, values, "VOI LUT", header)
+        if lut is None:
+            continue
+        scale = float((1 << lut.bits) - 1)
+        table = lut(values) / scale
+        if np.ptp(table[shown]) > 0 or _is_single(values[shown]):
+            named = f" '{lut.name}'" if lut.name else ""
+            choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
+            if lut.entries.max() * 2 < scale:
+                header.warnings.append("the VOI LUT uses less than half of its range: the image is dark")
+            return table
+        header.warnings.append("the VOI LUT maps the whole image to one value and was ignored")
+    centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
+    if not centres or not widths:
+        return None
+    centre, width = centres[0], widths[0]
+    function = header.code("VOILUTFunction") or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        header.warnings.append("VOI LUT Function is unknown and was taken as LINEAR")
+        function = "LINEAR"
+    if width < 1 if function == "LINEAR" else width <= 0:
+        header.warnings.append(f"Window Width {width:g} is invalid for {function}; the window was ignored")
+        return None
+    table = window(values, centre, width, function)
+    if np.ptp(table[shown]) == 0 and not _is_single(values[shown]):
+        header.warnings.append(
+            f"the window ({centre:g}, {width:g}) maps the whole image to one value and was ignored"
+        )
+        return None
+    several = f", the first of {len(centres)}" if len(centres) > 1 else ""
+    choices.append(f"VOI: window center {centre:g} width {width:g} ({function}){several}")
+    return table
+
+
+def _is_single(values: NDArray[np.float64]) -> bool:
+    return bool(values.min() == values.max())
+
+
+def window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+    """Window center and width to 0..1 (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    LINEAR: 0 up to c - 0.5 - (w - 1) / 2, 1 above c - 0.5 + (w - 1) / 2, and
+    (x - (c - 0.5)) / (w - 1) + 0.5 between; LINEAR_EXACT: the same without the 0.5 and the 1;
+    SIGMOID: 1 / (1 + exp(-4 (x - c) / w)).
+
+    Args:
+        values: any shape, after the modality LUT.
+        centre: window center.
+        width: window width, at least 1 for LINEAR and above 0 otherwise.
+        function: LINEAR, LINEAR_EXACT or SIGMOID.
+    """
+    if function == "SIGMOID":
+        exponent = np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)
+        return np.asarray(1.0 / (1.0 + np.exp(exponent)))
+    if function == "LINEAR":
+        centre, width = centre - 0.5, width - 1.0
+    if width == 0.0:
+        return np.where(values <= centre, 0.0, 1.0)
+    return np.clip((values - centre) / width + 0.5, 0.0, 1.0)
+
+
+def _default_window(
+    values: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    stored: StoredPixels,
+    modality_applied: bool,
+    choices: list[str],
+) -> NDArray[np.float64]:
+    """A file without VOI: full range for up to 8 unsigned bits, a percentile window otherwise."""
+    if stored.bits <= 8 and not stored.signed and not modality_applied:
+        full = (1 << stored.bits) - 1
+        choices.append(f"no VOI in file: {stored.bits}-bit values divided by {full}")
+        return values / full
+    low, high = (percentile(values, counts, percent) for percent in DEFAULT_WINDOW_PERCENT)
+    name = "{:g}-{:g} percentile".format(*DEFAULT_WINDOW_PERCENT)
+    if low == high:
+        present = values[counts > 0]
+        low, high, name = float(present.min()), float(present.max()), "minimum-maximum"
+    choices.append(f"no VOI in file: {name} default window {low:g}..{high:g}")
+    if low == high:
+        return np.zeros_like(values)
+    return np.clip((values - low) / (high - low), 0.0, 1.0)
+
+
+def percentile(values: NDArray[np.float64], counts: NDArray[np.int64], percent: float) -> float:
+    """The smallest value that at least ``percent`` % of the pixels do not exceed.
+
+    Args:
+        values: (N,) value of each histogram bin, in any order.
+        counts: (N,) pixels in each bin, with at least one.
+        percent: 0..100.
+    """
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(counts[order])
+    rank = max(1, int(np.ceil(percent / 100.0 * cumulative[-1])))
+    return float(values[order][np.searchsorted(cumulative, rank)])
+
+
+def _check_presentation_shape(header: Header) -> None:
+    shape = header.code("PresentationLUTShape")
+    photometric = header.code("PhotometricInterpretation")
+    expected = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+    if shape in ("INVERSE", "IDENTITY") and expected.get(photometric, shape) != shape:
+        header.warnings.append(
+            f"Presentation LUT Shape {shape} contradicts {photometric}, which was followed"
+        )

@@ -1,0 +1,129 @@
+"""RadZero as a transformers model: images -> tokens, sentences -> embeddings, similarity between them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
+from transformers.utils import ModelOutput
+
+from radzero.models.configuration import RadZeroConfig
+from radzero.models.similarity import SimilarityOutput, similarity_logits
+from radzero.models.vision import build_vision_encoder, token_grid
+
+
+@dataclass
+class RadZeroOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (B, N), already divided by tau.
+        similarity: (B, N, L) patch similarities before the sigmoid, row by row of the token grid.
+        tokens: (B, 1 + L, D) vision tokens after the shared LayerNorm.
+        sentences: (N, D) sentence embeddings after the shared LayerNorm.
+    """
+
+    logits: Tensor | None = None
+    similarity: Tensor | None = None
+    tokens: Tensor | None = None
+    sentences: Tensor | None = None
+
+
+class RadZeroModel(PreTrainedModel):
+    """RadZero (NeurIPS 2025): see :class:`RadZeroConfig` for its parts.
+
+    Load published or own checkpoints with :func:`radzero.models.checkpoints.load_model`.
+    """
+
+    config_class = RadZeroConfig
+    config: RadZeroConfig
+    base_model_prefix = "radzero"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("Dinov2Layer",)
+
+    def __init__(self, config: RadZeroConfig) -> None:
+        super().__init__(config)
+        size = config.vision_config.hidden_size
+        self.vision_model = build_vision_encoder(config.vision_config, config.position_rule)
+        self.text_model = AutoModel.from_config(config.text_config)
+        self.align_transformer = Dinov2Encoder(config.align_config)
+        text_size = config.text_config.hidden_size
+        self.text_projection = nn.Identity() if text_size == size else nn.Linear(text_size, size)
+        self.layer_norm = nn.LayerNorm(size)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.log_attention_temperature = (
+            None
+            if config.attention_temperature is None
+            else nn.Parameter(torch.tensor(math.log(config.attention_temperature)))
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RadZeroModel):
+            init.constant_(module.log_temperature, math.log(self.config.temperature))
+            if module.log_attention_temperature is not None:
+                init.constant_(module.log_attention_temperature, math.log(self.config.attention_temperature))
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, a float32 scalar."""
+        return self.log_temperature.float().exp()
+
+    @property
+    def attention_temperature(self) -> Tensor | None:
+        """The separate attention temperature, or None where tau serves."""
+        return None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
+
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
+        return token_grid(self.config.vision_config, height, width)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Tokens (B, 1 + L, D), CLS first, after the shared LayerNorm, of preprocessed images (B, C, H, W)."""
+        tokens = self.vision_model(pixel_values).last_hidden_state
+        return self.layer_norm(self.align_transformer(tokens).last_hidden_state)
+
+    def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings (N, D) after the shared LayerNorm of tokenised sentences, both inputs (N, S).
+
+        Token states are averaged over the attention mask.
+        """
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.to(states.dtype).unsqueeze(-1)
+        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+        pooled = self.text_projection(pooled)
+        if self.config.text_l2_norm:
+            pooled = F.normalize(pooled, dim=-1)
+        return self.layer_norm(pooled)
+
+    def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
+        """:func:`radzero.similarity_logits` with this model's temperatures; ``tokens`` (B, T, D), ``sentences`` (N, D)."""
+        return similarity_logits(
+            tokens, sentences, self.temperature, self.config.similarity, self.attention_temperature
+        )
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> RadZeroOutput:
+        """Every sentence against every image.
+
+        Args:
+            pixel_values: (B, C, H, W) preprocessed images.
+            input_ids: (N, S) token ids.
+            attention_mask: (N, S), 1 for tokens; all ones when None.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        tokens = self.encode_images(pixel_values)
+        sentences = self.encode_sentences(input_ids, attention_mask)
+        logits, similarity = self.similarity(tokens, sentences)
+        return RadZeroOutput(logits=logits, similarity=similarity, tokens=tokens, sentences=sentences)
+
+
+AutoModel.register(RadZeroConfig, RadZeroModel)

@@ -1,0 +1,81 @@
+"""VL-CABS, vision-language cross-attention based on similarity, as pure functions (RadZero, NeurIPS 2025, section 3.2).
+
+Shape suffixes: B images, N sentences, T = 1 + L tokens with CLS first, D hidden size.
+"""
+
+import math
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Similarity: TypeAlias = Literal["cos", "dot"]
+
+
+class SimilarityOutput(NamedTuple):
+    """Logits (B, N) and patch similarities (B, N, T - 1), both before any sigmoid."""
+
+    logits: Tensor
+    similarity: Tensor
+
+
+def similarity_logits(
+    tokens_BTD: Tensor,
+    sentences_ND: Tensor,
+    temperature: float | Tensor,
+    similarity: Similarity = "cos",
+    attention_temperature: float | Tensor | None = None,
+) -> SimilarityOutput:
+    """Logits and patch similarities of sentences with images.
+
+    With v_k the L2-normalised tokens of an image (k = 0 is CLS), t the L2-normalised sentence and tau the
+    temperature (for "cos")::
+
+        s_k = <v_k, t> / tau          a = softmax(s) over all T tokens
+        u   = sum_k a_k v_k           l = <u / |u|, t> / tau
+
+    For "dot", s_k = <v_k, t> / sqrt(D) and u sums the tokens, neither L2-normalised; l is the same cosine over tau.
+    An attention temperature takes tau's place in s_k ("cos") or divides s_k ("dot"); tau then scales only l.
+
+    Arithmetic is float32 (float64 for float64 input) whatever the input's dtype and also under autocast.
+
+    Args:
+        tokens_BTD: (B, T, D) vision tokens after the shared LayerNorm, CLS first, T at least 2.
+        sentences_ND: (N, D) sentence embeddings after the shared LayerNorm; N may be 0.
+        temperature: tau, positive.
+        similarity: "cos" or "dot".
+        attention_temperature: positive, or None for tau.
+
+    Returns:
+        logits (B, N), already divided by tau, and similarity (B, N, T - 1), s_1..s_L: CLS takes part in the
+        attention and is left out of the map.
+
+    Raises:
+        ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive.
+    """
+    if tokens_BTD.ndim != 3 or tokens_BTD.shape[1] < 2:
+        raise ValueError(f"tokens must be (B, T >= 2, D) with CLS first, not {tuple(tokens_BTD.shape)}")
+    if sentences_ND.ndim != 2 or sentences_ND.shape[1] != tokens_BTD.shape[2]:
+        raise ValueError(f"sentences must be (N, {tokens_BTD.shape[2]}), not {tuple(sentences_ND.shape)}")
+    if similarity not in ("cos", "dot"):
+        raise ValueError(f'similarity must be "cos" or "dot", not {similarity!r}')
+    for name, value in (("temperature", temperature), ("attention_temperature", attention_temperature)):
+        if isinstance(value, float | int) and not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+
+    with torch.autocast(tokens_BTD.device.type, enabled=False):
+        dtype = torch.float64 if tokens_BTD.dtype == torch.float64 else torch.float32
+        values_BTD, sentences_ND = tokens_BTD.to(dtype), sentences_ND.to(dtype)
+        unit_ND = F.normalize(sentences_ND, dim=-1)
+        if similarity == "cos":
+            values_BTD = F.normalize(values_BTD, dim=-1)
+            scale = temperature if attention_temperature is None else attention_temperature
+            scores_BNT = unit_ND @ values_BTD.mT / scale
+        else:
+            scores_BNT = sentences_ND @ values_BTD.mT / math.sqrt(tokens_BTD.shape[2])
+            if attention_temperature is not None:
+                scores_BNT = scores_BNT / attention_temperature
+        pooled_BND = scores_BNT.softmax(dim=-1) @ values_BTD
+        logits_BN = (F.normalize(pooled_BND, dim=-1) * unit_ND).sum(dim=-1) / temperature
+    return SimilarityOutput(logits_BN, scores_BNT[..., 1:])

@@ -1,0 +1,90 @@
+"""Contrastive losses: pure functions of logits and ownership, computed in float32 or better."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def multi_positive_loss(
+    logits_BN: Tensor,
+    owner_N: Tensor,
+    *,
+    ignore_BN: Tensor | None = None,
+    row_sum: bool = False,
+    col_sum: bool = False,
+) -> Tensor:
+    """RadZero's multi-positive contrastive loss over a batch of images and their sentences.
+
+    With l[n, j] the logit of sentence n with image j and g(n) the image that owns sentence n::
+
+        L_T  = -1/N sum_n log  exp l[n,g(n)] / sum_j exp l[n,j]
+        L_I  = -1/N sum_n log  exp l[n,g(n)] / (exp l[n,g(n)] + sum_{m: g(m) != g(n)} exp l[m,g(n)])
+        loss = (L_T + L_I) / 2
+
+    so that a sentence never competes with its own image's other sentences (MP-NCE). Both are computed by
+    log-sum-exp, so that the loss is finite at any temperature.
+
+    Args:
+        logits_BN: (B, N) logits; images may own no sentence.
+        owner_N: (N,) integer index of each sentence's image.
+        ignore_BN: optional (B, N) booleans: pairs that are neither positive nor negative (the same sentence in another
+            image's report, say) and leave every denominator. Own pairs are never ignored.
+        row_sum: pool the positives before the logarithm (MIL-NCE) along sentences' rows, that is in L_T. A sentence
+            has one image, so this changes nothing; it is here because published configurations name it.
+        col_sum: pool the positives along images' columns, that is in L_I, which becomes the mean over images that
+            own sentences of -log(sum of positives / (sum of positives + sum of negatives)).
+
+    Returns:
+        Scalar; 0 (with a zero gradient) when there is no sentence.
+
+    Raises:
+        ValueError: for wrong shapes or owners outside 0..B-1.
+    """
+    images, sentences = _check(logits_BN, owner_N)
+    if sentences == 0:
+        return logits_BN.sum() * 0.0
+    logits = logits_BN if logits_BN.dtype == torch.float64 else logits_BN.float()
+    own = F.one_hot(owner_N.long(), images).T.bool()  # (B, N)
+    positive = logits.gather(0, owner_N.long()[None])[0]  # (N,)
+    lowest = torch.finfo(logits.dtype).min / 4
+    competing = logits if ignore_BN is None else logits.masked_fill(ignore_BN & ~own, lowest)
+    text_loss = (torch.logsumexp(competing, dim=0) - positive).mean()
+    negatives = torch.logsumexp(competing.masked_fill(own, lowest), dim=1)  # (B,)
+    if col_sum:
+        owning = own.any(dim=1)
+        pooled = torch.logsumexp(logits.masked_fill(~own, lowest), dim=1)
+        image_loss = F.softplus(negatives - pooled)[owning].mean()
+    else:
+        image_loss = F.softplus(negatives[owner_N.long()] - positive).mean()
+    return (text_loss + image_loss) / 2
+
+
+def binary_pair_loss(
+    logits_BN: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None, negative_weight: float = 1.0
+) -> Tensor:
+    """Sigmoid loss on the same pairs, which the contrastive loss needs to know where zero is.
+
+    Contrastive losses hardly change when all logits move together; this term, the mean of -log sigmoid(l) over own
+    pairs plus ``negative_weight`` times the mean of -log sigmoid(-l) over all other pairs, pins sigmoid(l) = 1/2 between
+    them. It is not part of the published recipe. Arguments as in :func:`multi_positive_loss`.
+    """
+    images, sentences = _check(logits_BN, owner_N)
+    if sentences == 0:
+        return logits_BN.sum() * 0.0
+    logits = logits_BN if logits_BN.dtype == torch.float64 else logits_BN.float()
+    own = F.one_hot(owner_N.long(), images).T.bool()
+    other = ~own if ignore_BN is None else ~own & ~ignore_BN
+    positives = F.softplus(-logits[own]).mean()
+    negatives = F.softplus(logits[other]).mean() if bool(other.any()) else positives.new_zeros(())
+    return (positives + negative_weight * negatives) / (1.0 + negative_weight)
+
+
+def _check(logits_BN: Tensor, owner_N: Tensor) -> tuple[int, int]:
+    if logits_BN.ndim != 2 or owner_N.shape != logits_BN.shape[1:]:
+        raise ValueError(
+            f"logits must be (B, N) and owners (N,), not {tuple(logits_BN.shape)} and {tuple(owner_N.shape)}"
+        )
+    images, sentences = logits_BN.shape
+    if sentences and (int(owner_N.min()) < 0 or int(owner_N.max()) >= images):
+        raise ValueError(f"owners must be images 0..{images - 1}: {owner_N.tolist()}")
+    return images, sentences
