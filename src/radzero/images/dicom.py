@@ -23,6 +23,7 @@
 | body part is not the chest, species is not human | read, warning |
 | lateral, oblique or decubitus view | read, warning: the model expects a frontal view |
 | patient orientation mirrored or upside down | read as stored, warning |
+| looks like a negative | read as the header says, warning |
 | for-processing image | read, warning |
 | non-square pixels | read, warning |
 | display shutter, burned-in annotation, overlay planes | ignored (shutter recorded) |
@@ -61,6 +62,7 @@ from .radiograph import (
     Reason,
     check_not_constant,
     check_size,
+    polarity_warnings,
     refusing,
 )
 
@@ -282,6 +284,8 @@ def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
     spacing = _spacing(header, choices)
     view = _view(header, choices)
     _judge_content(header, view)
+    if view not in ("LATERAL", "OBLIQUE"):
+        header.warnings += polarity_warnings(pixels)
     laterality = header.code("ImageLaterality") or header.code("Laterality")
     return Radiograph(
         pixels=pixels,
@@ -408,7 +412,7 @@ def _decode(
     ):
         python_warnings.simplefilter("always")
         decoder = get_decoder(syntax.value)
-        array, _ = decoder.as_array(pixel_data, index=0, decoding_plugin=plugin, **options)
+        array: NDArray[Any] = decoder.as_array(pixel_data, index=0, decoding_plugin=plugin, **options)[0]
     header.warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
     return array, frame
 
@@ -444,10 +448,11 @@ def _decode_rle(
         raise RadiographError(header.source, Reason.BAD_PIXELS, str(exc), _DAMAGED) from exc
     if samples == 1:
         return planes[0]
-    array = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    array: NDArray[Any] = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
     if header.code("PhotometricInterpretation").startswith("YBR_FULL"):
         with refusing(header.source, Reason.BAD_PIXELS, "the colour space can not be converted", _DAMAGED):
-            array = np.asarray(convert_color_space(array, "YBR_FULL", "RGB"))
+            rgb: NDArray[Any] = convert_color_space(array, "YBR_FULL", "RGB")
+        return rgb
     return array
 
 
@@ -534,7 +539,8 @@ def _judge_content(header: Header, view: str | None) -> None:
     if intent == "FOR PROCESSING" or header.text("SOPClassUID") == FOR_PROCESSING_SOP:
         warn("this is a raw detector image (for processing), not the one radiologists read")
     body_part = header.code("BodyPartExamined")
-    if body_part and not any(name in body_part for name in _CHEST):
+    other_part = bool(body_part) and not any(name in body_part for name in _CHEST)
+    if other_part:
         warn(f"body part is {body_part[:32]}, not the chest: {_EXPECTS_FRONTAL}")
     texts = [
         *(
@@ -563,7 +569,8 @@ def _judge_content(header: Header, view: str | None) -> None:
         warn(f"the view is probably lateral (by the description in the header): {_EXPECTS_FRONTAL}")
     elif view not in (None, "PA", "AP"):
         warn(f"the view is {view}: {_EXPECTS_FRONTAL}")
-    _judge_orientation(header, view)
+    if not other_part:
+        _judge_orientation(header, view)
 
 
 def _judge_orientation(header: Header, view: str | None) -> None:

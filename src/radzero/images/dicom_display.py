@@ -72,7 +72,8 @@ class LookupTable:
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map values, rounded to integers."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
-        return self.entries[index.astype(np.int64)]
+        mapped: NDArray[np.float64] = self.entries[index.astype(np.int64)]
+        return mapped
 
 
 def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[np.float32]:

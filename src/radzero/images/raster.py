@@ -14,6 +14,7 @@
 | EXIF orientation | applied and recorded |
 | several pages, animation | ``multi_frame`` |
 | JPEG with extra pictures (MPO) | the main one is read, warning |
+| looks like a negative | read as stored, warning |
 | side below 32 pixels | ``too_small`` |
 | every pixel equal | ``constant`` |
 | truncated, damaged | ``truncated``, ``bad_pixels`` |
@@ -37,6 +38,7 @@ from .radiograph import (
     Reason,
     check_not_constant,
     check_size,
+    polarity_warnings,
     refusing,
 )
 
@@ -368,4 +370,5 @@ def _drop_alpha(array: NDArray[Any], scale: float) -> tuple[NDArray[Any], Grey]:
 
 def _finish(grey: Grey, source: str) -> Radiograph:
     check_not_constant(source, grey.pixels)
-    return Radiograph(pixels=grey.pixels, source=source, warnings=grey.warnings, choices=grey.choices)
+    warnings = (*grey.warnings, *polarity_warnings(grey.pixels))
+    return Radiograph(pixels=grey.pixels, source=source, warnings=warnings, choices=grey.choices)

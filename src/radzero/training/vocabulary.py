@@ -1,0 +1,39 @@
+"""A word-level tokenizer for small text encoders trained from scratch."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from radzero.phantom.findings import DEVICES, FINDINGS
+from radzero.phantom.sentences import SYNONYMS
+
+_TEMPLATE_WORDS = "there is may be no in the right left bilateral upper mid lower lung zone"
+
+
+def phantom_words() -> list[str]:
+    """Every word that a phantom's finding-sentence can hold, sorted."""
+    names = [*FINDINGS, *DEVICES, *(s for synonyms in SYNONYMS.values() for s in synonyms)]
+    return sorted({word for text in (*names, _TEMPLATE_WORDS) for word in text.split()})
+
+
+def word_tokenizer(words: Iterable[str], max_words: int) -> PreTrainedTokenizerFast:
+    """A lower-casing tokenizer with one token per word; words it does not know become ``[UNK]``."""
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    vocabulary = {token: k for k, token in enumerate((*special, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="removed")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=max_words,
+    )
