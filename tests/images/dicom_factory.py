@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openjpeg.utils import encode_array
 import pytest
 from numpy.typing import NDArray
+from openjpeg.utils import encode_array
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -174,13 +174,18 @@ def to_bytes(ds: Dataset, *, with_meta: bool = True) -> bytes:
 
 
 def dicom_bytes(
-    stored: NDArray[np.integer], syntax: str = ExplicitVRLittleEndian, bits: int | None = None, **attributes: Any
+    stored: NDArray[np.integer],
+    syntax: str = ExplicitVRLittleEndian,
+    bits: int | None = None,
+    **attributes: Any,
 ) -> bytes:
     """:func:`dataset` and :func:`to_bytes` in one."""
     return to_bytes(dataset(stored, syntax, bits, **attributes))
 
 
-def lut_item(entries: list[int], first: int, bits: int, *, explanation: str = "", signed: bool = False) -> Dataset:
+def lut_item(
+    entries: list[int], first: int, bits: int, *, explanation: str = "", signed: bool = False
+) -> Dataset:
     """An item of a modality or VOI LUT sequence."""
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if signed else "US", [len(entries) % 65536, first, bits])

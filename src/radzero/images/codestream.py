@@ -175,7 +175,9 @@ def decode_rle(
     planes = np.empty((samples, pixels, per_sample), dtype=np.uint8)
     for segment in range(count):
         start, end = offsets[segment], ends[segment]
-        if not 64 <= start <= end <= len(frame):
+        if max(start, end) > len(frame):
+            raise TruncatedCodestreamError("the RLE frame ends before its last segment")
+        if not 64 <= start <= end:
             raise CodestreamError("the RLE segment table is damaged")
         data = _unpack_bits(frame[start:end], pixels)
         if len(data) < pixels:

@@ -33,8 +33,9 @@
 
 from __future__ import annotations
 
-import re
 import warnings as python_warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -51,22 +52,20 @@ from .codestream import (
     jpeg2000_header,
     jpeg_header,
 )
+from .dicom_content import facts, judge_content, read_spacing, read_view
 from .dicom_display import StoredPixels, render
 from .dicom_header import DicomFile, Header, TransferSyntax, open_dicom
 from .grey import grey_from_colour
 from .radiograph import (
-    DicomFacts,
     Radiograph,
     RadiographError,
     ReadLimits,
     Reason,
     check_not_constant,
     check_size,
-    polarity_warnings,
     refusing,
 )
 
-RADIOGRAPHY = frozenset({"CR", "DX", "DR", "RG"})
 NOT_RADIOGRAPHY = frozenset(
     (
         *(
@@ -136,33 +135,10 @@ NOT_RADIOGRAPHY_SOP = {
     "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
 }
 STRUCTURED_REPORT_SOP = "1.2.840.10008.5.1.4.1.1.88."
-FOR_PROCESSING_SOP = "1.2.840.10008.5.1.4.1.1.1.1.1"
 
 COLOUR_PHOTOMETRICS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 
-_VIEW_POSITIONS = {
-    "PA": "PA",
-    "AP": "AP",
-    **dict.fromkeys(("LL", "RL", "LATERAL", "LAT", "ML", "LM", "LLAT", "RLAT"), "LATERAL"),
-    **dict.fromkeys(("LLD", "RLD"), "DECUBITUS"),
-    **dict.fromkeys(("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBLIQUE"), "OBLIQUE"),
-}
-_VIEW_CODES = {
-    # SNOMED CT and the retired SNOMED RT codes of CID 4010
-    **dict.fromkeys(("272479007", "R-40888", "R-10214"), "PA"),
-    **dict.fromkeys(("399348003", "R-10206"), "AP"),
-    **dict.fromkeys(("399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232"), "LATERAL"),
-    "399182000": "OBLIQUE",
-}
-_CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "STERNUM", "CXR", "TORAX", "THORAC")
-_HUMAN = re.compile(r"human|homo sapiens|337915000|L-85B00", re.IGNORECASE)
-_ANIMAL = re.compile(
-    r"\b(canine|feline|equine|bovine|porcine|ovine|avian|murine|dog|horse|veterinar\w*)\b", re.I
-)
-_LATERAL_WORD = re.compile(r"\b(lat|lateral)\b", re.I)
-_FRONTAL_WORD = re.compile(r"\b(pa|ap|frontal)\b", re.I)
 _DAMAGED = "Ask the archive (PACS) for the file again"
-_EXPECTS_FRONTAL = "the model expects a frontal (PA or AP) chest radiograph"
 
 
 def read_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> Radiograph:
@@ -177,16 +153,27 @@ def read_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> Radiograph:
         RadiographError: see the table of this module.
     """
     warnings: list[str] = []
-    # pydicom warns about every irregular value, some of them names: only what concerns decoding is kept,
-    # below
+    # pydicom warns about every irregular value, some of them names: only what concerns structure and decoding
+    # is kept, by _recorded
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
-        opened = open_dicom(file, source, limits)
+        with _recorded(warnings):
+            opened = open_dicom(file, source, limits)
         header = Header(opened.header, warnings, source)
         _refuse_other_objects(opened, header)
         _check_image_header(header, limits)
-        rest = opened.read_rest()
+        with _recorded(warnings):
+            rest = opened.read_rest()
         return _render(opened, header, rest)
+
+
+@contextmanager
+def _recorded(warnings: list[str]) -> Iterator[None]:
+    """Collect what pydicom warns about: structure and pixels, before any value with a name is converted."""
+    with python_warnings.catch_warnings(record=True) as caught:
+        python_warnings.simplefilter("always")
+        yield
+    warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
 
 
 def _refuse_other_objects(opened: DicomFile, header: Header) -> None:
@@ -281,11 +268,9 @@ def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
         choices += [f"{photometric}: converted to RGB", *grey.choices]
         header.warnings += grey.warnings
     check_not_constant(source, pixels)
-    spacing = _spacing(header, choices)
-    view = _view(header, choices)
-    _judge_content(header, view)
-    if view not in ("LATERAL", "OBLIQUE"):
-        header.warnings += polarity_warnings(pixels)
+    spacing = read_spacing(header, choices)
+    view = read_view(header, choices)
+    judge_content(header, view, pixels)
     laterality = header.code("ImageLaterality") or header.code("Laterality")
     return Radiograph(
         pixels=pixels,
@@ -295,7 +280,7 @@ def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
         view=view,
         warnings=tuple(dict.fromkeys(header.warnings)),
         choices=tuple(choices),
-        dicom=_facts(opened, header),
+        dicom=facts(header, opened.syntax),
     )
 
 
@@ -405,15 +390,15 @@ def _decode(
         options["apply_jls_sign_correction"] = False
     else:
         options["correct_unused_bits"] = False
+    if syntax.is_native and samples == 1:
+        options["view_only"] = True  # no copy: the array is read only here
     plugin = "" if syntax.is_native else "pylibjpeg"
     with (
         refusing(source, Reason.BAD_PIXELS, f"the {syntax.label} pixel data can not be decoded", _DAMAGED),
-        python_warnings.catch_warnings(record=True) as caught,
+        _recorded(header.warnings),
     ):
-        python_warnings.simplefilter("always")
         decoder = get_decoder(syntax.value)
         array: NDArray[Any] = decoder.as_array(pixel_data, index=0, decoding_plugin=plugin, **options)[0]
-    header.warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
     return array, frame
 
 
@@ -447,7 +432,7 @@ def _decode_rle(
     except CodestreamError as exc:
         raise RadiographError(header.source, Reason.BAD_PIXELS, str(exc), _DAMAGED) from exc
     if samples == 1:
-        return planes[0]
+        return planes.reshape(rows, columns)
     array: NDArray[Any] = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
     if header.code("PhotometricInterpretation").startswith("YBR_FULL"):
         with refusing(header.source, Reason.BAD_PIXELS, "the colour space can not be converted", _DAMAGED):
@@ -482,116 +467,3 @@ def _frame_header(
             "Convert the image to at most 16 bits",
         )
     return frame
-
-
-def _spacing(header: Header, choices: list[str]) -> tuple[float, float] | None:
-    """Pixel Spacing (calibrated), else Imager Pixel Spacing (detector plane), else the film scanner's."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        values = header.numbers(keyword)
-        if len(values) == 2 and min(values) > 0:
-            spacing = (values[0], values[1])
-            choices.append(f"spacing: {keyword} {spacing[0]:g} x {spacing[1]:g} mm")
-            if not 0.99 <= spacing[0] / spacing[1] <= 1.01:
-                header.warnings.append(
-                    f"the pixels are not square ({spacing[0]:g} x {spacing[1]:g} mm) but used as if they were"
-                )
-            return spacing
-        if values:
-            header.warnings.append(f"{keyword} is invalid and was ignored")
-    aspect = header.numbers("PixelAspectRatio")
-    if len(aspect) == 2 and min(aspect) > 0 and not 0.99 <= aspect[0] / aspect[1] <= 1.01:
-        header.warnings.append(
-            f"the pixels are not square (ratio {aspect[0]:g}:{aspect[1]:g}) but used as if they were"
-        )
-    return None
-
-
-def _view(header: Header, choices: list[str]) -> str | None:
-    position = header.code("ViewPosition")
-    if position:
-        view = _VIEW_POSITIONS.get(position, position[:16])
-        choices.append(f"view: View Position {position[:16]}")
-        return view
-    for item in header.items("ViewCodeSequence")[:1]:
-        view_by_code = _VIEW_CODES.get(item.text("CodeValue"))
-        meaning = item.text("CodeMeaning")
-        if view_by_code is None and "oblique" in meaning.lower():
-            view_by_code = "OBLIQUE"
-        if view_by_code is None and "lateral" in meaning.lower():
-            view_by_code = "LATERAL"
-        if view_by_code is not None:
-            choices.append(f"view: View Code Sequence '{meaning[:40]}'")
-            return view_by_code
-    orientation = header.texts("PatientOrientation")
-    if len(orientation) == 2 and orientation[0][:1] in ("A", "P") and orientation[1][:1] in ("F", "H"):
-        choices.append("view: Patient Orientation, rows run from back to front or front to back")
-        return "LATERAL"
-    return None
-
-
-def _judge_content(header: Header, view: str | None) -> None:
-    """Add warnings about what is shown: modality, processing, body part, species, view, orientation."""
-    warn = header.warnings.append
-    modality = header.code("Modality")
-    if modality not in RADIOGRAPHY:
-        warn(f"modality {modality or 'unknown'} is not radiography (CR, DX): check that this is a radiograph")
-    intent = header.code("PresentationIntentType")
-    if intent == "FOR PROCESSING" or header.text("SOPClassUID") == FOR_PROCESSING_SOP:
-        warn("this is a raw detector image (for processing), not the one radiologists read")
-    body_part = header.code("BodyPartExamined")
-    other_part = bool(body_part) and not any(name in body_part for name in _CHEST)
-    if other_part:
-        warn(f"body part is {body_part[:32]}, not the chest: {_EXPECTS_FRONTAL}")
-    texts = [
-        *(
-            header.text(k)
-            for k in ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
-        ),
-        *(item.text("CodeMeaning") for item in header.items("PerformedProtocolCodeSequence")),
-    ]
-    description = " ".join(texts)
-    species = [
-        header.text("PatientSpeciesDescription"),
-        *(
-            f"{i.text('CodeValue')} {i.text('CodeMeaning')}"
-            for i in header.items("PatientSpeciesCodeSequence")
-        ),
-    ]
-    named = [text for text in species if text.strip()]
-    animal = _ANIMAL.search(description)
-    if named and not any(_HUMAN.search(text) for text in named):
-        warn(f"the patient is not human ({named[0][:40]})")
-    elif not named and animal:
-        warn(f"the patient is probably not human (the header says '{animal.group(0)}')")
-    if view in ("LATERAL", "OBLIQUE", "DECUBITUS"):
-        warn(f"the view is {view.lower()}: {_EXPECTS_FRONTAL}")
-    elif view is None and _LATERAL_WORD.search(description) and not _FRONTAL_WORD.search(description):
-        warn(f"the view is probably lateral (by the description in the header): {_EXPECTS_FRONTAL}")
-    elif view not in (None, "PA", "AP"):
-        warn(f"the view is {view}: {_EXPECTS_FRONTAL}")
-    if not other_part:
-        _judge_orientation(header, view)
-
-
-def _judge_orientation(header: Header, view: str | None) -> None:
-    orientation = header.texts("PatientOrientation")
-    if len(orientation) != 2 or view in ("LATERAL", "OBLIQUE"):
-        return
-    if orientation[0][:1].upper() == "R":
-        header.warnings.append("Patient Orientation: the image is mirrored (patient's left on the left side)")
-    if orientation[1][:1].upper() == "H":
-        header.warnings.append("Patient Orientation: the image is upside down")
-
-
-def _facts(opened: DicomFile, header: Header) -> DicomFacts:
-    return DicomFacts(
-        sop_class_uid=header.text("SOPClassUID") or None,
-        sop_instance_uid=header.text("SOPInstanceUID") or None,
-        study_instance_uid=header.text("StudyInstanceUID") or None,
-        series_instance_uid=header.text("SeriesInstanceUID") or None,
-        modality=header.code("Modality") or None,
-        photometric_interpretation=header.code("PhotometricInterpretation"),
-        transfer_syntax=opened.syntax.value,
-        body_part=header.code("BodyPartExamined") or None,
-        patient_orientation="\\".join(header.texts("PatientOrientation")) or None,
-    )

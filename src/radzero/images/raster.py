@@ -214,6 +214,10 @@ def _open(file: BinaryIO, image_format: str, source: str) -> Image.Image:
             "If the file is genuine, raise PIL.Image.MAX_IMAGE_PIXELS and ReadLimits.max_pixels",
         ) from exc
     except Exception as exc:
+        if "MAX_TEXT" in str(exc):
+            raise RadiographError(
+                source, Reason.TOO_LARGE, f"its text or profile chunks are a bomb ({_short(exc)})", _REEXPORT
+            ) from exc
         # Pillow raises UnidentifiedImageError, SyntaxError, ValueError, struct.error, OverflowError, ...
         raise RadiographError(
             source,
@@ -238,6 +242,7 @@ def _from_opened(image: Image.Image, source: str, limits: ReadLimits) -> Radiogr
         )
     white_is_zero = _white_is_zero_16bit(image, source)
     opened_as = image.format or "Pillow image"
+    _refuse_missing_strips(image, source)
     _load(image, source)
     image = _apply_orientation(image, source, choices, warnings)
     grey = _grey_from_pil(image, source, opened_as)
@@ -275,6 +280,26 @@ def _white_is_zero_16bit(image: Image.Image, source: str) -> bool:
     tags = getattr(image, "tag_v2", None)
     with refusing(source, Reason.BAD_HEADER, "the TIFF tags can not be read", _REEXPORT):
         return bool(tags is not None and tags.get(262) == 0)
+
+
+def _refuse_missing_strips(image: Image.Image, source: str) -> None:
+    """Refuse a file whose strips do not cover the image: Pillow would leave the rest black without a word."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:  # already decoded
+        return
+    covered = 0
+    with refusing(source, Reason.BAD_HEADER, "the layout of the pixel data is damaged", _REEXPORT):
+        for tile in tiles:
+            left, top, right, bottom = tile[1] or (0, 0, image.width, image.height)
+            covered += max(0, min(right, image.width) - left) * max(0, min(bottom, image.height) - top)
+    if covered < image.width * image.height:
+        share = covered / (image.width * image.height)
+        raise RadiographError(
+            source,
+            Reason.TRUNCATED,
+            f"the file holds only {100 * share:.3g} % of its {image.height} rows",
+            "Copy or download the file again",
+        )
 
 
 def _load(image: Image.Image, source: str) -> None:

@@ -12,25 +12,23 @@ class ConvStemConfig(PreTrainedConfig):
     """A small convolutional vision encoder, for training from scratch.
 
     Attributes:
-        widths: channels of the four stages; the last is the hidden size.
+        widths: channels at a quarter of the input's resolution, at an eighth, and of the tokens (the hidden size).
         token_stride: pixels per token, 8 or 16.
         image_size: size in pixels that the learned positions are made for.
-        num_channels: input channels.
     """
 
     model_type: ClassVar[str] = "radzero_conv_stem"
 
-    widths: list[int] | tuple[int, ...] = (24, 48, 96, 192)
+    widths: list[int] | tuple[int, ...] = (32, 64, 128)
     token_stride: int = 16
     image_size: int = 224
-    num_channels: int = 3
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.widths = list(self.widths)
-        if len(self.widths) != 4:
-            raise ValueError(f"a conv stem has four widths, not {self.widths}")
+        if len(self.widths) != 3:
+            raise ValueError(f"a conv stem has three widths, not {self.widths}")
         if self.token_stride not in (8, 16):
             raise ValueError(f"token_stride must be 8 or 16, not {self.token_stride}")
         super().__post_init__(**kwargs)

@@ -1,16 +1,29 @@
 """RadZero as a transformers model: images -> tokens, sentences -> embeddings, similarity between them."""
 
+import inspect
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
 from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.initialization import no_init_weights
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
 from transformers.utils import ModelOutput
 
+from radzero.models.checkpoints import (
+    CheckpointError,
+    check_tensors,
+    match_dtype,
+    open_checkpoint,
+    read_tensors,
+    rename_tensors,
+)
 from radzero.models.configuration import RadZeroConfig
 from radzero.models.similarity import SimilarityOutput, similarity_logits
 from radzero.models.vision import build_vision_encoder, token_grid
@@ -51,7 +64,7 @@ class RadZeroModel(PreTrainedModel):
         super().__init__(config)
         size = config.vision_config.hidden_size
         self.vision_model = build_vision_encoder(config.vision_config, config.position_rule)
-        self.text_model = AutoModel.from_config(config.text_config)
+        self.text_model = _build_text_encoder(config.text_config)
         self.align_transformer = Dinov2Encoder(config.align_config)
         text_size = config.text_config.hidden_size
         self.text_projection = nn.Identity() if text_size == size else nn.Linear(text_size, size)
@@ -72,6 +85,46 @@ class RadZeroModel(PreTrainedModel):
             if module.log_attention_temperature is not None:
                 init.constant_(module.log_attention_temperature, math.log(self.config.attention_temperature))
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: RadZeroConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        **hub: Any,
+    ) -> "RadZeroModel":
+        """Load our format or the published one, strictly, in evaluation mode.
+
+        Args:
+            source: a folder or a hub id.
+            config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
+            dtype: of the weights; float32 when None.
+            **hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids.
+
+        Raises:
+            CheckpointError: naming what is missing, unexpected or of a wrong shape.
+        """
+        for key in ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "torch_dtype"):
+            value = hub.pop(key, None)  # AutoModel passes these along
+            dtype = value if key == "torch_dtype" and dtype is None else dtype
+        checkpoint = open_checkpoint(source, **hub)
+        config = checkpoint.config if config is None or checkpoint.published else config
+        with no_init_weights():
+            model = cls(config)
+        try:
+            tensors = rename_tensors(read_tensors(checkpoint.folder))
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+        check_tensors(model.state_dict(), tensors, str(source))
+        if isinstance(dtype, str):
+            dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        model.load_state_dict(match_dtype(tensors, dtype), assign=True)
+        model.config.name_or_path = str(source)
+        return model.eval()
+
     @property
     def temperature(self) -> Tensor:
         """tau, a float32 scalar."""
@@ -80,7 +133,9 @@ class RadZeroModel(PreTrainedModel):
     @property
     def attention_temperature(self) -> Tensor | None:
         """The separate attention temperature, or None where tau serves."""
-        return None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
+        return (
+            None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
+        )
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
@@ -110,7 +165,9 @@ class RadZeroModel(PreTrainedModel):
             tokens, sentences, self.temperature, self.config.similarity, self.attention_temperature
         )
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> RadZeroOutput:
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> RadZeroOutput:
         """Every sentence against every image.
 
         Args:
@@ -124,6 +181,13 @@ class RadZeroModel(PreTrainedModel):
         sentences = self.encode_sentences(input_ids, attention_mask)
         logits, similarity = self.similarity(tokens, sentences)
         return RadZeroOutput(logits=logits, similarity=similarity, tokens=tokens, sentences=sentences)
+
+
+def _build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """The text encoder that a configuration describes, without a pooler, which sentence embeddings do not use."""
+    encoder = MODEL_MAPPING[type(config)]
+    takes_pooler = "add_pooling_layer" in inspect.signature(encoder.__init__).parameters
+    return encoder(config, add_pooling_layer=False) if takes_pooler else encoder(config)
 
 
 AutoModel.register(RadZeroConfig, RadZeroModel)

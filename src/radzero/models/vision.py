@@ -68,9 +68,10 @@ class LayerNorm2d(nn.LayerNorm):
 class ConvStemModel(PreTrainedModel):
     """A convolutional stem, a CLS token and learned positions; what follows it (the align layers) does the mixing.
 
-    Three even-kernelled stride-2 stages and a stride-1 stage give one feature per 8 pixels, centred on them; at
-    ``token_stride`` 16 they are averaged 2 x 2. So both strides share every weight, and a model trained at 16 goes
-    on at 8.
+    The input's channels are averaged, since films are grey. Blocks of 4 x 4 pixels become channels, two convolutions
+    work on that grid, an even-kernelled stride-2 stage halves it, and two more give one feature per 8 pixels,
+    centred on them; at ``token_stride`` 16 they are averaged 2 x 2. So both strides share every weight, and a model
+    trained at 16 goes on at 8.
     """
 
     config_class = ConvStemConfig
@@ -80,15 +81,15 @@ class ConvStemModel(PreTrainedModel):
 
     def __init__(self, config: ConvStemConfig) -> None:
         super().__init__(config)
-        stages: list[nn.Module] = []
-        channels = config.num_channels
-        for depth, width in enumerate(config.widths[:3]):
-            stages += self._convolution(channels, width, kernel=4, stride=2)
-            if depth > 0:
-                stages += self._convolution(width, width, kernel=3, stride=1)
-            channels = width
-        stages += self._convolution(channels, config.widths[3], kernel=3, stride=1)
-        self.stages = nn.Sequential(*stages)
+        quarter, eighth, width = config.widths
+        self.stages = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            *self._convolution(16, quarter, kernel=3, stride=1),
+            *self._convolution(quarter, quarter, kernel=3, stride=1),
+            *self._convolution(quarter, eighth, kernel=4, stride=2),
+            *self._convolution(eighth, eighth, kernel=3, stride=1),
+            *self._convolution(eighth, width, kernel=3, stride=1),
+        )
         grid = config.image_size // 16
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + grid * grid, config.hidden_size))
@@ -110,7 +111,7 @@ class ConvStemModel(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutput:
         """Tokens (B, 1 + L, D) of images (B, C, H, W), both sides at least ``token_stride`` pixels."""
-        pixel_values = pixel_values.to(self.cls_token.dtype)
+        pixel_values = pixel_values.to(self.cls_token.dtype).mean(dim=1, keepdim=True)
         if pixel_values.device.type == "cpu":
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         stride = self.config.token_stride
@@ -140,7 +141,9 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
         model.embeddings = PositionedDinov2Embeddings(config, position_rule)
         model.embeddings.apply(model._init_weights)
         return model
-    raise ValueError(f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, not {config.model_type}")
+    raise ValueError(
+        f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, not {config.model_type}"
+    )
 
 
 def token_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:

@@ -113,7 +113,9 @@ def sample_body(rng: np.random.Generator) -> Body:
 
 def coordinates(body: Body, shape: tuple[int, int]) -> tuple[Field, Field]:
     """Anatomical x and y in cm of every pixel centre of an (H, W) film; each (H, W)."""
-    rows = ((np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0] * body.film_height - body.shift_y)[:, None]
+    rows = ((np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0] * body.film_height - body.shift_y)[
+        :, None
+    ]
     columns = (((np.arange(shape[1], dtype=np.float32) + 0.5) / shape[1] - 0.5) * body.film_width)[None, :]
     columns = columns - np.float32(body.shift_x)
     pivot = np.float32(12.0)
@@ -150,7 +152,9 @@ class Chest:
         self.aeration: Field = np.ones(shape, dtype=np.float32)
         self.markings: Field = np.full(shape, body.markings, dtype=np.float32)
         self.extra: Field = np.zeros(shape, dtype=np.float32)
-        self.rib_shift: Field = np.zeros(shape, dtype=np.float32)  # cm, downward displacement of posterior ribs
+        self.rib_shift: Field = np.zeros(
+            shape, dtype=np.float32
+        )  # cm, downward displacement of posterior ribs
         self.rib_cut: Field = np.ones(shape, dtype=np.float32)  # factor on posterior ribs
 
     def _walls(self) -> None:
@@ -160,7 +164,9 @@ class Chest:
         inner -= 0.035 * np.maximum(y - 15.0, 0.0) ** 1.3  # the flanks narrow a little
         self.inner_wall: Field = np.where(y > 0, inner, 0.0).astype(np.float32)
         slope = np.where(t > 0, body.half_width * t**1.5 / 11.5 / np.maximum(1.0 - t**2.5, 0.02) ** 0.6, 0.0)
-        self.wall_distance: Field = ((self.inner_wall - self.across) / np.sqrt(1.0 + slope**2)).astype(np.float32)
+        self.wall_distance: Field = ((self.inner_wall - self.across) / np.sqrt(1.0 + slope**2)).astype(
+            np.float32
+        )
 
     def diaphragm(self, across: Field, side: int) -> Field:
         """y in cm of one hemidiaphragm at ``across`` cm from the midline."""
@@ -212,7 +218,9 @@ class Chest:
         band = rounded_edge(np.minimum(edge_right, edge_left), 1.8) * smoothstep(-2.0, 1.0, self.y)
         knob = sphere_chord(np.hypot(xm - 2.4, self.y - 6.2), body.knob)
         trunk = sphere_chord(np.hypot(xm - 2.6, self.y - body.hilum_y + 0.6), 1.7)
-        self.mediastinum: Field = np.maximum(np.maximum(9.0 * band, 2.4 * knob), 2.0 * trunk).astype(np.float32)
+        self.mediastinum: Field = np.maximum(np.maximum(9.0 * band, 2.4 * knob), 2.0 * trunk).astype(
+            np.float32
+        )
 
     # -- attenuation ---------------------------------------------------------------------------------------------
 
@@ -263,10 +271,14 @@ class Chest:
         angle += np.float32(0.35) * self.noise(angle * np.float32(0.9), radius * np.float32(0.35))
         branches = np.zeros_like(angle)
         for octave, start in enumerate((1.0, 2.3, 3.3)):
-            n = self.noise(angle * np.float32(2**octave) + np.float32(7 * octave), depth * np.float32(1.6) + 31 * octave)
+            n = self.noise(
+                angle * np.float32(2**octave) + np.float32(7 * octave), depth * np.float32(1.6) + 31 * octave
+            )
             ridge = np.maximum(1.0 - np.abs(n) * np.float32(2.8 + octave), 0.0)
             branches += ridge * np.exp((depth - np.float32(start)) ** 2 / np.float32(-0.9))
-        hilum = np.float32(0.35) * np.exp(-((dx - np.float32(0.6)) ** 2 + (np.float32(0.6) * dy) ** 2) / np.float32(2.2))
+        hilum = np.float32(0.35) * np.exp(
+            -((dx - np.float32(0.6)) ** 2 + (np.float32(0.6) * dy) ** 2) / np.float32(2.2)
+        )
         vessels = np.float32(0.42) * branches * np.exp(radius / np.float32(-10.0)) + hilum
         vessels *= self.markings.ravel()[where] * np.sqrt(np.clip(inflated.ravel()[where] / 8.0, 0.0, 1.0))
         total.ravel()[where] += vessels
@@ -299,7 +311,9 @@ class Chest:
         """y in cm of the centre of a posterior rib at ``across`` cm from the midline."""
         body = self.body
         t = across / body.half_width
-        return ((number + body.rib_offset) * body.rib_spacing + 1.6 * t - 2.6 * t + 4.6 * t**3).astype(np.float32)
+        return ((number + body.rib_offset) * body.rib_spacing + 1.6 * t - 2.6 * t + 4.6 * t**3).astype(
+            np.float32
+        )
 
     def rib_phase(self) -> Field:
         """The posterior rib number, as a continuous field: whole on a rib's centre line."""
@@ -313,14 +327,22 @@ class Chest:
         t = np.abs(phase - number) * body.rib_spacing / 0.62  # half a rib is 0.62 cm high
         tube = np.sqrt(np.maximum(1.0 - t * t, 0.0))
         cortex = np.exp(-(((t - 0.85) / 0.22) ** 2))
-        extent = smoothstep(-0.9, 0.1, self.wall_distance) * (self.across > 1.2) * (number >= 0) * (number <= 9)
+        extent = (
+            smoothstep(-0.9, 0.1, self.wall_distance) * (self.across > 1.2) * (number >= 0) * (number <= 9)
+        )
         extent = extent * (0.35 + 0.65 * smoothstep(-1.0, 1.0, self.diaphragm_distance))
         posterior = (0.75 * tube + 0.55 * cortex) * extent * self.rib_cut
         # anterior ribs: fainter, sloping down towards the midline, ending at the costochondral junction
-        q = (self.y - 5.2 - 0.62 * (body.half_width - self.across)) / (1.12 * body.rib_spacing) + body.rib_offset
+        q = (self.y - 5.2 - 0.62 * (body.half_width - self.across)) / (
+            1.12 * body.rib_spacing
+        ) + body.rib_offset
         ta = np.abs(q - np.round(q)) * 1.12 * body.rib_spacing / 0.75
-        anterior = np.sqrt(np.maximum(1.0 - ta * ta, 0.0)) * smoothstep(0.42, 0.55, self.across / body.half_width)
-        anterior = anterior * smoothstep(-0.6, 0.3, self.wall_distance) * (np.round(q) >= 0) * (np.round(q) <= 6)
+        anterior = np.sqrt(np.maximum(1.0 - ta * ta, 0.0)) * smoothstep(
+            0.42, 0.55, self.across / body.half_width
+        )
+        anterior = (
+            anterior * smoothstep(-0.6, 0.3, self.wall_distance) * (np.round(q) >= 0) * (np.round(q) <= 6)
+        )
         return (body.rib_contrast * (posterior + 0.5 * anterior)).astype(np.float32)
 
     def _shoulder_girdle(self) -> Field:
@@ -329,11 +351,13 @@ class Chest:
         line = 3.0 - body.clavicle_rise * t + 0.9 * np.sin(np.pi * 1.6 * t) * t
         half = 0.62 + 0.25 * np.exp(-(((t - 0.02) / 0.08) ** 2))
         u = np.abs(self.y - line) / half
-        clavicle = (np.sqrt(np.maximum(1.0 - u * u, 0.0)) * 0.75 + 0.5 * np.exp(-(((u - 0.85) / 0.25) ** 2))) * (
-            (self.across > 1.6) & (t < 1.15)
-        )
+        clavicle = (
+            np.sqrt(np.maximum(1.0 - u * u, 0.0)) * 0.75 + 0.5 * np.exp(-(((u - 0.85) / 0.25) ** 2))
+        ) * ((self.across > 1.6) & (t < 1.15))
         edge = self.across - (body.half_width - body.scapula_inset) - 0.32 * (self.y - 6.0)
-        scapula = smoothstep(-0.25, 0.25, edge) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
+        scapula = (
+            smoothstep(-0.25, 0.25, edge) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
+        )
         margin = np.exp(-((edge / 0.3) ** 2)) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
         head = 0.9 * sphere_chord(np.hypot(self.across - body.half_width - 4.6, self.y - 1.0), 2.6) / 5.2
         return (0.30 * clavicle + 0.16 * scapula + 0.10 * margin + 0.55 * head).astype(np.float32)

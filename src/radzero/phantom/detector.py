@@ -47,8 +47,15 @@ def sample_exposure(rng: np.random.Generator) -> Exposure:
     )
 
 
-def expose(attenuation: Field, exposure: Exposure, *, pixel_cm: float, film_width: float, projection: str,
-           rng: np.random.Generator) -> Field:
+def expose(
+    attenuation: Field,
+    exposure: Exposure,
+    *,
+    pixel_cm: float,
+    film_width: float,
+    projection: str,
+    rng: np.random.Generator,
+) -> Field:
     """Display values (H, W) in 0..1, bones bright, of an attenuation field.
 
     Args:
@@ -79,7 +86,9 @@ def expose(attenuation: Field, exposure: Exposure, *, pixel_cm: float, film_widt
     return _shutter_and_mark(value.astype(np.float32), exposure, pixel_cm, film_width, projection)
 
 
-def _shutter_and_mark(value: Field, exposure: Exposure, pixel_cm: float, film_width: float, projection: str) -> Field:
+def _shutter_and_mark(
+    value: Field, exposure: Exposure, pixel_cm: float, film_width: float, projection: str
+) -> Field:
     height, width = value.shape
     left, top, right, bottom = exposure.collimation
     value[:, : round(left * width)] = 0.0
@@ -96,7 +105,9 @@ def _shutter_and_mark(value: Field, exposure: Exposure, pixel_cm: float, film_wi
     return value
 
 
-def _stamp(value: Field, text: str, x: float, y: float, height_cm: float, pixel_cm: float, pixel_width: float) -> None:
+def _stamp(
+    value: Field, text: str, x: float, y: float, height_cm: float, pixel_cm: float, pixel_width: float
+) -> None:
     """Burn letters centred on column ``x`` with their top on row ``y``."""
     rows = ["".join(_GLYPHS[letter][r] + "." for letter in text)[:-1] for r in range(7)]
     glyph = np.array([[c == "#" for c in row] for row in rows])

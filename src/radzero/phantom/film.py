@@ -68,8 +68,14 @@ class Film:
         return np.round(self.pixels * 255.0).astype(np.uint8)
 
 
-def make_film(seed: int, index: int, *, size: int = 512, shape: tuple[int, int] | None = None,
-              findings: tuple[Finding, ...] | None = None) -> Film:
+def make_film(
+    seed: int,
+    index: int,
+    *,
+    size: int = 512,
+    shape: tuple[int, int] | None = None,
+    findings: tuple[Finding, ...] | None = None,
+) -> Film:
     """Make phantom ``index`` of ``seed``.
 
     Args:
@@ -104,11 +110,23 @@ def make_film(seed: int, index: int, *, size: int = 512, shape: tuple[int, int] 
         boxes = _boxes(mask, chest, finding, (BOX_MARGIN_CM / pixel_width_cm, BOX_MARGIN_CM / chest.pixel_cm))
         evidence.append(Evidence(finding, mask, boxes))
     pixels = expose(
-        chest.attenuation(), exposure, pixel_cm=chest.pixel_cm, film_width=body.film_width,
-        projection=body.projection, rng=noise_rng,
+        chest.attenuation(),
+        exposure,
+        pixel_cm=chest.pixel_cm,
+        film_width=body.film_width,
+        projection=body.projection,
+        rng=noise_rng,
     )
-    return Film(seed, index, pixels, (chest.pixel_cm * 10, pixel_width_cm * 10), body, exposure, tuple(evidence),
-                anatomy_masks(chest))
+    return Film(
+        seed,
+        index,
+        pixels,
+        (chest.pixel_cm * 10, pixel_width_cm * 10),
+        body,
+        exposure,
+        tuple(evidence),
+        anatomy_masks(chest),
+    )
 
 
 def anatomy_masks(chest: Chest) -> dict[str, Mask]:
@@ -135,10 +153,12 @@ def _boxes(mask: Mask, chest: Chest, finding: Finding, margin: tuple[float, floa
     for part in parts:
         rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
         if len(rows):
-            boxes.append((
-                float(max(columns[0] - margin[0], 0.0)),
-                float(max(rows[0] - margin[1], 0.0)),
-                float(min(columns[-1] + 1 + margin[0], mask.shape[1])),
-                float(min(rows[-1] + 1 + margin[1], mask.shape[0])),
-            ))
+            boxes.append(
+                (
+                    float(max(columns[0] - margin[0], 0.0)),
+                    float(max(rows[0] - margin[1], 0.0)),
+                    float(min(columns[-1] + 1 + margin[0], mask.shape[1])),
+                    float(min(rows[-1] + 1 + margin[1], mask.shape[0])),
+                )
+            )
     return tuple(boxes)

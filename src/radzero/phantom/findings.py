@@ -42,7 +42,11 @@ ONE_SIDED = ("calcification", "consolidation", "mass", "nodule", "pneumothorax",
 EITHER_OR_BOTH = ("atelectasis", "fibrosis", "pleural effusion")
 ZONED = ("calcification", "consolidation", "mass", "nodule")
 ZONES = ("upper", "mid", "lower")
-EXCLUSIVE = (frozenset({"emphysema", "pulmonary edema"}), frozenset({"emphysema", "fibrosis"}), frozenset({"pulmonary edema", "fibrosis"}))
+EXCLUSIVE = (
+    frozenset({"emphysema", "pulmonary edema"}),
+    frozenset({"emphysema", "fibrosis"}),
+    frozenset({"pulmonary edema", "fibrosis"}),
+)
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,13 @@ def sample_finding(name: str, rng: np.random.Generator, grade: Grade | None = No
     return Finding(name, grade or drawn, side, zone)
 
 
-def _by_grade(grade: Grade, rng: np.random.Generator, plain: tuple[float, float], moderate: tuple[float, float],
-              subtle: tuple[float, float]) -> float:
+def _by_grade(
+    grade: Grade,
+    rng: np.random.Generator,
+    plain: tuple[float, float],
+    moderate: tuple[float, float],
+    subtle: tuple[float, float],
+) -> float:
     low, high = {Grade.PLAIN: plain, Grade.MODERATE: moderate, Grade.SUBTLE: subtle}[grade]
     return float(rng.uniform(low, high))
 
@@ -110,7 +119,9 @@ def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
         ratio *= 1.03 if body.projection == "AP" else 1.0
         width = ratio * 2 * body.half_width
         right = body.heart_right * rng.uniform(1.05, 1.25)
-        return replace(body, heart_right=right, heart_left=width - right, heart_half_height=body.heart_half_height * 1.1)
+        return replace(
+            body, heart_right=right, heart_left=width - right, heart_half_height=body.heart_half_height * 1.1
+        )
     if finding.name == "emphysema":
         down = _by_grade(grade, rng, (2.6, 3.6), (1.8, 2.6), (1.1, 1.8))
         return replace(
@@ -139,7 +150,9 @@ def lung_height(body: Body, side: int) -> float:
     return body.dome[side]
 
 
-def zone_centre(chest: Chest, finding: Finding, rng: np.random.Generator, radius: float) -> tuple[float, float]:
+def zone_centre(
+    chest: Chest, finding: Finding, rng: np.random.Generator, radius: float
+) -> tuple[float, float]:
     """A centre (x, y) in a visible part of the finding's lung zone, ``radius`` cm clear of wall, heart and dome."""
     body, side = chest.body, finding.sides[0]
     height = lung_height(body, side)
@@ -150,7 +163,11 @@ def zone_centre(chest: Chest, finding: Finding, rng: np.random.Generator, radius
         t = max(11.5 - y, 0.0) / 11.5
         wall = body.half_width * (1 - t**2.5) ** 0.4
         heart = body.heart_left if side == LEFT else body.heart_right
-        medial = body.mediastinum + 1.2 + (heart - body.mediastinum - 0.6) * np.clip((y - 0.45 * height) / 4.0, 0, 1)
+        medial = (
+            body.mediastinum
+            + 1.2
+            + (heart - body.mediastinum - 0.6) * np.clip((y - 0.45 * height) / 4.0, 0, 1)
+        )
         if wall - inset - 0.8 <= medial + 0.5 * inset:
             continue
         across = rng.uniform(medial + 0.5 * inset, wall - inset - 0.8)
@@ -204,7 +221,11 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     line = gap * taper**0.7 * wobble
     inside = _side_mask(chest, side) & chest.lung_mask & (taper > 0.02)
     air = inside & (chest.wall_distance < line) & (chest.across > body.mediastinum + 0.5)
-    edge = np.exp(-(((chest.wall_distance - line) / 0.14) ** 2)) * inside * (chest.across > body.mediastinum + 0.5)
+    edge = (
+        np.exp(-(((chest.wall_distance - line) / 0.14) ** 2))
+        * inside
+        * (chest.across > body.mediastinum + 0.5)
+    )
     chest.markings = chest.markings * np.where(air, 0.0, 1.0)
     chest.aeration = chest.aeration * np.where(air, 1.13, 1.0)
     collapsed = inside & ~air & (chest.wall_distance < line + 6.0)
@@ -225,13 +246,16 @@ def _mass(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     return _ball(chest, finding, rng, radius, density, lobes=0.09)
 
 
-def _ball(chest: Chest, finding: Finding, rng: np.random.Generator, radius: float, density: float, lobes: float
-          ) -> Mask:
+def _ball(
+    chest: Chest, finding: Finding, rng: np.random.Generator, radius: float, density: float, lobes: float
+) -> Mask:
     cx, cy = zone_centre(chest, finding, rng, radius)
     dx, dy = chest.x - cx, chest.y - cy
     angle = np.arctan2(dy, dx)
     border = np.float32(radius) * (
-        1.0 + lobes * np.sin(3 * angle + rng.uniform(0, 6)) + 0.6 * lobes * np.sin(5 * angle + rng.uniform(0, 6))
+        1.0
+        + lobes * np.sin(3 * angle + rng.uniform(0, 6))
+        + 0.6 * lobes * np.sin(5 * angle + rng.uniform(0, 6))
     )
     distance = np.hypot(dx, dy)
     # solid tissue in the lung's place, so that it adds what the displaced lung lacked
@@ -247,7 +271,9 @@ def _consolidation(chest: Chest, finding: Finding, rng: np.random.Generator) -> 
     cx, cy = zone_centre(chest, finding, rng, 1.6)
     dx, dy = chest.x - cx, (chest.y - cy) * rng.uniform(1.0, 1.4)
     a0 = rng.uniform(0, 60)
-    ragged = 0.9 * chest.noise(chest.x * 0.55 + a0, chest.y * 0.55) + 0.5 * chest.noise(chest.x * 1.3, chest.y * 1.3 + a0)
+    ragged = 0.9 * chest.noise(chest.x * 0.55 + a0, chest.y * 0.55) + 0.5 * chest.noise(
+        chest.x * 1.3, chest.y * 1.3 + a0
+    )
     distance = np.hypot(dx, dy) + 0.75 * ragged
     core = smoothstep(1.15 * radius, 0.35 * radius, distance.astype(np.float32))
     hilum = np.hypot(chest.x - side * 3.0, chest.y - chest.body.hilum_y)
@@ -255,7 +281,9 @@ def _consolidation(chest: Chest, finding: Finding, rng: np.random.Generator) -> 
     bronchogram = np.exp(-((np.mod(spokes, 1.0) - 0.5) ** 2) / 0.012) * core
     here = _side_mask(chest, side) & chest.lung_mask
     fill = density * core * (1.0 + 0.18 * ragged) * here
-    chest.aeration = chest.aeration * (1.0 - np.clip(fill - 0.2 * density * bronchogram, 0.0, 0.95)).astype(np.float32)
+    chest.aeration = chest.aeration * (1.0 - np.clip(fill - 0.2 * density * bronchogram, 0.0, 0.95)).astype(
+        np.float32
+    )
     chest.markings = chest.markings * (1.0 - 0.6 * core)
     return (here & (core > 0.35)).astype(bool)
 
@@ -292,7 +320,9 @@ def _edema(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     body = chest.body
     mask = np.zeros(chest.x.shape, dtype=bool)
     reach = rng.uniform(4.6, 5.6)
-    wings = np.exp(-(((chest.across - 4.4) / reach) ** 2 + ((chest.y - body.hilum_y - 1.2) / (1.25 * reach)) ** 2))
+    wings = np.exp(
+        -(((chest.across - 4.4) / reach) ** 2 + ((chest.y - body.hilum_y - 1.2) / (1.25 * reach)) ** 2)
+    )
     patchy = 1.0 + 0.28 * chest.noise(chest.x * 0.7 + 11, chest.y * 0.7)
     fill = strength * wings * patchy * chest.lung_mask
     chest.aeration = chest.aeration * (1.0 - np.clip(fill, 0.0, 0.9)).astype(np.float32)
@@ -311,7 +341,9 @@ def _emphysema(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask
     for _ in range(bullae):
         side = int(rng.choice((RIGHT, LEFT)))
         radius = rng.uniform(1.3, 2.4)
-        cx, cy = zone_centre(chest, Finding("nodule", side="left" if side == LEFT else "right", zone="upper"), rng, radius)
+        cx, cy = zone_centre(
+            chest, Finding("nodule", side="left" if side == LEFT else "right", zone="upper"), rng, radius
+        )
         distance = np.hypot(chest.x - cx, chest.y - cy)
         inside = distance < radius
         chest.markings = chest.markings * np.where(inside, 0.1, 1.0)
@@ -324,7 +356,10 @@ def _fibrosis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     strength = _by_grade(finding.grade, rng, (0.26, 0.33), (0.19, 0.25), (0.135, 0.175))
     mask = np.zeros(chest.x.shape, dtype=bool)
     frequency = rng.uniform(0.95, 1.25)
-    a, b = chest.noise(chest.x * frequency + 5, chest.y * frequency), chest.noise(chest.y * frequency, chest.x * frequency)
+    a, b = (
+        chest.noise(chest.x * frequency + 5, chest.y * frequency),
+        chest.noise(chest.y * frequency, chest.x * frequency),
+    )
     net = np.exp(-((a / 0.22) ** 2)) + np.exp(-((b / 0.22) ** 2))
     for side in finding.sides:
         height = lung_height(chest.body, side)
@@ -346,7 +381,9 @@ def _calcification(chest: Chest, finding: Finding, rng: np.random.Generator) -> 
         distance = np.hypot(chest.x - x, chest.y - y)
         soft = max(0.6 * chest.pixel_cm, 0.05)
         speck = smoothstep(radius + soft, radius - soft, distance.astype(np.float32))
-        chest.extra += (_by_grade(finding.grade, rng, (1.0, 1.3), (0.8, 1.0), (0.6, 0.8)) * speck).astype(np.float32)
+        chest.extra += (_by_grade(finding.grade, rng, (1.0, 1.3), (0.8, 1.0), (0.6, 0.8)) * speck).astype(
+            np.float32
+        )
         mask |= distance < radius + soft
     return mask
 
@@ -362,7 +399,9 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     this_rib = here & (np.abs(phase - number) < 0.62)
     beyond = smoothstep(-0.05, 0.05, chest.across - across)
     healing = smoothstep(4.0, 0.0, chest.across - across)  # the fragment swings back to its place
-    chest.rib_shift = np.where(this_rib, chest.rib_shift + step * beyond * healing, chest.rib_shift).astype(np.float32)
+    chest.rib_shift = np.where(this_rib, chest.rib_shift + step * beyond * healing, chest.rib_shift).astype(
+        np.float32
+    )
     cut = 1.0 - 0.95 * np.exp(-(((chest.across - across) / gap) ** 2))
     chest.rib_cut = np.where(this_rib, chest.rib_cut * cut, chest.rib_cut).astype(np.float32)
     y = float(chest.rib_line(float(number), np.float32(across)))
@@ -371,7 +410,11 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     # bleeding under the pleura, and the sharp ends of the fragments
     bruise = _by_grade(finding.grade, rng, (0.24, 0.30), (0.18, 0.24), (0.13, 0.17))
     chest.extra += (bruise * np.exp(-((distance / 1.25) ** 2))).astype(np.float32)
-    ends = np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2)) * this_rib * (np.abs(chest.y - y) < 1.0)
+    ends = (
+        np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2))
+        * this_rib
+        * (np.abs(chest.y - y) < 1.0)
+    )
     chest.extra += (0.30 * ends).astype(np.float32)
     return (distance < 1.35).astype(bool)
 
@@ -387,7 +430,9 @@ def _wire(chest: Chest, control: list[tuple[float, float]], radius: float, atten
     distance = distance_to_polyline(chest.x.ravel()[near], chest.y.ravel()[near], _curve(control))
     soft = max(0.6 * chest.pixel_cm, 0.03)
     share = min(1.0, radius / soft)
-    chest.extra.ravel()[near] += attenuation * share * smoothstep(radius + soft, max(radius - soft, 0.0), distance)
+    chest.extra.ravel()[near] += (
+        attenuation * share * smoothstep(radius + soft, max(radius - soft, 0.0), distance)
+    )
     mask = np.zeros(chest.x.shape, dtype=bool)
     mask.ravel()[near] = distance < radius + 2 * soft
     return mask
@@ -399,10 +444,18 @@ def _curve(points: list[tuple[float, float]], steps: int = 10) -> list[tuple[flo
     out: list[tuple[float, float]] = []
     for k in range(1, len(p) - 2):
         for t in np.linspace(0.0, 1.0, steps, endpoint=False):
-            out.append(tuple(  # type: ignore[arg-type]
-                0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-                for a, b, c, d in zip(p[k - 1], p[k], p[k + 1], p[k + 2], strict=True)
-            ))
+            out.append(
+                tuple(  # type: ignore[arg-type]
+                    0.5
+                    * (
+                        2 * b
+                        + (c - a) * t
+                        + (2 * a - 5 * b + 4 * c - d) * t**2
+                        + (3 * b - a - 3 * c + d) * t**3
+                    )
+                    for a, b, c, d in zip(p[k - 1], p[k], p[k + 1], p[k + 2], strict=True)
+                )
+            )
     return [*out, points[-1]]
 
 
@@ -424,14 +477,25 @@ def _central_venous_catheter(chest: Chest, finding: Finding, rng: np.random.Gene
         entry = [(side * rng.uniform(2.8, 4.0), -7.0), (side * 2.6, -1.0)]
     superior_vena_cava = -chest.body.mediastinum + 0.7
     crossing = [(0.8, 3.0)] if side == LEFT else []
-    points = [*entry, *crossing, (superior_vena_cava - 0.1, 4.6), (superior_vena_cava, rng.uniform(8.0, 11.0))]
+    points = [
+        *entry,
+        *crossing,
+        (superior_vena_cava - 0.1, 4.6),
+        (superior_vena_cava, rng.uniform(8.0, 11.0)),
+    ]
     return _wire(chest, points, 0.10, 0.42)
 
 
 def _nasogastric_tube(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     bottom = chest.body.dome[LEFT]
     x0 = rng.uniform(-0.4, 0.2)
-    points = [(x0, -7.0), (0.1, 6.0), (0.5, bottom - 4.0), (2.2, bottom + 0.5), (rng.uniform(4.0, 6.0), bottom + 3.2)]
+    points = [
+        (x0, -7.0),
+        (0.1, 6.0),
+        (0.5, bottom - 4.0),
+        (2.2, bottom + 0.5),
+        (rng.uniform(4.0, 6.0), bottom + 3.2),
+    ]
     return _wire(chest, points, 0.11, 0.42)
 
 
@@ -447,7 +511,14 @@ def _pacemaker(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask
     entry = [(x, y - 1.7), (side * 5.2, 1.8)]
     crossing = [(0.8, 3.2)] if side == LEFT else []
     floor = chest.body.dome[LEFT]
-    points = [*entry, *crossing, (-2.0, 5.0), (-2.2, floor - 6.0), (0.5, floor - 1.6), (0.55 * chest.body.heart_left, floor - 1.2)]
+    points = [
+        *entry,
+        *crossing,
+        (-2.0, 5.0),
+        (-2.2, floor - 6.0),
+        (0.5, floor - 1.6),
+        (0.55 * chest.body.heart_left, floor - 1.2),
+    ]
     return (radius < 1.05) | _wire(chest, points, 0.09, 0.55)
 
 
@@ -472,8 +543,19 @@ _DRAW = {
 
 # Anatomy changes first, then what lies in the lungs, then what covers them.
 DRAWING_ORDER = (
-    "emphysema", "pulmonary edema", "fibrosis", "atelectasis", "consolidation", "mass", "nodule", "calcification",
-    "cardiomegaly", "pneumothorax", "pleural effusion", "rib fracture", *DEVICES,
+    "emphysema",
+    "pulmonary edema",
+    "fibrosis",
+    "atelectasis",
+    "consolidation",
+    "mass",
+    "nodule",
+    "calcification",
+    "cardiomegaly",
+    "pneumothorax",
+    "pleural effusion",
+    "rib fracture",
+    *DEVICES,
 )
 
 

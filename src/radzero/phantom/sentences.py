@@ -16,7 +16,11 @@ class Polarity(StrEnum):
     NEGATED = "negated"
 
 
-_OPENING = {Polarity.AFFIRMED: "There is", Polarity.UNCERTAIN: "There may be", Polarity.NEGATED: "There is no"}
+_OPENING = {
+    Polarity.AFFIRMED: "There is",
+    Polarity.UNCERTAIN: "There may be",
+    Polarity.NEGATED: "There is no",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -
     return FindingSentence(polarity, finding.name, finding.side, finding.zone)
 
 
-def training_sentences(findings: tuple[Finding, ...], rng: np.random.Generator, negations: tuple[int, int] = (0, 2)) -> list[str]:
+def training_sentences(
+    findings: tuple[Finding, ...], rng: np.random.Generator, negations: tuple[int, int] = (0, 2)
+) -> list[str]:
     """Finding-sentences of a film as varied as reports state them, each once.
 
     Every finding and device is stated once with its location and, half of the time, once without; names are

@@ -111,7 +111,9 @@ def make_batch(pool: PhantomPool, films: list[int], recipe: PhantomRecipe, stage
     )
 
 
-def _augment(film: npt.NDArray[np.uint8], recipe: PhantomRecipe, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _augment(
+    film: npt.NDArray[np.uint8], recipe: PhantomRecipe, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     gamma = np.exp(rng.uniform(-recipe.gamma, recipe.gamma))
     table = (np.linspace(0.0, 1.0, 256) ** gamma).astype(np.float32)
     dy, dx = rng.integers(-recipe.shift, recipe.shift + 1, size=2)
@@ -120,8 +122,13 @@ def _augment(film: npt.NDArray[np.uint8], recipe: PhantomRecipe, rng: np.random.
     return table[padded[top : top + film.shape[0], left : left + film.shape[1]]]
 
 
-def batch_loss(model: RadZeroModel, tokenizer: PreTrainedTokenizerFast, batch: Batch, recipe: PhantomRecipe,
-               binary_weight: float) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    model: RadZeroModel,
+    tokenizer: PreTrainedTokenizerFast,
+    batch: Batch,
+    recipe: PhantomRecipe,
+    binary_weight: float,
+) -> tuple[Tensor, dict[str, float]]:
     """The training loss of a batch, and its parts as numbers."""
     encoded = tokenizer(batch.texts, padding=True, truncation=True, return_tensors="pt")
     sentences = model.encode_sentences(encoded["input_ids"], encoded["attention_mask"])
@@ -208,7 +215,12 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             elapsed = seconds + time.monotonic() - started
-            record: dict[str, Any] = {"step": step, "loss": loss.item(), **parts, "seconds": round(elapsed, 1)}
+            record: dict[str, Any] = {
+                "step": step,
+                "loss": loss.item(),
+                **parts,
+                "seconds": round(elapsed, 1),
+            }
             metrics.write(json.dumps(record) + "\n")
             on_step(step, record)
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
@@ -218,8 +230,14 @@ def train(
     return model.eval(), tokenizer
 
 
-def _save_state(path: Path, model: RadZeroModel, optimizer: torch.optim.Optimizer, recipe: PhantomRecipe,
-                step: int, seconds: float) -> None:
+def _save_state(
+    path: Path,
+    model: RadZeroModel,
+    optimizer: torch.optim.Optimizer,
+    recipe: PhantomRecipe,
+    step: int,
+    seconds: float,
+) -> None:
     temporary = path.with_name(path.name + ".partial")
     torch.save(
         {
@@ -237,5 +255,7 @@ def _save_state(path: Path, model: RadZeroModel, optimizer: torch.optim.Optimize
 def _trim_metrics(path: Path, first: int) -> None:
     """Drop the lines of steps that will be run again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+        ]
         path.write_text("".join(line for line in lines if json.loads(line)["step"] < first), encoding="utf-8")

@@ -48,8 +48,15 @@ def _write_whole(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def build_pool(folder: Path, *, films: int, seed: int, size: int, workers: int = 2,
-               progress: Callable[[int], None] = lambda done: None) -> PhantomPool:
+def build_pool(
+    folder: Path,
+    *,
+    films: int,
+    seed: int,
+    size: int,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda done: None,
+) -> PhantomPool:
     """Make (or finish, or reuse) a pool of phantoms.
 
     Args:
@@ -67,7 +74,9 @@ def build_pool(folder: Path, *, films: int, seed: int, size: int, workers: int =
     identity = {"seed": seed, "size": size}
     note = folder / "pool.json"
     if note.exists() and json.loads(note.read_text()) != identity:
-        raise ValueError(f"{folder}: holds films of {note.read_text()}, not of {identity}; name another folder")
+        raise ValueError(
+            f"{folder}: holds films of {note.read_text()}, not of {identity}; name another folder"
+        )
     _write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
     missing = [s for s in starts if not (folder / f"films-{s:06d}.npy").exists()]

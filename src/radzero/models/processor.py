@@ -1,0 +1,118 @@
+"""Films and sentences to a model's inputs, by the checkpoint's own image processor and tokenizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers.image_transforms import get_resize_output_image_size
+
+from radzero.images.geometry import Geometry
+from radzero.images.radiograph import Radiograph
+from radzero.models.configuration import RadZeroConfig
+
+
+class RadZeroProcessor(ProcessorMixin):
+    """An image processor and a tokenizer, saved and loaded together.
+
+    Called like any transformers processor: ``processor(images=..., text=...)``. :meth:`films` also says where each
+    film's pixels went.
+    """
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def __call__(
+        self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences."""
+        if images is None and text is None:
+            raise ValueError("give images, text or both")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data["pixel_values"] = self.image_processor(images, return_tensors="pt", **kwargs)["pixel_values"]
+        if text is not None:
+            data.update(self.sentences([text] if isinstance(text, str) else list(text)))
+        return BatchFeature(data)
+
+    def sentences(self, sentences: Sequence[str]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` (N, S), padded to the longest sentence, cut at the tokenizer's limit."""
+        encoded = self.tokenizer(
+            list(sentences), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens per sentence; a tokenizer that states none gets 512, the length of BERT-like positions."""
+        return min(int(self.tokenizer.model_max_length), 512)
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """Words that the tokenizer has no token for, in order; the model cannot have learned them."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None:
+            return []
+        words = sentence.split()
+        return [w for w in words if unknown in self.tokenizer(w, add_special_tokens=False)["input_ids"]]
+
+    def films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
+        """Pixel values (B, 3, H, W) float32 of films, and where each film lies in them.
+
+        Raises:
+            ValueError: when the processor's settings are of a kind whose geometry is not known here.
+        """
+        pixels, geometries = [], []
+        for film in films:
+            values = self.image_processor(film.to_rgb(), return_tensors="pt")["pixel_values"][0]
+            geometry = self.geometry(film.height, film.width)
+            if geometry.input != tuple(values.shape[-2:]):
+                raise ValueError(
+                    f"the image processor gave {tuple(values.shape[-2:])} pixels where {geometry.input} were expected; "
+                    f"its settings are not understood: {self.image_processor.to_dict()}"
+                )
+            pixels.append(values)
+            geometries.append(geometry)
+        return torch.stack(pixels).float(), geometries
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """What the image processor does to a film of this size: resize, then centre-crop, then pad at the end."""
+        processor = self.image_processor
+        original = resized = (height, width)
+        if processor.do_resize:
+            resized = _resized(original, processor.size)
+        placed, shape = (0, 0), resized
+        if getattr(processor, "do_center_crop", None):
+            crop = (int(processor.crop_size["height"]), int(processor.crop_size["width"]))
+            placed = (_crop_offset(resized[0], crop[0]), _crop_offset(resized[1], crop[1]))
+            shape = crop
+        if getattr(processor, "do_pad", None) and getattr(processor, "pad_size", None):
+            shape = (int(processor.pad_size["height"]), int(processor.pad_size["width"]))
+        return Geometry(original, resized, placed, shape)
+
+
+def _crop_offset(length: int, crop: int) -> int:
+    """Where a film of ``length`` starts in a centre crop, as transformers cuts or, where it is too short, pads."""
+    return -((length - crop) // 2) if length >= crop else (crop - length + 1) // 2
+
+
+def _resized(original: tuple[int, int], size: Any) -> tuple[int, int]:
+    keys = {key for key in ("height", "width", "shortest_edge", "longest_edge") if size.get(key)}
+    if keys == {"height", "width"}:
+        return int(size["height"]), int(size["width"])
+    if keys == {"shortest_edge"}:
+        blank = np.broadcast_to(np.uint8(0), (1, *original))
+        new = get_resize_output_image_size(
+            blank,
+            size=int(size["shortest_edge"]),
+            default_to_square=False,
+            input_data_format="channels_first",
+        )
+        return int(new[0]), int(new[1])
+    raise ValueError(
+        f"image sizes of this form are not supported: {size}; use height and width, or shortest_edge"
+    )
+
+
+AutoProcessor.register(RadZeroConfig, RadZeroProcessor)

@@ -1,0 +1,417 @@
+"""The front door: load a model once, ask films any sentences, get readings."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from radzero.images import Radiograph, read_radiograph
+from radzero.images.geometry import Geometry, MapGeometry
+from radzero.models.checkpoints import load_processor, open_checkpoint, weights_hash
+from radzero.models.processor import RadZeroProcessor
+from radzero.models.radzero import RadZeroModel
+from radzero.overlays import render_overlay
+
+ImageSource: TypeAlias = "str | Path | npt.NDArray[Any] | Image.Image | Radiograph"
+
+PACKAGED = "packaged"
+"""The name under which the model that comes with the package is reported."""
+
+_MAX_MAP_BYTES = 4 * 2**30
+_SENTENCE_CACHE = 50_000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model says of one film.
+
+    Attributes:
+        source: the film's path, or what it was read from.
+        model: the model's name: a hub id, a folder, or "packaged".
+        sentences: the N sentences asked.
+        logits: (N,) float32, l of the method, already divided by tau.
+        similarity: (N, h, w) float32, s_1..s_L on the patch grid, before the sigmoid.
+        film: (H, W) uint8, the film as displayed and as the model saw it.
+        geometry: where the film lay in the model's input.
+        patch: input pixels per patch.
+        warnings: of the film and of the sentences, in words.
+        notice: what must be said wherever this reading is shown, or None.
+    """
+
+    source: str
+    model: str
+    sentences: tuple[str, ...]
+    logits: npt.NDArray[np.float32]
+    similarity: npt.NDArray[np.float32]
+    film: npt.NDArray[np.uint8] = field(repr=False)
+    geometry: Geometry = field(repr=False)
+    patch: int = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    notice: str | None = None
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """(N,) sigmoid of the logits, in 0..1."""
+        return _sigmoid(self.logits)
+
+    @cached_property
+    def _maps(self) -> MapGeometry:
+        return MapGeometry(self.geometry, (self.similarity.shape[1], self.similarity.shape[2]), self.patch)
+
+    def map(self, index: int) -> npt.NDArray[np.float32]:
+        """Similarity map (H, W) in 0..1 of one sentence at the film's size.
+
+        The patch similarities are upsampled bilinearly, then passed through a sigmoid; 0 where a crop hid the film
+        from the model.
+        """
+        return _sigmoid(self._maps.upsample(self.similarity[index], fill=-np.inf))
+
+    @cached_property
+    def maps(self) -> npt.NDArray[np.float32]:
+        """(N, H, W) :meth:`map` of every sentence; made when first asked for, then kept.
+
+        Raises:
+            MemoryError: when they would take more than 4 GiB; use :meth:`map`, one sentence at a time.
+        """
+        needed = len(self.sentences) * self.film.size * 4
+        if needed > _MAX_MAP_BYTES:
+            raise MemoryError(
+                f"{len(self.sentences)} maps of {self.film.shape[0]} x {self.film.shape[1]} pixels take "
+                f"{needed / 2**30:.1f} GiB; call reading.map(i) for one at a time"
+            )
+        out = np.empty((len(self.sentences), *self.film.shape), dtype=np.float32)
+        for index in range(len(self.sentences)):
+            out[index] = self.map(index)
+        return out
+
+    @cached_property
+    def peaks(self) -> npt.NDArray[np.int64]:
+        """(N, 2) x, y of the film pixel where the upsampled similarity is greatest."""
+        return self._maps.peak(self.similarity).reshape(-1, 2)
+
+    def region(self, index: int, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
+        """(H, W) where the map of a sentence is at least ``threshold``, a probability in 0..1."""
+        return self.map(index) >= threshold
+
+    def overlay(self, sentence: int | str = 0, *, threshold: float = 0.5) -> Image.Image:
+        """The film with a sentence's map on it, as a picture with legend, contour, peak and probability.
+
+        Args:
+            sentence: its index, or the sentence itself.
+            threshold: of the contour, 0..1.
+
+        Raises:
+            ValueError: for a sentence that was not asked.
+        """
+        index = self._index(sentence)
+        x, y = self.peaks[index]
+        return render_overlay(
+            self.film,
+            self.map(index),
+            sentence=self.sentences[index],
+            probability=float(self.probabilities[index]),
+            threshold=threshold,
+            peak=(int(x), int(y)),
+            notice=self.notice,
+            covered=self.geometry.covered,
+        )
+
+    def save(self, folder: str | Path, *, threshold: float = 0.5) -> list[Path]:
+        """Write ``reading.json`` and one overlay PNG per sentence; returns what was written."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [folder / "reading.json"]
+        written[0].write_text(
+            json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        for index in range(len(self.sentences)):
+            path = folder / f"{index:02d}.png"
+            self.overlay(index, threshold=threshold).save(path)
+            written.append(path)
+        return written
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``predictions.jsonl`` holds: plain numbers and strings."""
+        return {
+            "image": self.source,
+            "model": self.model,
+            "sentences": [
+                {"sentence": text, "logit": float(logit), "probability": float(p), "peak": [int(x), int(y)]}
+                for text, logit, p, (x, y) in zip(
+                    self.sentences, self.logits, self.probabilities, self.peaks, strict=True
+                )
+            ],
+            "warnings": [*([self.notice] if self.notice else []), *self.warnings],
+        }
+
+    def _index(self, sentence: int | str) -> int:
+        if isinstance(sentence, str):
+            if sentence not in self.sentences:
+                raise ValueError(
+                    f"{sentence!r} was not asked of {self.source}; asked were {list(self.sentences)}"
+                )
+            return self.sentences.index(sentence)
+        if not -len(self.sentences) <= sentence < len(self.sentences):
+            raise ValueError(
+                f"there is no sentence {sentence}; {len(self.sentences)} were asked of {self.source}"
+            )
+        return sentence
+
+
+def _sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
+
+
+class RadZero:
+    """A loaded model: a network, its processor, and a cache of sentence embeddings.
+
+    Make one with :func:`load`.
+    """
+
+    def __init__(
+        self,
+        model: RadZeroModel,
+        processor: RadZeroProcessor,
+        *,
+        name: str,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.model = model.eval().to(device)
+        self.processor = processor
+        self.name = name
+        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+
+    @property
+    def notice(self) -> str | None:
+        """What must be said wherever a reading of this model is shown."""
+        return (self.model.config.card or {}).get("notice")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.device
+
+    def predict(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int = 8,
+    ) -> list[Reading]:
+        """Ask films sentences.
+
+        Args:
+            images: one or many of path, (H, W) or (H, W, 3) array, PIL image or :class:`Radiograph`. A path is one
+                file; a 3-D stack of films must be given as a list.
+            sentences: one or many; every sentence is asked of every film.
+            batch_size: films per pass through the network.
+
+        Returns:
+            One reading per film, in the order given.
+
+        Raises:
+            RadiographError: for a film that cannot be read, naming it and the reason.
+            ValueError: for no sentence, or an empty one.
+        """
+        return list(self.stream(images, sentences, batch_size=batch_size))
+
+    def stream(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int = 8,
+    ) -> Iterator[Reading]:
+        """:meth:`predict`, one reading at a time: memory does not grow with the number of films."""
+        asked = _sentences(sentences)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, not {batch_size}")
+        embeddings = self.embed_sentences(asked)
+        unknown = self._unknown_word_warnings(asked)
+        many = _is_many(images)
+        batch: list[Radiograph] = []
+        for image in images if many else (images,):  # type: ignore[union-attr]
+            batch.append(read_radiograph(image))  # type: ignore[arg-type]
+            if len(batch) == batch_size:
+                yield from self._read(batch, asked, embeddings, unknown)
+                batch = []
+        if batch:
+            yield from self._read(batch, asked, embeddings, unknown)
+
+    @torch.inference_mode()
+    def embed_sentences(self, sentences: Sequence[str], *, chunk: int = 256) -> Tensor:
+        """Embeddings (N, D) after the shared LayerNorm; each sentence is encoded once and kept (the last 50,000)."""
+        missing = [s for s in dict.fromkeys(sentences) if s not in self._embeddings]
+        missing.sort(key=len)  # sentences of like length together: less padding
+        fresh: dict[str, Tensor] = {s: self._embeddings[s] for s in sentences if s in self._embeddings}
+        for start in range(0, len(missing), chunk):
+            part = missing[start : start + chunk]
+            tokens = {k: v.to(self.device) for k, v in self.processor.sentences(part).items()}
+            fresh.update(zip(part, self.model.encode_sentences(**tokens), strict=True))
+        for text in dict.fromkeys(sentences):
+            self._embeddings[text] = fresh[text]
+            self._embeddings.move_to_end(text)
+        while len(self._embeddings) > _SENTENCE_CACHE:
+            self._embeddings.popitem(last=False)
+        return torch.stack([fresh[s] for s in sentences])
+
+    @torch.inference_mode()
+    def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
+        """Tokens (B, 1 + L, D) after the shared LayerNorm, CLS first, and where each film lies in the input."""
+        pixels, geometries = self.processor.films(films)
+        return self.model.encode_images(pixels.to(self.device, self.model.dtype)), geometries
+
+    @torch.inference_mode()
+    def compare(
+        self, tokens: Tensor, embeddings: Tensor, *, chunk: int = 256
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits (B, N) and similarity (B, N, L) of tokens (B, T, D) with embeddings (N, D), in chunks of sentences."""
+        images, count = len(tokens), len(embeddings)
+        logits = np.empty((images, count), dtype=np.float32)
+        similarity = np.empty((images, count, tokens.shape[1] - 1), dtype=np.float32)
+        for start in range(0, count, chunk):
+            part = self.model.similarity(tokens, embeddings[start : start + chunk])
+            logits[:, start : start + chunk] = part.logits.cpu().numpy()
+            similarity[:, start : start + chunk] = part.similarity.cpu().numpy()
+        return logits, similarity
+
+    def _read(
+        self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unknown: tuple[str, ...]
+    ) -> Iterator[Reading]:
+        tokens, geometries = self.embed_films(films)
+        logits, similarity = self.compare(tokens, embeddings)
+        for k, film in enumerate(films):
+            geometry = geometries[k]
+            yield Reading(
+                source=film.source,
+                model=self.name,
+                sentences=asked,
+                logits=logits[k],
+                similarity=similarity[k].reshape(len(asked), *self.model.token_grid(*geometry.input)),
+                film=film.to_uint8(),
+                geometry=geometry,
+                patch=self.model.config.vision_config.patch_size,
+                warnings=(*film.warnings, *unknown),
+                notice=self.notice,
+            )
+
+    def _unknown_word_warnings(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        found = {text: self.processor.unknown_words(text) for text in asked}
+        return tuple(
+            f"{text!r}: this model has never seen the word{'s' if len(words) > 1 else ''} {', '.join(words)}; "
+            "its answer ignores them"
+            for text, words in found.items()
+            if words
+        )
+
+
+def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
+    asked = (sentences,) if isinstance(sentences, str) else tuple(sentences)
+    if not asked:
+        raise ValueError('no sentence was given; ask something like "There is pleural effusion"')
+    for k, text in enumerate(asked):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"sentence {k} is empty or not text: {text!r}")
+    return asked
+
+
+def _is_many(images: Any) -> bool:
+    if isinstance(images, str | Path | Radiograph | Image.Image | np.ndarray):
+        return False
+    if isinstance(images, Iterable):
+        return True
+    raise TypeError(f"images must be paths, arrays, PIL images or Radiographs, not {type(images).__name__}")
+
+
+def load(
+    model: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> RadZero:
+    """Load a model once, to ask it many things.
+
+    Args:
+        model: None for the packaged model (trained on synthetic phantoms, not for real radiographs), else a folder
+            or a hub id, in our format or the published one.
+        device: "cpu", "cuda", ...; None takes a GPU if there is one.
+        dtype: of the weights, such as "bfloat16"; None is float32. Similarities are float32 in any case.
+        revision: of a hub id.
+        local_files_only: never ask the hub.
+
+    Raises:
+        CheckpointError: naming what is wrong with the checkpoint and what to do.
+    """
+    source = packaged_folder() if model is None else model
+    checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
+    network = RadZeroModel.from_pretrained(checkpoint.folder, dtype=_dtype(dtype))
+    processor = load_processor(checkpoint.folder)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return RadZero(network, processor, name=PACKAGED if model is None else str(model), device=device)
+
+
+def packaged_folder() -> Path:
+    """The folder of the packaged model's files."""
+    return Path(str(files("radzero") / "packaged"))
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if not isinstance(dtype, str):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"{dtype!r} is no floating type; use float32, bfloat16 or float16")
+    return found
+
+
+def describe(model: str | Path | None = None) -> dict[str, Any]:
+    """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256."""
+    source = packaged_folder() if model is None else model
+    checkpoint = open_checkpoint(source)
+    network = RadZeroModel.from_pretrained(checkpoint.folder)
+    config, card = checkpoint.config, checkpoint.config.card or {}
+    counts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (
+            ("vision", network.vision_model),
+            ("align", network.align_transformer),
+            ("text", network.text_model),
+        )
+    }
+    grid = network.token_grid(config.image_size, config.image_size)
+    return {
+        "model": PACKAGED if model is None else str(model),
+        "format": "published (CxrAlignModel)" if checkpoint.published else "radzero",
+        "architecture": "RadZero",
+        "vision_encoder": config.vision_config.model_type,
+        "text_encoder": config.text_config.model_type,
+        "align_layers": config.align_config.num_hidden_layers,
+        "hidden_size": config.vision_config.hidden_size,
+        "image_size": config.image_size,
+        "patch_grid": list(grid),
+        "similarity": config.similarity,
+        "temperature": float(network.temperature.detach()),
+        "attention_temperature": (
+            None if network.attention_temperature is None else float(network.attention_temperature.detach())
+        ),
+        "position_rule": config.position_rule,
+        "parameters": {**counts, "total": sum(p.numel() for p in network.parameters())},
+        "training_data": card.get("data"),
+        "licence": card.get("licence"),
+        "notice": card.get("notice"),
+        "sha256": weights_hash(checkpoint.folder),
+    }
