@@ -1,1 +1,74 @@
-"""RadZero."""
+"""RadZero: ask a chest radiograph any sentence; get a probability and a similarity map that shows why.
+
+Names are imported when first used, so that ``import radzero`` is quick.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radzero.findings import FINDING_SETS, finding_sentences
+    from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
+    from radzero.models.checkpoints import CheckpointError
+    from radzero.models.configuration import RadZeroConfig
+    from radzero.models.processor import RadZeroProcessor
+    from radzero.models.radzero import RadZeroModel
+    from radzero.models.similarity import similarity_logits
+    from radzero.reading import RadZero, Reading, describe, load
+    from radzero.training.losses import binary_pair_loss, multi_positive_loss
+
+__version__ = version("radzero")
+
+_HOMES = {
+    "FINDING_SETS": "findings",
+    "finding_sentences": "findings",
+    "Radiograph": "images",
+    "RadiographError": "images",
+    "ReadLimits": "images",
+    "read_radiograph": "images",
+    "CheckpointError": "models.checkpoints",
+    "RadZeroConfig": "models.configuration",
+    "RadZeroProcessor": "models.processor",
+    "RadZeroModel": "models.radzero",
+    "similarity_logits": "models.similarity",
+    "RadZero": "reading",
+    "Reading": "reading",
+    "describe": "reading",
+    "load": "reading",
+    "binary_pair_loss": "training.losses",
+    "multi_positive_loss": "training.losses",
+}
+
+__all__ = [
+    "FINDING_SETS",
+    "CheckpointError",
+    "RadZero",
+    "RadZeroConfig",
+    "RadZeroModel",
+    "RadZeroProcessor",
+    "Radiograph",
+    "RadiographError",
+    "ReadLimits",
+    "Reading",
+    "__version__",
+    "binary_pair_loss",
+    "describe",
+    "finding_sentences",
+    "load",
+    "multi_positive_loss",
+    "read_radiograph",
+    "similarity_logits",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'radzero' has no attribute {name!r}")
+    value = getattr(import_module(f"radzero.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

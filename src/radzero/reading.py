@@ -22,7 +22,7 @@ from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
 from radzero.overlays import render_overlay
 
-ImageSource: TypeAlias = "str | Path | npt.NDArray[Any] | Image.Image | Radiograph"
+ImageSource: TypeAlias = str | Path | npt.NDArray[Any] | Image.Image | Radiograph
 
 PACKAGED = "packaged"
 """The name under which the model that comes with the package is reported."""

@@ -1,0 +1,348 @@
+"""The ``radzero`` command: one thin function per verb; the work is in the modules that they name."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Ask a chest radiograph any sentence; get a probability and a similarity map.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+class Precision(StrEnum):
+    """Matrix-product precisions that torch knows."""
+
+    HIGHEST = "highest"
+    HIGH = "high"
+    MEDIUM = "medium"
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the packaged model if not given."),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Precision of float32 matrix products; medium is faster on many CPUs.")
+]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+    )
+
+
+def _fail(message: str) -> typer.Exit:
+    errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(2)
+
+
+def _plain(text: str) -> str:
+    """Text with rich's markup taken literally."""
+    return text.replace("[", r"\[")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders (searched to any depth) or glob patterns.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for predictions.jsonl and overlays/.")
+    ],
+    sentence: Annotated[
+        list[str] | None,
+        typer.Option("--sentence", "-s", help='A sentence to ask, such as "There is pneumothorax".'),
+    ] = None,
+    findings: Annotated[
+        list[str] | None,
+        typer.Option(help="A named set of findings, each asked as its prompt; see `radzero findings`."),
+    ] = None,
+    model: ModelOption = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Similarity at which contours are drawn.")
+    ] = 0.5,
+    overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, bfloat16.")] = None,
+    precision: PrecisionOption = Precision.HIGHEST,
+) -> None:
+    """Read films: probability, similarity map and overlay of every sentence.
+
+    Goes on where an interrupted run into the same folder stopped. Exit code 0: every file was read; 1: some were
+    refused, each with its reason in predictions.jsonl; 2: nothing could be done.
+    """
+    import torch
+
+    from radzero.batch_prediction import OutputFolder, find_inputs, predict_files, run_identity
+    from radzero.findings import finding_sentences
+    from radzero.models.checkpoints import weights_hash
+    from radzero.reading import load, packaged_folder
+
+    torch.set_float32_matmul_precision(precision.value)
+    try:
+        asked = [*(sentence or []), *(text for name in findings or [] for text in finding_sentences(name))]
+        asked = list(dict.fromkeys(text.strip() for text in asked))
+        if not all(asked):
+            raise ValueError("a sentence is empty")
+        if not asked:
+            raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
+        found = find_inputs(inputs)
+        if not found.files:
+            raise ValueError(f"no film in {', '.join(inputs)} ({len(found.left_out)} files of other kinds)")
+        reader = load(model, device=device, dtype=dtype)
+        folder = packaged_folder() if model is None else Path(model)
+        sha256 = weights_hash(folder) if folder.is_dir() else ""
+        target = OutputFolder(output, run_identity(reader, sha256, asked, threshold))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise _fail(str(error)) from error
+    if reader.notice:
+        errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
+    for text in asked:
+        if unknown := reader.processor.unknown_words(text):
+            errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {', '.join(unknown)}[/]")
+    with _progress() as progress:
+        task = progress.add_task("reading", total=len(found.files))
+
+        def on_file(source: str, reading: object, error: str | None) -> None:
+            if error:
+                progress.console.print(f"[red]refused[/] {_plain(error)}", highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+        try:
+            outcome = predict_files(
+                reader,
+                found.files,
+                asked,
+                target,
+                overlays=overlays,
+                threshold=threshold,
+                batch_size=batch_size,
+                on_file=on_file,
+            )
+        except OSError as error:
+            raise _fail(
+                f"{output}: cannot be written ({error}); what was written is whole, run again to go on"
+            ) from error
+    parts = [f"{outcome.read} read"]
+    if outcome.resumed:
+        parts.append(f"{outcome.resumed} of them earlier")
+    if outcome.refused:
+        parts.append(f"{len(outcome.refused)} refused")
+    if found.left_out:
+        kinds = sorted({p.suffix.lower() for p in found.left_out})
+        parts.append(f"{len(found.left_out)} files in folders left out as not films ({' '.join(kinds)})")
+    console.print(f"{', '.join(parts)}; {target.lines}", highlight=False, soft_wrap=True)
+    if outcome.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def findings() -> None:
+    """List the named finding sets that `predict --findings` takes."""
+    from radzero.findings import FINDING_SETS
+
+    table = Table("set", "findings")
+    for name, members in FINDING_SETS.items():
+        table.add_row(name, ", ".join(members))
+    console.print(table)
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub id; the packaged model if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's architecture, sizes, training data, licence and hash."""
+    from radzero.reading import describe
+
+    try:
+        facts = describe(model)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    table = Table(show_header=False)
+    for key, value in facts.items():
+        table.add_row(
+            key.replace("_", " "), _plain(json.dumps(value) if isinstance(value, dict | list) else str(value))
+        )
+    console.print(table)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A checkpoint in the published format: folder or hub id.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the checkpoint in our format.")],
+) -> None:
+    """Rewrite a published checkpoint into our format."""
+    from radzero.models.conversion import convert_checkpoint
+
+    try:
+        convert_checkpoint(source, output)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    console.print(
+        f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
+def phantom(
+    output: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the series.")] = 0,
+    first: Annotated[int, typer.Option(min=0, help="Index of the first film.")] = 0,
+    size: Annotated[int, typer.Option(min=72, max=4096, help="Height in pixels.")] = 512,
+    film_format: Annotated[str, typer.Option("--format", help="png, dicom or both.")] = "both",
+) -> None:
+    """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed."""
+    from radzero.phantom.writing import FilmFormat, write_phantoms
+
+    try:
+        kind = FilmFormat(film_format)
+    except ValueError as error:
+        raise _fail(f"--format is png, dicom or both, not {film_format}") from error
+    try:
+        with _progress() as progress:
+            task = progress.add_task("drawing", total=count)
+            index = write_phantoms(
+                output,
+                count=count,
+                seed=seed,
+                first=first,
+                size=size,
+                film_format=kind,
+                progress=lambda done: progress.update(task, completed=done),
+            )
+    except OSError as error:
+        raise _fail(f"{output}: cannot be written ({error})") from error
+    console.print(f"{count} phantoms; {index}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as recipes/phantom.yaml.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
+    precision: PrecisionOption = Precision.MEDIUM,
+) -> None:
+    """Train a small RadZero on phantoms; can be interrupted at any moment and continued by the same command."""
+    import torch
+
+    from radzero.training.phantom_run import run_recipe
+
+    torch.set_float32_matmul_precision(precision.value)
+    try:
+        with _progress() as progress:
+            drawing = progress.add_task("drawing phantoms", total=None)
+            training = progress.add_task("training", total=None)
+
+            def on_progress(phase: str, done: int, total: int) -> None:
+                progress.update(drawing if phase == "drawing" else training, completed=done, total=total)
+
+            folder = run_recipe(recipe, output, workers=workers, on_progress=on_progress)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise _fail(str(error)) from error
+    console.print(
+        f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False
+    )
+
+
+@app.command()
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help="phantom")],
+    model: ModelOption = None,
+    films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
+    size: Annotated[int, typer.Option(min=72, help="Height of the phantoms in pixels.")] = 512,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the metrics as JSON.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
+    precision: PrecisionOption = Precision.HIGHEST,
+) -> None:
+    """Measure a model: per finding and per grade, pointing game, Dice, sides, negation, quiet maps."""
+    import torch
+
+    from radzero.evaluation.phantom import evaluate_phantoms, result_tables
+    from radzero.reading import load
+
+    if benchmark != "phantom":
+        raise _fail(f"no benchmark is called {benchmark!r}; there is: phantom")
+    torch.set_float32_matmul_precision(precision.value)
+    try:
+        reader = load(model)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    with _progress() as progress:
+        task = progress.add_task("reading phantoms", total=films)
+        result = evaluate_phantoms(
+            reader,
+            films=films,
+            seed=seed,
+            size=size,
+            workers=workers,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    for table in result_tables(result):
+        console.print(table)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for films and overlays.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Make phantoms, ask the packaged model about them, and draw what it sees."""
+    from radzero.demo import run_demo
+
+    try:
+        run_demo(output, console)
+    except OSError as error:
+        raise _fail(f"{output}: cannot be written ({error})") from error
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from radzero import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to go on")
+        sys.exit(130)

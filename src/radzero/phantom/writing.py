@@ -1,0 +1,115 @@
+"""A series of phantoms on disk: films, masks, reports, and one JSON line each."""
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from radzero.phantom.dicom import write_dicom
+from radzero.phantom.film import Film, make_film
+from radzero.phantom.reports import write_report
+
+
+class FilmFormat(StrEnum):
+    """Which files a phantom is written as."""
+
+    PNG = "png"
+    DICOM = "dicom"
+    BOTH = "both"
+
+
+def write_phantoms(
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    first: int = 0,
+    size: int = 512,
+    film_format: FilmFormat = FilmFormat.BOTH,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Write phantoms ``first`` .. ``first + count - 1`` of a seed.
+
+    ``images/`` and ``dicom/`` hold the films, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
+    ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences, findings with
+    grade, side, zone, boxes (x0, y0, x1, y1 in pixels, pixel edges) and mask, anatomy, view, sex, pixel spacing.
+
+    Args:
+        folder: made if needed.
+        count, seed, first, size: see :func:`radzero.phantom.film.make_film`.
+        film_format: PNG, DICOM or both.
+        progress: called with the number of films written.
+
+    Returns:
+        The path of ``phantoms.jsonl``.
+
+    Raises:
+        ValueError: for a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    for name in ("images", "dicom", "reports", "masks", "anatomy"):
+        if not (
+            name == "images"
+            and film_format is FilmFormat.DICOM
+            or name == "dicom"
+            and film_format is FilmFormat.PNG
+        ):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    index_path = folder / "phantoms.jsonl"
+    with index_path.open("w", encoding="utf-8") as index:
+        for done in range(count):
+            film = make_film(seed, first + done, size=size)
+            index.write(json.dumps(_write(film, folder, film_format)) + "\n")
+            progress(done + 1)
+    return index_path
+
+
+def _write(film: Film, folder: Path, film_format: FilmFormat) -> dict[str, Any]:
+    stem = f"phantom-{film.seed}-{film.index:06d}"
+    record: dict[str, Any] = {"id": stem, "seed": film.seed, "index": film.index}
+    if film_format is not FilmFormat.DICOM:
+        record["image"] = f"images/{stem}.png"
+        Image.fromarray(film.to_uint8()).save(folder / record["image"])
+    if film_format is not FilmFormat.PNG:
+        record["dicom"] = f"dicom/{stem}.dcm"
+        write_dicom(film, folder / record["dicom"])
+    report = write_report(film)
+    record["report"] = f"reports/{stem}.txt"
+    (folder / record["report"]).write_text(report.text, encoding="utf-8")
+    record["sentences"] = [
+        {"sentence": s.text, "polarity": s.polarity, "finding": s.finding, "side": s.side, "zone": s.zone}
+        for s in report.gold
+    ]
+    record["findings"] = []
+    for number, evidence in enumerate(film.evidence):
+        name = f"masks/{stem}-{number}-{evidence.finding.name.replace(' ', '-')}.png"
+        Image.fromarray(evidence.mask.astype(np.uint8) * 255).save(folder / name)
+        finding = evidence.finding
+        record["findings"].append(
+            {
+                "name": finding.name,
+                "grade": finding.grade,
+                "side": finding.side,
+                "zone": finding.zone,
+                "boxes": [[round(v, 2) for v in box] for box in evidence.boxes],
+                "mask": name,
+            }
+        )
+    record["anatomy"] = {}
+    for region, mask in film.anatomy.items():
+        name = f"anatomy/{stem}-{region.replace(' ', '-')}.png"
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name)
+        record["anatomy"][region] = name
+    record |= {
+        "view": film.body.projection,
+        "sex": film.body.sex,
+        "height": film.pixels.shape[0],
+        "width": film.pixels.shape[1],
+        "pixel_mm": [round(v, 5) for v in film.pixel_mm],
+    }
+    return record

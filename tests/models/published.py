@@ -1,0 +1,286 @@
+"""A maker of tiny checkpoints in the published format, with random weights: nothing is trivially 1 or 0."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+WORDS = (
+    "there is no may be a an small large left right lower upper lung lobe base heart cardiomegaly pleural effusion "
+    "pneumothorax pneumonia opacity edema atelectasis of the in at catheter fracture nodule mass ##s ##l ##y . , x"
+).split()
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "[UNK]")
+VOCABULARY = {word: k for k, word in enumerate((*SPECIALS, *WORDS, "<mask>"))}
+MAX_TOKENS = 40
+
+
+def make_tokenizer() -> Tokenizer:
+    """Lower-casing WordPiece with ``<s> ... </s>`` around, as MPNet's."""
+    tokenizer = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", VOCABULARY["</s>"]), ("<s>", VOCABULARY["<s>"])
+    )
+    tokenizer.add_special_tokens([*SPECIALS, "<mask>"])
+    return tokenizer
+
+
+@dataclass
+class Published:
+    """A checkpoint in memory: what its files hold, weights under DINOv2's old names and ``RadZeroLoss``."""
+
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    preprocessor: dict[str, Any]
+    tokenizer: Tokenizer = field(default_factory=make_tokenizer)
+
+    def ids(self, sentence: str) -> list[int]:
+        return self.tokenizer.encode(sentence).ids
+
+
+def make_published(
+    *,
+    seed: int = 0,
+    heads: int = 2,
+    width: int = 16,
+    patch: int = 6,
+    trained_at: int = 18,
+    run_at: tuple[int, int] = (30, 30),
+    sim_op: str = "cos",
+    attention_temperature: float | None = None,
+    text_features_l2_norm: bool = False,
+    swiglu: bool = False,
+    qkv_bias: bool = True,
+    mask_token: bool = True,
+) -> Published:
+    """Random weights of a tiny model; ``run_at`` is (height, width) of its preprocessor, in pixels."""
+    rng = np.random.default_rng(seed)
+    vision = {
+        "architectures": ["Dinov2Model"],
+        "model_type": "dinov2",
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": heads,
+        "mlp_ratio": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "layerscale_value": 1.0,
+        "qkv_bias": qkv_bias,
+        "use_swiglu_ffn": swiglu,
+        "use_mask_token": mask_token,
+        "num_channels": 3,
+        "patch_size": patch,
+        "image_size": trained_at,
+        "img_size": run_at[0],
+        "drop_path_rate": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+    }
+    text = {
+        "_name_or_path": "microsoft/mpnet-base",
+        "architectures": ["MPNetForMaskedLM"],
+        "model_type": "mpnet",
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": MAX_TOKENS + 2,
+        "relative_attention_num_buckets": 32,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+    }
+    align = {k: v for k, v in vision.items() if k not in ("img_size", "architectures")}
+    loss = {
+        "apply": ["RadZeroLoss"],
+        "RadZeroLoss": {
+            "hidden_dim": width,
+            "mpnce_row_sum": False,
+            "mpnce_col_sum": False,
+            "attn_temperature": attention_temperature,
+            "loss_temperature": 0.07,
+            "text_features_l2_norm": text_features_l2_norm,
+            "sim_op": sim_op,
+        },
+    }
+    shared = {
+        "loss": loss,
+        "compute_logits_type": "radzero",
+        "module_to_update": {"vision_model": False, "text_model": True, "align_transformer": True},
+    }
+    config = {
+        "architectures": ["CxrAlignModel"],
+        "model_type": "cxr_align",
+        "vision_config": vision,
+        "text_config": text,
+        "align_transformer_config": align,
+        "kwargs": copy.deepcopy(shared),
+        "torch_dtype": "float32",
+        "transformers_version": "4.39.3",
+        **shared,
+    }
+    preprocessor = {
+        "image_processor_type": "BlipImageProcessor",
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.53, 0.51, 0.48],
+        "image_std": [0.25, 0.27, 0.23],
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": run_at[0], "width": run_at[1]},
+    }
+    w: dict[str, np.ndarray] = {}
+
+    def dense(name: str, out: int, into: int, *, bias: bool = True) -> None:
+        w[f"{name}.weight"] = rng.normal(0, into**-0.5, (out, into))
+        if bias:
+            w[f"{name}.bias"] = rng.normal(0, 0.2, out)
+
+    def norm(name: str) -> None:
+        w[f"{name}.weight"] = rng.uniform(0.5, 1.5, width)
+        w[f"{name}.bias"] = rng.normal(0, 0.3, width)
+
+    def block(name: str) -> None:
+        norm(f"{name}.norm1")
+        for part in ("query", "key", "value"):
+            dense(f"{name}.attention.attention.{part}", width, width, bias=qkv_bias)
+        dense(f"{name}.attention.output.dense", width, width)
+        w[f"{name}.layer_scale1.lambda1"] = rng.uniform(0.3, 1.2, width)
+        norm(f"{name}.norm2")
+        if swiglu:
+            hidden = (int(2 * width * 2 / 3) + 7) // 8 * 8
+            dense(f"{name}.mlp.weights_in", 2 * hidden, width)
+            dense(f"{name}.mlp.weights_out", width, hidden)
+        else:
+            dense(f"{name}.mlp.fc1", 2 * width, width)
+            dense(f"{name}.mlp.fc2", width, 2 * width)
+        w[f"{name}.layer_scale2.lambda1"] = rng.uniform(0.3, 1.2, width)
+
+    w["vision_model.embeddings.cls_token"] = rng.normal(0, 1, (1, 1, width))
+    if mask_token:
+        w["vision_model.embeddings.mask_token"] = rng.normal(0, 1, (1, width))
+    w["vision_model.embeddings.position_embeddings"] = rng.normal(0, 1, (1, 1 + (trained_at // patch) ** 2, width))
+    w["vision_model.embeddings.patch_embeddings.projection.weight"] = rng.normal(
+        0, (3 * patch * patch) ** -0.5, (width, 3, patch, patch)
+    )
+    w["vision_model.embeddings.patch_embeddings.projection.bias"] = rng.normal(0, 0.2, width)
+    for k in range(vision["num_hidden_layers"]):
+        block(f"vision_model.encoder.layer.{k}")
+    norm("vision_model.layernorm")
+    for k in range(align["num_hidden_layers"]):
+        block(f"align_transformer.transformer_layers.layer.{k}")
+    w["text_model.embeddings.word_embeddings.weight"] = rng.normal(0, 1, (len(VOCABULARY), width))
+    w["text_model.embeddings.position_embeddings.weight"] = rng.normal(0, 1, (MAX_TOKENS + 2, width))
+    norm("text_model.embeddings.LayerNorm")
+    w["text_model.encoder.relative_attention_bias.weight"] = rng.normal(0, 1, (32, heads))
+    for k in range(text["num_hidden_layers"]):
+        name = f"text_model.encoder.layer.{k}"
+        for part in "qkvo":
+            dense(f"{name}.attention.attn.{part}", width, width)
+        norm(f"{name}.attention.LayerNorm")
+        dense(f"{name}.intermediate.dense", 2 * width, width)
+        dense(f"{name}.output.dense", width, 2 * width)
+        norm(f"{name}.output.LayerNorm")
+    dense("text_model.pooler.dense", width, width)
+    norm("loss_fns.RadZeroLoss.layer_norm")
+    w["loss_fns.RadZeroLoss.loss_temperature"] = np.log(np.array(0.083))  # not the initial value in the config
+    if attention_temperature is not None:
+        w["loss_fns.RadZeroLoss.attn_temperature"] = np.log(np.array(1.3 * attention_temperature))
+    weights = {name: np.asarray(value, dtype=np.float32) for name, value in w.items()}
+    return Published(config, weights, preprocessor)
+
+
+NEW_NAMES = (
+    (".attention.attention.query.", ".attention.q_proj."),
+    (".attention.attention.key.", ".attention.k_proj."),
+    (".attention.attention.value.", ".attention.v_proj."),
+    (".attention.output.dense.", ".attention.o_proj."),
+)
+
+
+def write_published(
+    published: Published,
+    folder: Path,
+    *,
+    naming: str = "old",
+    loss_name: str = "RadZeroLoss",
+    temperature_shape: tuple[int, ...] = (),
+    shards: int = 1,
+    dtype: torch.dtype = torch.float32,
+    auto_map: bool = False,
+) -> Path:
+    """Write all files of a checkpoint; ``naming`` is of DINOv2's attention weights, "old" or "new"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(published.config)
+    for loss in (config["loss"], config["kwargs"]["loss"]):
+        loss["apply"] = [loss_name]
+        loss[loss_name] = loss.pop("RadZeroLoss")
+    if auto_map:
+        config["auto_map"] = {
+            "AutoConfig": "configuration_cxr_align.CxrAlignConfig",
+            "AutoModel": "modeling_cxr_align.CxrAlignModel",
+        }
+    tensors = {}
+    for name, value in published.weights.items():
+        tensor = torch.from_numpy(value).clone().to(dtype)
+        if name.endswith("_temperature"):
+            tensor = tensor.reshape(temperature_shape)
+        name = name.replace("RadZeroLoss", loss_name)
+        if naming == "new" and name.startswith(("vision_model.", "align_transformer.")):
+            for old, new in NEW_NAMES:
+                name = name.replace(old, new)
+        tensors[name] = tensor
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", published.preprocessor)
+    published.tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "[UNK]", "mask": "<mask>"}
+    write_json(folder / "special_tokens_map.json", {f"{k}_token": v for k, v in special.items()})
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "MPNetTokenizer",
+            "do_lower_case": True,
+            "model_max_length": MAX_TOKENS,
+            "clean_up_tokenization_spaces": True,
+            "strip_accents": None,
+            "tokenize_chinese_chars": True,
+            **{f"{k}_token": v for k, v in special.items()},
+        },
+    )
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    write_tensors(folder, tensors, shards)
+    return folder
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1) -> None:
+    """``model.safetensors``, or that many shards and the index that names them."""
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for k in range(shards):
+        part = f"model-{k + 1:05d}-of-{shards:05d}.safetensors"
+        chosen = {name: tensors[name] for name in sorted(tensors)[k::shards]}
+        save_file(chosen, folder / part, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(chosen, part)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
