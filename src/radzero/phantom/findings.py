@@ -197,7 +197,7 @@ def _effusion(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     mask = np.zeros(chest.x.shape, dtype=bool)
     body = chest.body
     for side in finding.sides:
-        level = _by_grade(finding.grade, rng, (6.5, 10.5), (3.8, 6.0), (2.2, 3.4))
+        level = _by_grade(finding.grade, rng, (6.5, 10.5), (4.0, 6.0), (2.7, 3.7))
         corner = body.dome[side] + body.drop  # y of the costophrenic angle
         rise = rng.uniform(1.5, 2.5) + 0.1 * level
         lateral = np.maximum(chest.wall_distance, 0.0)
@@ -235,7 +235,7 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
 
 
 def _nodule(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    radius = _by_grade(finding.grade, rng, (1.0, 1.35), (0.8, 1.05), (0.7, 0.9))
+    radius = _by_grade(finding.grade, rng, (1.1, 1.45), (0.9, 1.15), (0.8, 0.95))
     density = _by_grade(finding.grade, rng, (1.1, 1.3), (1.0, 1.15), (0.85, 1.0))
     return _ball(chest, finding, rng, radius, density, lobes=0.05)
 
@@ -353,7 +353,7 @@ def _emphysema(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask
 
 
 def _fibrosis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    strength = _by_grade(finding.grade, rng, (0.26, 0.33), (0.19, 0.25), (0.135, 0.175))
+    strength = _by_grade(finding.grade, rng, (0.33, 0.40), (0.26, 0.32), (0.20, 0.24))
     mask = np.zeros(chest.x.shape, dtype=bool)
     frequency = rng.uniform(0.95, 1.25)
     a, b = (
@@ -372,11 +372,11 @@ def _fibrosis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
 
 
 def _calcification(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    count = int(rng.integers(1, 4))
+    count = int(rng.integers(2, 6))
     cx, cy = zone_centre(chest, finding, rng, 1.0)
     mask = np.zeros(chest.x.shape, dtype=bool)
     for n in range(count):
-        radius = _by_grade(finding.grade, rng, (0.38, 0.5), (0.30, 0.40), (0.25, 0.32))
+        radius = _by_grade(finding.grade, rng, (0.44, 0.58), (0.37, 0.46), (0.31, 0.38))
         x, y = (cx, cy) if n == 0 else (cx + rng.uniform(-1.1, 1.1), cy + rng.uniform(-1.1, 1.1))
         distance = np.hypot(chest.x - x, chest.y - y)
         soft = max(0.6 * chest.pixel_cm, 0.05)
@@ -408,15 +408,15 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     x = side * across
     distance = np.hypot(chest.x - x, chest.y - y)
     # bleeding under the pleura, and the sharp ends of the fragments
-    bruise = _by_grade(finding.grade, rng, (0.24, 0.30), (0.18, 0.24), (0.13, 0.17))
-    chest.extra += (bruise * np.exp(-((distance / 1.25) ** 2))).astype(np.float32)
+    bruise = _by_grade(finding.grade, rng, (0.32, 0.40), (0.25, 0.32), (0.20, 0.25))
+    chest.extra += (bruise * np.exp(-((distance / 1.5) ** 2))).astype(np.float32)
     ends = (
         np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2))
         * this_rib
         * (np.abs(chest.y - y) < 1.0)
     )
     chest.extra += (0.30 * ends).astype(np.float32)
-    return (distance < 1.35).astype(bool)
+    return (distance < 1.5).astype(bool)
 
 
 # -- devices -------------------------------------------------------------------------------------------------------------
