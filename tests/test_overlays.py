@@ -207,9 +207,7 @@ def test_legend_strip_on_film_shows_the_colours_that_occur():
     layout = overlays._lay_out(shape, None)
     panel = legend_part(draw(grey_film(*shape), no_similarity(*shape), opacity=0.6), shape)
     for grey in (0, 255):
-        seen = film_part(draw(grey_film(*shape, grey), np.ones(shape, dtype=np.float32), opacity=0.6), shape)[
-            300, 300
-        ]
+        seen = film_part(draw(grey_film(*shape, grey), np.ones(shape, dtype=np.float32), opacity=0.6), shape)[300, 300]
         found = (np.abs(panel - seen) <= 1).all(axis=-1)
         assert found[: layout.key_y].any()
 
@@ -592,10 +590,7 @@ def test_every_floating_type_and_memory_order_gives_the_same_picture(dtype):
     values = np.zeros((300, 400), dtype=np.float32)
     values[50:100, 200:300] = 0.75
     wanted = draw(film, values, notice=NOTICE).tobytes()
-    assert (
-        draw(np.asfortranarray(film), np.asfortranarray(values.astype(dtype)), notice=NOTICE).tobytes()
-        == wanted
-    )
+    assert draw(np.asfortranarray(film), np.asfortranarray(values.astype(dtype)), notice=NOTICE).tobytes() == wanted
 
 
 def test_rounding_just_past_one_is_forgiven():

@@ -15,10 +15,13 @@ from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.reading import RadZero, Reading
 
 NOT_IMAGES = frozenset(
-    ".csv .tsv .json .jsonl .txt .md .rst .html .xml .yaml .yml .pdf .doc .docx .xls .xlsx .zip .gz .tgz .tar .7z .py .sh "
-    ".log .parquet .npy .npz .pkl .pt .safetensors".split()
+    {
+        *(".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".rst", ".html", ".xml", ".yaml", ".yml", ".log"),
+        *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".gz", ".tgz", ".tar", ".7z", ".py", ".sh"),
+        *(".parquet", ".npy", ".npz", ".pkl", ".pt", ".safetensors"),
+    }
 )
-"""In folders, files with these endings are not taken for films; they are counted, and a file named outright is tried."""
+"""In folders, files with these endings are not taken for films but counted; a file named outright is always tried."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,15 @@ class OutputFolder:
             changed = sorted(k for k in identity if k != "version" and earlier.get(k) != identity[k])
             if changed:
                 raise ValueError(
-                    f"{folder}: holds a run with other {' and '.join(changed)}; name another output folder, or delete it"
+                    f"{folder}: holds a run with other {' and '.join(changed)}; name another output folder"
                 )
         elif self.lines.exists():
-            raise ValueError(
-                f"{folder}: holds predictions.jsonl of an unknown run; name another output folder"
-            )
+            raise ValueError(f"{folder}: holds predictions.jsonl of an unknown run; name another output folder")
         note.write_text(json.dumps(identity, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         self.done = self._whole_lines()
 
     def _whole_lines(self) -> set[str]:
-        """Images with a whole reading; error lines and a torn last line are dropped from the file, to be tried again."""
+        """Images with a whole reading. Error lines and a torn last line leave the file, to be tried again."""
         if not self.lines.exists():
             return set()
         kept: list[bytes] = []
@@ -182,9 +183,7 @@ def predict_files(
                 film = read_radiograph(path)
             except RadiographError as error:
                 flush()
-                write(
-                    {"image": source, "model": model.name, "error": str(error), "reason": error.reason.value}
-                )
+                write({"image": source, "model": model.name, "error": str(error), "reason": error.reason.value})
                 outcome.refused[source] = str(error)
                 on_file(source, None, str(error))
                 continue

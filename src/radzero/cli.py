@@ -59,12 +59,8 @@ def _plain(text: str) -> str:
 
 @app.command()
 def predict(
-    inputs: Annotated[
-        list[str], typer.Argument(help="Files, folders (searched to any depth) or glob patterns.")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for predictions.jsonl and overlays/.")
-    ],
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders (searched to any depth) or glob patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for predictions.jsonl and overlays/.")],
     sentence: Annotated[
         list[str] | None,
         typer.Option("--sentence", "-s", help='A sentence to ask, such as "There is pneumothorax".'),
@@ -74,14 +70,10 @@ def predict(
         typer.Option(help="A named set of findings, each asked as its prompt; see `radzero findings`."),
     ] = None,
     model: ModelOption = None,
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Similarity at which contours are drawn.")
-    ] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Similarity at which contours are drawn.")] = 0.5,
     overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, bfloat16.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
@@ -168,9 +160,7 @@ def findings() -> None:
 
 @app.command()
 def info(
-    model: Annotated[
-        str | None, typer.Argument(help="Folder or hub id; the packaged model if not given.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the packaged model if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's architecture, sizes, training data, licence and hash."""
@@ -203,9 +193,7 @@ def convert(
         convert_checkpoint(source, output)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from error
-    console.print(
-        f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True
-    )
+    console.print(f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -267,9 +255,7 @@ def train(
             folder = run_recipe(recipe, output, workers=workers, on_progress=on_progress)
     except (ValueError, OSError, FloatingPointError) as error:
         raise _fail(str(error)) from error
-    console.print(
-        f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False
-    )
+    console.print(f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False)
 
 
 @app.command()
@@ -279,9 +265,7 @@ def evaluate(
     films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
     size: Annotated[int, typer.Option(min=72, help="Height of the phantoms in pixels.")] = 512,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the metrics as JSON.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the metrics as JSON.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
@@ -317,9 +301,7 @@ def evaluate(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for films and overlays.")] = Path(
-        "demo"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for films and overlays.")] = Path("demo"),
 ) -> None:
     """Make phantoms, ask the packaged model about them, and draw what it sees."""
     from radzero.demo import run_demo

@@ -485,9 +485,7 @@ def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold
     values = np.linspace(1.0, 0.0, height, dtype=np.float32)
     bare = np.repeat(similarity_colours(values)[:, None, :], strip, axis=1)
     greys = np.linspace(0.0, 255.0, strip, dtype=np.float32)
-    on_film = _blend(
-        np.repeat(greys[None, :], height, axis=0), np.repeat(values[:, None], strip, axis=1), opacity
-    )
+    on_film = _blend(np.repeat(greys[None, :], height, axis=0), np.repeat(values[:, None], strip, axis=1), opacity)
     canvas.paste(Image.fromarray(np.concatenate([bare, on_film], axis=1)), (x0, top))
     right = x0 + 2 * strip
     draw.rectangle((x0 - 1, top - 1, right, top + height), outline=_FILM_EDGE)
@@ -598,9 +596,7 @@ def _check_notice(notice: str | None) -> None:
 def _check_peak(peak: tuple[int, int], shape: tuple[int, int]) -> None:
     x, y = peak
     if not (0 <= x < shape[1] and 0 <= y < shape[0]):
-        raise ValueError(
-            f"peak must be (x, y) on the film of width {shape[1]} and height {shape[0]}, got {peak}"
-        )
+        raise ValueError(f"peak must be (x, y) on the film of width {shape[1]} and height {shape[0]}, got {peak}")
 
 
 def _frame_box(covered: tuple[float, float, float, float], shape: tuple[int, int]) -> _Box | None:

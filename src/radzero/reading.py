@@ -131,9 +131,7 @@ class Reading:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / "reading.json"]
-        written[0].write_text(
-            json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        written[0].write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for index in range(len(self.sentences)):
             path = folder / f"{index:02d}.png"
             self.overlay(index, threshold=threshold).save(path)
@@ -157,14 +155,10 @@ class Reading:
     def _index(self, sentence: int | str) -> int:
         if isinstance(sentence, str):
             if sentence not in self.sentences:
-                raise ValueError(
-                    f"{sentence!r} was not asked of {self.source}; asked were {list(self.sentences)}"
-                )
+                raise ValueError(f"{sentence!r} was not asked of {self.source}; asked were {list(self.sentences)}")
             return self.sentences.index(sentence)
         if not -len(self.sentences) <= sentence < len(self.sentences):
-            raise ValueError(
-                f"there is no sentence {sentence}; {len(self.sentences)} were asked of {self.source}"
-            )
+            raise ValueError(f"there is no sentence {sentence}; {len(self.sentences)} were asked of {self.source}")
         return sentence
 
 

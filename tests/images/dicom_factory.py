@@ -183,9 +183,7 @@ def dicom_bytes(
     return to_bytes(dataset(stored, syntax, bits, **attributes))
 
 
-def lut_item(
-    entries: list[int], first: int, bits: int, *, explanation: str = "", signed: bool = False
-) -> Dataset:
+def lut_item(entries: list[int], first: int, bits: int, *, explanation: str = "", signed: bool = False) -> Dataset:
     """An item of a modality or VOI LUT sequence."""
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if signed else "US", [len(entries) % 65536, first, bits])

@@ -61,9 +61,7 @@ def row(values: list[int], dtype: Any = np.uint16) -> np.ndarray:
     return np.resize(np.array(values), (32, 32)).astype(dtype)
 
 
-def shown(
-    file: Path, values: list[int], dtype: Any = np.uint16, bits: int = 12, **attributes: Any
-) -> list[float]:
+def shown(file: Path, values: list[int], dtype: Any = np.uint16, bits: int = 12, **attributes: Any) -> list[float]:
     """Display values of ``values``."""
     image = row(values, dtype)
     return read(file, dicom_bytes(image, bits=bits, **attributes)).pixels.ravel()[: len(values)].tolist()
@@ -148,9 +146,7 @@ def test_one_slice_in_every_encoding(file: Path, name: str, lossless: bool) -> N
     # stored + (-1024), window 40 / 400 by the standard's formula
     hounsfield = (
         pydicom.dcmread(
-            shared(
-                f"dicom/format_coverage/{CT.format('LittleEndianImplicitTransferSyntax_1.2.840.10008.1.2')}"
-            )
+            shared(f"dicom/format_coverage/{CT.format('LittleEndianImplicitTransferSyntax_1.2.840.10008.1.2')}")
         ).pixel_array.astype(float)
         - 1024
     )
@@ -270,9 +266,7 @@ def test_linear_window_of_width_one_is_a_step(file: Path) -> None:
 
 def test_linear_exact_window_by_hand(file: Path) -> None:
     # c = 100, w = 10: (x - 100) / 10 + 0.5
-    values = shown(
-        file, [95, 96, 100, 104, 105], WindowCenter="100", WindowWidth="10", VOILUTFunction="LINEAR_EXACT"
-    )
+    values = shown(file, [95, 96, 100, 104, 105], WindowCenter="100", WindowWidth="10", VOILUTFunction="LINEAR_EXACT")
     assert values == pytest.approx([0.0, 0.1, 0.5, 0.9, 1.0], abs=1e-6)
     thin = shown(file, [99, 100, 101], WindowCenter="100", WindowWidth="0.5", VOILUTFunction="LINEAR_EXACT")
     assert thin == pytest.approx([0.0, 0.5, 1.0], abs=1e-6)
@@ -305,9 +299,7 @@ def slow_lut(value: int, entries: list[int], first: int) -> int:
 def test_voi_lut_is_preferred_over_the_window(file: Path, syntax: str) -> None:
     entries = [10, 200, 700, 1023]
     image = row([0, 99, 100, 101, 102, 103, 104, 4095])
-    ds = dataset(
-        image, syntax, 12, VOILUTSequence=[lut_item(entries, 100, 10, explanation="NORMAL")], **WINDOW_4096
-    )
+    ds = dataset(image, syntax, 12, VOILUTSequence=[lut_item(entries, 100, 10, explanation="NORMAL")], **WINDOW_4096)
     radiograph = read(file, to_bytes(ds))
     expected = [slow_lut(value, entries, 100) / 1023 for value in image.ravel().tolist()]
     np.testing.assert_allclose(radiograph.pixels.ravel(), expected, atol=1e-6)
@@ -399,9 +391,7 @@ def test_negative_padding_of_signed_pixels(file: Path) -> None:
         ({"VOILUTSequence": [lut_item([7, 7, 7], 0, 8)]}, "maps the whole image to one value"),
     ],
 )
-def test_a_voi_that_shows_nothing_gives_way_to_the_default(
-    file: Path, attributes: dict[str, Any], says: str
-) -> None:
+def test_a_voi_that_shows_nothing_gives_way_to_the_default(file: Path, attributes: dict[str, Any], says: str) -> None:
     radiograph = read(file, dicom_bytes(chest_like(), bits=12, **attributes))
     assert says in radiograph.warnings[0]
     assert "default window" in " ".join(radiograph.choices)
@@ -419,16 +409,12 @@ def test_monochrome1_is_inverted_last_and_once(file: Path) -> None:
     image = 4095 - chest_like()
     for shape in (None, "INVERSE", "IDENTITY"):
         attributes = {"PresentationLUTShape": shape} if shape else {}
-        data = dicom_bytes(
-            image, bits=12, PhotometricInterpretation="MONOCHROME1", **attributes, **WINDOW_4096
-        )
+        data = dicom_bytes(image, bits=12, PhotometricInterpretation="MONOCHROME1", **attributes, **WINDOW_4096)
         radiograph = read(file, data)
         np.testing.assert_allclose(radiograph.pixels, chest_like() / 4095, atol=1e-6)
         assert radiograph.choices.count("MONOCHROME1: inverted") == 1
         assert bool(radiograph.warnings) == (shape == "IDENTITY")
-    contradiction = read(
-        file, dicom_bytes(chest_like(), bits=12, PresentationLUTShape="INVERSE", **WINDOW_4096)
-    )
+    contradiction = read(file, dicom_bytes(chest_like(), bits=12, PresentationLUTShape="INVERSE", **WINDOW_4096))
     np.testing.assert_allclose(contradiction.pixels, chest_like() / 4095, atol=1e-6)
     assert "contradicts MONOCHROME2" in contradiction.warnings[0]
     # after a VOI LUT, not before: 1 - LUT(x)
@@ -498,10 +484,7 @@ def test_true_colour_is_refused(file: Path) -> None:
     y, x = np.mgrid[0:64, 0:48]
     rgb = np.stack([x * 5, y * 4, 255 - x * 5], axis=-1).astype(np.uint8)
     assert refused(file, dicom_bytes(rgb)).reason is Reason.COLOUR
-    assert (
-        refused(file, shared("dicom/format_coverage/SC_rgb_jpeg_dcmtk.dcm").read_bytes()).reason
-        is Reason.COLOUR
-    )
+    assert refused(file, shared("dicom/format_coverage/SC_rgb_jpeg_dcmtk.dcm").read_bytes()).reason is Reason.COLOUR
 
 
 # --- what is no chest radiograph -------------------------------------------------------------------
@@ -675,9 +658,7 @@ def test_rle_that_unpacks_without_end_is_bounded() -> None:
 def test_huge_element_length_and_deep_nesting(file: Path) -> None:
     data = dicom_bytes(chest_like(), bits=12, ImageComments="remark")
     at = data.index(b"\x20\x00\x00\x40LT")
-    assert isinstance(
-        refused(file, data[:at] + b"\x20\x00\x00\x40UT\0\0\xf0\xff\xff\x7f" + data[at + 8 :]), ValueError
-    )
+    assert isinstance(refused(file, data[:at] + b"\x20\x00\x00\x40UT\0\0\xf0\xff\xff\x7f" + data[at + 8 :]), ValueError)
     item = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     head = data[: data.index(b"\x08\x00\x16\x00UI", 132)]
     assert refused(file, head + item * 5000).reason in (Reason.BAD_HEADER, Reason.NO_PIXEL_DATA)
@@ -687,9 +668,7 @@ def test_huge_element_length_and_deep_nesting(file: Path) -> None:
 
 
 def test_shared_chest_files() -> None:
-    positive = read_radiograph(
-        shared("dicom/chest/1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
-    )
+    positive = read_radiograph(shared("dicom/chest/1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"))
     assert (positive.spacing, positive.view, positive.warnings) == ((0.168, 0.168), "PA", ())
     fake = read_radiograph(shared("dicom/chest/Fake_MONOHR1.dcm"))
     assert np.array_equal(fake.to_uint8(), 255 - positive.to_uint8())

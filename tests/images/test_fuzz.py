@@ -52,12 +52,9 @@ def _dicom_seeds() -> list[bytes]:
     }
     eight = (image >> 4).astype(np.uint8)
     seeds = [
-        dicom_bytes(image, syntax, 12, WindowCenter="2048", WindowWidth="4096")
-        for syntax in LOSSLESS_SYNTAXES.values()
+        dicom_bytes(image, syntax, 12, WindowCenter="2048", WindowWidth="4096") for syntax in LOSSLESS_SYNTAXES.values()
     ]
-    seeds += [
-        dicom_bytes(image, LOSSLESS_SYNTAXES[name], 12, **luts) for name in ("explicit", "implicit", "big")
-    ]
+    seeds += [dicom_bytes(image, LOSSLESS_SYNTAXES[name], 12, **luts) for name in ("explicit", "implicit", "big")]
     seeds += [dicom_bytes(eight, JPEGBaseline8Bit), dicom_bytes(np.stack([eight] * 3, -1), RLELossless)]
     seeds += [dicom_bytes(image.astype(np.int16) - 2048, ExplicitVRLittleEndian, 12, PixelPaddingValue=-2048)]
     return seeds
@@ -135,9 +132,7 @@ def _fix_png(data: bytearray) -> None:
         (length,) = struct.unpack(">I", data[at : at + 4])
         if at + 12 + length > len(data):
             return
-        data[at + 8 + length : at + 12 + length] = struct.pack(
-            ">I", zlib.crc32(data[at + 4 : at + 8 + length])
-        )
+        data[at + 8 + length : at + 12 + length] = struct.pack(">I", zlib.crc32(data[at + 4 : at + 8 + length]))
         at += 12 + length
 
 

@@ -67,9 +67,7 @@ def test_4_bit_png_fills_the_range(tmp_path: Path) -> None:
     # IHDR: 32 x 32, bit depth 4, grey; every row 0..15 twice
     row = b"\0" + bytes((2 * i % 16) << 4 | (2 * i + 1) % 16 for i in range(16))
     path = tmp_path / "four.png"
-    path.write_bytes(
-        png([(b"IHDR", struct.pack(">2I5B", 32, 32, 4, 0, 0, 0, 0)), (b"IDAT", zlib.compress(row * 32))])
-    )
+    path.write_bytes(png([(b"IHDR", struct.pack(">2I5B", 32, 32, 4, 0, 0, 0, 0)), (b"IDAT", zlib.compress(row * 32))]))
     assert read_radiograph(path).to_uint8()[0].tolist() == [17 * (i % 16) for i in range(32)]
 
 
@@ -96,9 +94,7 @@ def tiff_white_is_zero(image: np.ndarray) -> bytes:
     bits = 8 * image.dtype.itemsize
     entries = [(256, 3, image.shape[1]), (257, 3, image.shape[0]), (258, 3, bits), (259, 3, 1), (262, 3, 0)]
     entries += [(273, 4, 8 + 2 + 12 * 9 + 4), (277, 3, 1), (278, 3, image.shape[0]), (279, 4, image.nbytes)]
-    ifd = struct.pack("<H", 9) + b"".join(
-        struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries
-    )
+    ifd = struct.pack("<H", 9) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     return b"II*\0" + struct.pack("<I", 8) + ifd + b"\0\0\0\0" + image.tobytes()
 
 
@@ -214,9 +210,7 @@ def test_compressed_text_and_profile_bombs(tmp_path: Path, kind: bytes, prefix: 
 def test_text_and_dpi_do_not_matter(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Patient", "Nobody")
-    radiograph = read_radiograph(
-        saved(tmp_path, Image.fromarray(chest8()), "PNG", pnginfo=text, dpi=(300, 300))
-    )
+    radiograph = read_radiograph(saved(tmp_path, Image.fromarray(chest8()), "PNG", pnginfo=text, dpi=(300, 300)))
     assert radiograph.spacing is None
 
 

@@ -13,10 +13,47 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = (
-    "there is no may be a an small large left right lower upper lung lobe base heart cardiomegaly pleural effusion "
-    "pneumothorax pneumonia opacity edema atelectasis of the in at catheter fracture nodule mass ##s ##l ##y . , x"
-).split()
+WORDS = [
+    "there",
+    "is",
+    "no",
+    "may",
+    "be",
+    "a",
+    "an",
+    "small",
+    "large",
+    "left",
+    "right",
+    "lower",
+    "upper",
+    "lung",
+    "lobe",
+    "base",
+    "heart",
+    "cardiomegaly",
+    "pleural",
+    "effusion",
+    "pneumothorax",
+    "pneumonia",
+    "opacity",
+    "edema",
+    "atelectasis",
+    "of",
+    "the",
+    "in",
+    "at",
+    "catheter",
+    "fracture",
+    "nodule",
+    "mass",
+    "##s",
+    "##l",
+    "##y",
+    ".",
+    ",",
+    "x",
+]
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "[UNK]")
 VOCABULARY = {word: k for k, word in enumerate((*SPECIALS, *WORDS, "<mask>"))}
 MAX_TOKENS = 40
@@ -27,9 +64,7 @@ def make_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", VOCABULARY["</s>"]), ("<s>", VOCABULARY["<s>"])
-    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", VOCABULARY["</s>"]), ("<s>", VOCABULARY["<s>"]))
     tokenizer.add_special_tokens([*SPECIALS, "<mask>"])
     return tokenizer
 
@@ -249,7 +284,15 @@ def write_published(
     write_json(folder / "config.json", config)
     write_json(folder / "preprocessor_config.json", published.preprocessor)
     published.tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "[UNK]", "mask": "<mask>"}
+    special = {
+        "bos": "<s>",
+        "cls": "<s>",
+        "eos": "</s>",
+        "sep": "</s>",
+        "pad": "<pad>",
+        "unk": "[UNK]",
+        "mask": "<mask>",
+    }
     write_json(folder / "special_tokens_map.json", {f"{k}_token": v for k, v in special.items()})
     write_json(
         folder / "tokenizer_config.json",

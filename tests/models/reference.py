@@ -104,13 +104,7 @@ def interpolated_positions(positions: Array, grid: tuple[int, int], rule: str) -
     out = [positions[0].astype(np.float64)]
     for i in range(grid[0]):
         for j in range(grid[1]):
-            out.append(
-                sum(
-                    wy * wx * old[y, x]
-                    for y, wy in taps(i, grid[0])
-                    for x, wx in taps(j, grid[1])
-                )
-            )
+            out.append(sum(wy * wx * old[y, x] for y, wy in taps(i, grid[0]) for x, wx in taps(j, grid[1])))
     return np.array(out)
 
 
@@ -242,9 +236,7 @@ def vl_cabs(
     highest = max(scores)
     share = [math.exp(s - highest) for s in scores]
     total = math.fsum(share)
-    pooled = [
-        math.fsum(share[k] / total * vectors[k][d] for k in range(len(vectors))) for d in range(len(text))
-    ]
+    pooled = [math.fsum(share[k] / total * vectors[k][d] for k in range(len(vectors))) for d in range(len(text))]
     return dot(unit(pooled), unit(text)) / tau, scores[1:]
 
 

@@ -33,8 +33,7 @@ def slow(
     tokens: torch.Tensor, sentences: torch.Tensor, tau: float, kind: str, attention_tau: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     pairs = [
-        [vl_cabs(t, s, tau, kind, attention_tau) for s in sentences.double().numpy()]
-        for t in tokens.double().numpy()
+        [vl_cabs(t, s, tau, kind, attention_tau) for s in sentences.double().numpy()] for t in tokens.double().numpy()
     ]
     logits = np.array([[logit for logit, _ in row] for row in pairs])
     return logits, np.array([[similarity for _, similarity in row] for row in pairs])

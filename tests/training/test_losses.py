@@ -127,9 +127,7 @@ def test_two_images_at_any_distance(gap: float) -> None:
 def test_pooled_positives_equal_the_loops(batch: tuple, masked: bool, row_sum: bool) -> None:
     logits, owner, ignore = batch
     x, g = tensors(logits, owner)
-    loss = multi_positive_loss(
-        x, g, ignore_BN=torch.tensor(ignore) if masked else None, row_sum=row_sum, col_sum=True
-    )
+    loss = multi_positive_loss(x, g, ignore_BN=torch.tensor(ignore) if masked else None, row_sum=row_sum, col_sum=True)
     truth = slow_multi_positive(logits, owner, ignore if masked else None, col_sum=True)
     assert abs(loss.item() - truth) <= 1e-10 * max(1.0, abs(truth))
 
@@ -203,9 +201,7 @@ def test_order_of_images_and_sentences_does_not_matter(batch: tuple, data: st.Da
     rows = data.draw(st.permutations(range(images)))
     columns = data.draw(st.permutations(range(sentences)))
     new_owner = [rows.index(owner[n]) for n in columns]
-    before = multi_positive_loss(
-        *tensors(logits, owner), ignore_BN=torch.tensor(ignore), col_sum=col_sum
-    )
+    before = multi_positive_loss(*tensors(logits, owner), ignore_BN=torch.tensor(ignore), col_sum=col_sum)
     after = multi_positive_loss(
         *tensors(logits[rows][:, columns], new_owner),
         ignore_BN=torch.tensor(ignore[rows][:, columns]),

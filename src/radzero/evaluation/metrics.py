@@ -24,9 +24,7 @@ def auc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """
     positive, values = np.asarray(truth, dtype=bool), np.asarray(scores, dtype=np.float64)
     if positive.shape != values.shape or positive.ndim != 1:
-        raise ValueError(
-            f"truth and scores must be two lists of one length, not {positive.shape} and {values.shape}"
-        )
+        raise ValueError(f"truth and scores must be two lists of one length, not {positive.shape} and {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} scores are not finite")
     count = int(positive.sum())
@@ -43,9 +41,7 @@ def pointing_hit(peak: Sequence[float], boxes: Iterable[Sequence[float]]) -> boo
     return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
 
 
-def dice_sweep(
-    probabilities: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def dice_sweep(probabilities: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Dice of {probability >= t} with a mask, for every t of :data:`THRESHOLDS`.
 
     Args:

@@ -148,8 +148,7 @@ def _keep(film: Film, reading: Reading) -> _Seen:
             dice[name] = dice_sweep(reading.map(index), e.mask)
     return _Seen(
         logits=reading.logits,
-        quiet=reading.similarity[: len(FINDINGS)].max(axis=(1, 2))
-        < 0,  # no patch reaches 0.5, so no pixel does
+        quiet=reading.similarity[: len(FINDINGS)].max(axis=(1, 2)) < 0,  # no patch reaches 0.5, so no pixel does
         grades={name: e.finding.grade for name, e in evidence.items()},
         sides={name: e.finding.side for name, e in evidence.items()},
         hits=hits,
@@ -157,8 +156,9 @@ def _keep(film: Film, reading: Reading) -> _Seen:
     )
 
 
-def _mean(values: list[float] | npt.NDArray[Any]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _mean(values: npt.ArrayLike) -> float:
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()) if array.size else float("nan")
 
 
 def _summarise(model: str, seed: int, size: int, seen: list[_Seen]) -> PhantomResult:

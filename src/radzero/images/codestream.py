@@ -148,9 +148,7 @@ def _check_layers(frame: bytes, position: int) -> None:
         position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
 
 
-def decode_rle(
-    frame: bytes, rows: int, columns: int, samples: int, bits_allocated: int
-) -> NDArray[np.unsignedinteger]:
+def decode_rle(frame: bytes, rows: int, columns: int, samples: int, bits_allocated: int) -> NDArray[np.unsignedinteger]:
     """Decode one RLE frame (PS3.5 annex G) to unsigned integers (samples, rows, columns).
 
     Args:

@@ -298,9 +298,7 @@ def _pixel_data(rest: Dataset, source: str) -> bytes:
     if value is None or (isinstance(value, bytes) and not value):
         raise RadiographError(source, Reason.TRUNCATED, "the file ends inside its pixel data", _DAMAGED)
     if not isinstance(value, bytes):
-        raise RadiographError(
-            source, Reason.BAD_HEADER, "the pixel data is stored as something else", _DAMAGED
-        )
+        raise RadiographError(source, Reason.BAD_HEADER, "the pixel data is stored as something else", _DAMAGED)
     return value
 
 
@@ -314,9 +312,7 @@ def _decode_grey(opened: DicomFile, header: Header, rest: Dataset, pixel_data: b
     if frame is not None and (syntax.is_jpeg_2000 or syntax.is_jpeg_ls):
         # these codestreams know their own precision, and openjpeg extends the sign beyond it
         if frame.precision != bits:
-            header.warnings.append(
-                f"Bits Stored {bits} contradicts the codestream's precision {frame.precision}"
-            )
+            header.warnings.append(f"Bits Stored {bits} contradicts the codestream's precision {frame.precision}")
         shift, bits = 0, frame.precision
     else:
         high = header.integer("HighBit")
@@ -402,9 +398,7 @@ def _decode(
     return array, frame
 
 
-def _refuse_short(
-    pixel_data: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int
-) -> None:
+def _refuse_short(pixel_data: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int) -> None:
     bits = rows * columns * samples * allocated
     if header.code("PhotometricInterpretation") == "YBR_FULL_422":
         bits = bits // 3 * 2
@@ -418,13 +412,9 @@ def _refuse_short(
         )
 
 
-def _decode_rle(
-    encoded: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int
-) -> NDArray[Any]:
+def _decode_rle(encoded: bytes, header: Header, rows: int, columns: int, samples: int, allocated: int) -> NDArray[Any]:
     if allocated == 1:
-        raise RadiographError(
-            header.source, Reason.UNSUPPORTED, "1-bit RLE is not supported", "Convert it to 8 bits"
-        )
+        raise RadiographError(header.source, Reason.UNSUPPORTED, "1-bit RLE is not supported", "Convert it to 8 bits")
     try:
         planes = decode_rle(encoded, rows, columns, samples, allocated)
     except TruncatedCodestreamError as exc:

@@ -32,9 +32,7 @@ _VIEW_CODES = {
 }
 _CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "STERNUM", "CXR", "TORAX", "THORAC")
 _HUMAN = re.compile(r"human|homo sapiens|337915000|L-85B00", re.IGNORECASE)
-_ANIMAL = re.compile(
-    r"\b(canine|feline|equine|bovine|porcine|ovine|avian|murine|dog|horse|veterinar\w*)\b", re.I
-)
+_ANIMAL = re.compile(r"\b(canine|feline|equine|bovine|porcine|ovine|avian|murine|dog|horse|veterinar\w*)\b", re.I)
 _LATERAL_WORD = re.compile(r"\b(lat|lateral)\b", re.I)
 _FRONTAL_WORD = re.compile(r"\b(pa|ap|frontal)\b", re.I)
 _EXPECTS_FRONTAL = "the model expects a frontal (PA or AP) chest radiograph"

@@ -97,9 +97,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[
     return stored.through(table)
 
 
-def _exclude_padding(
-    stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
-) -> None:
+def _exclude_padding(stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]) -> None:
     """Take padding out of the histogram, unless nothing would be left."""
     padding = header.words("PixelPaddingValue")
     if not padding:
@@ -118,9 +116,7 @@ def _signed(word: int) -> int:
     return word - 0x10000 if word >= 0x8000 else word
 
 
-def _modality(
-    values: NDArray[np.float64], header: Header, choices: list[str]
-) -> tuple[NDArray[np.float64], bool]:
+def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -> tuple[NDArray[np.float64], bool]:
     """Apply the modality LUT or rescale. Returns values and whether they changed."""
     for item in header.items("ModalityLUTSequence")[:1]:
         lut = _read_lut(item, values, "modality LUT", header)
@@ -201,9 +197,7 @@ def _voi(
         return None
     table = window(values, centre, width, function)
     if np.ptp(table[shown]) == 0 and not _is_single(values[shown]):
-        header.warnings.append(
-            f"the window ({centre:g}, {width:g}) maps the whole image to one value and was ignored"
-        )
+        header.warnings.append(f"the window ({centre:g}, {width:g}) maps the whole image to one value and was ignored")
         return None
     several = f", the first of {len(centres)}" if len(centres) > 1 else ""
     choices.append(f"VOI: window center {centre:g} width {width:g} ({function}){several}")
@@ -279,6 +273,4 @@ def _check_presentation_shape(header: Header) -> None:
     photometric = header.code("PhotometricInterpretation")
     expected = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
     if shape in ("INVERSE", "IDENTITY") and expected.get(photometric, shape) != shape:
-        header.warnings.append(
-            f"Presentation LUT Shape {shape} contradicts {photometric}, which was followed"
-        )
+        header.warnings.append(f"Presentation LUT Shape {shape} contradicts {photometric}, which was followed")

@@ -307,9 +307,7 @@ class Header:
     def texts(self, keyword: str) -> tuple[str, ...]:
         """Values as stripped text; undecodable bytes are dropped."""
         values = self._values(keyword)
-        texts = [
-            v.decode("ascii", "ignore") if isinstance(v, bytes) else str(v) for v in values if v is not None
-        ]
+        texts = [v.decode("ascii", "ignore") if isinstance(v, bytes) else str(v) for v in values if v is not None]
         return tuple(text.strip(" \0") for text in texts)
 
     def text(self, keyword: str) -> str:

@@ -51,9 +51,7 @@ class Geometry:
         return cls(original, resized, (free[0] // 2, free[1] // 2) if centred else (0, 0), size)
 
     @classmethod
-    def center_crop(
-        cls, original: tuple[int, int], resized: tuple[int, int], size: tuple[int, int]
-    ) -> "Geometry":
+    def center_crop(cls, original: tuple[int, int], resized: tuple[int, int], size: tuple[int, int]) -> "Geometry":
         """Resize to ``resized``, then keep the central ``size``."""
         top, left = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
         return cls(original, resized, (-top, -left), size)
@@ -77,7 +75,7 @@ class Geometry:
         )
 
     def to_input(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Film coordinates (..., 2) as x, y -> input coordinates of the same shape. Boxes are two points: x0, y0, x1, y1."""
+        """Film coordinates -> input coordinates: points (..., 2) as x, y or boxes (..., 4) as x0, y0, x1, y1."""
         xy = np.asarray(points, dtype=np.float64)
         scale, placed = self._xy(xy.shape[-1])
         return xy * scale + placed
@@ -92,9 +90,7 @@ class Geometry:
         if length not in (2, 4):
             raise ValueError(f"points are x, y and boxes x0, y0, x1, y1; the last axis is {length} long")
         repeat = length // 2
-        return np.tile(self.scale[::-1], repeat), np.tile(
-            np.array(self.placed[::-1], dtype=np.float64), repeat
-        )
+        return np.tile(self.scale[::-1], repeat), np.tile(np.array(self.placed[::-1], dtype=np.float64), repeat)
 
 
 @dataclass(frozen=True)
@@ -164,9 +160,16 @@ class MapGeometry:
 
 
 def _interpolate(grid: npt.NDArray[np.float32], rows: _Axis, columns: _Axis) -> npt.NDArray[np.float32]:
-    wy = rows.weight[:, None]
-    lines = grid[..., rows.first, :] * (1 - wy) + grid[..., rows.second, :] * wy
-    return lines[..., columns.first] * (1 - columns.weight) + lines[..., columns.second] * columns.weight
+    first, second = grid[..., rows.first, :], grid[..., rows.second, :]
+    lines = _blend(first, second, rows.weight[:, None])
+    return _blend(lines[..., columns.first], lines[..., columns.second], columns.weight)
+
+
+def _blend(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    one = np.float32(1.0)
+    return np.asarray(first * (one - weight) + second * weight, dtype=np.float32)
 
 
 def _corners(axis: _Axis) -> _Axis:

@@ -99,9 +99,7 @@ def grey_from_integers(values: NDArray[np.integer], source: str, what: str) -> G
     else:
         refuse_negative(values, source)
         scale = full_scale(int(values.max()), source)
-        choice = (
-            f"{what}: divided by {scale}, the smallest bit depth that holds its maximum {int(values.max())}"
-        )
+        choice = f"{what}: divided by {scale}, the smallest bit depth that holds its maximum {int(values.max())}"
     pixels = np.empty(values.shape, dtype=np.float32)
     np.divide(values, np.float32(scale), out=pixels, dtype=np.float32, casting="unsafe")
     return Grey(pixels, (choice,))

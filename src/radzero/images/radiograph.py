@@ -181,9 +181,7 @@ class Radiograph:
         return Image.fromarray(self.to_uint8()).convert("RGB")
 
 
-def check_size(
-    source: str, height: int, width: int, samples: int, limits: ReadLimits, *, frames: int = 1
-) -> None:
+def check_size(source: str, height: int, width: int, samples: int, limits: ReadLimits, *, frames: int = 1) -> None:
     """Refuse an image by its header, before anything is decoded.
 
     Args:
@@ -210,8 +208,7 @@ def check_size(
         raise RadiographError(
             source,
             Reason.TOO_SMALL,
-            f"the image is {height} x {width} pixels (rows x columns); a side shorter than {MIN_SIDE} is no "
-            "radiograph",
+            f"the image is {height} x {width} pixels (rows x columns); a side shorter than {MIN_SIDE} is no radiograph",
             "Pass the full-size image, not a thumbnail or an icon",
         )
 

@@ -181,9 +181,7 @@ def _grey_from_float_array(array: NDArray[Any], source: str) -> Grey:
     # colour decisions need no more than 16 bits; equal channels keep their float values
     colour, notes = _drop_alpha(array, 1.0)
     if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 0], colour[..., 2]):
-        return Grey(
-            np.ascontiguousarray(colour[..., 0], dtype=np.float32), (choice, *notes.choices), notes.warnings
-        )
+        return Grey(np.ascontiguousarray(colour[..., 0], dtype=np.float32), (choice, *notes.choices), notes.warnings)
     quantised = np.rint(colour.astype(np.float64) * 65535).astype(np.uint16)
     return _with_notes(grey_from_colour(quantised, 65535, source), notes)
 
@@ -320,9 +318,7 @@ def _load(image: Image.Image, source: str) -> None:
         ) from exc
 
 
-def _apply_orientation(
-    image: Image.Image, source: str, choices: list[str], warnings: list[str]
-) -> Image.Image:
+def _apply_orientation(image: Image.Image, source: str, choices: list[str], warnings: list[str]) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as exc:
@@ -359,9 +355,7 @@ def _grey_from_pil(image: Image.Image, source: str, what: str) -> Grey:
         return _grey_from_integer_colour(array, source)
     if mode in ("RGB", "RGBX"):
         return grey_from_colour(np.asarray(image)[..., :3], 255, source)
-    raise RadiographError(
-        source, Reason.UNSUPPORTED, f"Pillow mode {mode} is not supported", "Convert it to L"
-    )
+    raise RadiographError(source, Reason.UNSUPPORTED, f"Pillow mode {mode} is not supported", "Convert it to L")
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

@@ -43,9 +43,7 @@ def read_radiograph(
     if isinstance(source, Radiograph):
         return source
     if isinstance(source, Image.Image):
-        name = str(
-            getattr(source, "filename", "") or f"Pillow image ({source.mode} {source.width}x{source.height})"
-        )
+        name = str(getattr(source, "filename", "") or f"Pillow image ({source.mode} {source.width}x{source.height})")
         return read_pil(source, name, limits)
     if isinstance(source, np.ndarray):
         return read_array(source, f"numpy array {source.shape} {source.dtype}", limits)
@@ -62,9 +60,7 @@ def _read_path(path: Path, limits: ReadLimits) -> Radiograph:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise RadiographError(
-                name, Reason.UNREADABLE, f"this is {what}", "Pass the path of one image file"
-            )
+            raise RadiographError(name, Reason.UNREADABLE, f"this is {what}", "Pass the path of one image file")
         if status.st_size > limits.max_file_bytes:
             raise RadiographError(
                 name,

@@ -1,4 +1,4 @@
-"""Checkpoints: our format and the published one (``CxrAlignModel``), safetensors only, loaded strictly, no remote code."""
+"""Checkpoints in our format and the published one (``CxrAlignModel``): safetensors only, strict, no remote code."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
-    HFValidationError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
@@ -75,9 +75,7 @@ def open_checkpoint(
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
-    published = (
-        PUBLISHED_ARCHITECTURE in (content.get("architectures") or ()) or "compute_logits_type" in content
-    )
+    published = PUBLISHED_ARCHITECTURE in (content.get("architectures") or ()) or "compute_logits_type" in content
     if not published and content.get("model_type") != RadZeroConfig.model_type:
         raise CheckpointError(
             f"{path}: is of a {content.get('model_type') or content.get('architectures')!r} model; RadZero reads "
@@ -121,7 +119,7 @@ def _download(
         ) from error
 
 
-# -- configuration of the published format -----------------------------------------------------------------------------
+# -- configuration of the published format --------------------------------------------------------
 
 
 def translate_config(content: Mapping[str, Any]) -> RadZeroConfig:
@@ -178,7 +176,7 @@ def translate_config(content: Mapping[str, Any]) -> RadZeroConfig:
     )
 
 
-# -- tensors -------------------------------------------------------------------------------------------------------------
+# -- tensors --------------------------------------------------------------------------------------
 
 _RENAMES = (
     (re.compile(r"\.attention\.attention\.query\."), ".attention.q_proj."),
@@ -249,9 +247,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         if not path.exists():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             hint = (
-                f"; {', '.join(pickled)} is a pickle, which can run code: convert it to safetensors"
-                if pickled
-                else ""
+                f"; {', '.join(pickled)} is a pickle, which can run code: convert it to safetensors" if pickled else ""
             )
             raise CheckpointError(f"{folder}: has no {path.name}{hint}")
         try:
@@ -270,9 +266,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
         for key, tensor in expected.items()
         if key in found and found[key].shape != tensor.shape
     ]
-    problems += [
-        f"{key}: {t.dtype}, not a floating type" for key, t in found.items() if not t.is_floating_point()
-    ]
+    problems += [f"{key}: {t.dtype}, not a floating type" for key, t in found.items() if not t.is_floating_point()]
     if problems:
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
@@ -291,9 +285,7 @@ def load_processor(folder: Path) -> RadZeroProcessor:
         ("tokenizer (tokenizer.json, tokenizer_config.json)", AutoTokenizer, {}),
     ):
         try:
-            parts.append(
-                loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-            )
+            parts.append(loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise CheckpointError(f"{folder}: its {what} cannot be read ({error})") from error
     return RadZeroProcessor(*parts)

@@ -70,9 +70,9 @@ class RadZeroConfig(PreTrainedConfig):
         "align_config": SubConfigSpec(config_class=Dinov2Config, init_kwargs={"num_hidden_layers": 2}),
     }
 
-    vision_config: PreTrainedConfig | dict[str, Any] | None = None
-    text_config: PreTrainedConfig | dict[str, Any] | None = None
-    align_config: PreTrainedConfig | dict[str, Any] | None = None
+    vision_config: Any = None
+    text_config: Any = None
+    align_config: Any = None
     image_size: int = 518
     similarity: str = "cos"
     temperature: float = 0.07
@@ -93,10 +93,10 @@ class RadZeroConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
-        if self.align_config.hidden_size != self.vision_config.hidden_size:  # type: ignore[union-attr]
+        if self.align_config.hidden_size != self.vision_config.hidden_size:
             raise ValueError(
-                f"align layers of size {self.align_config.hidden_size} cannot run on vision tokens of size "  # type: ignore[union-attr]
-                f"{self.vision_config.hidden_size}"  # type: ignore[union-attr]
+                f"align layers of size {self.align_config.hidden_size} cannot run on vision tokens of size "
+                f"{self.vision_config.hidden_size}"
             )
 
 

@@ -24,9 +24,7 @@ class RadZeroProcessor(ProcessorMixin):
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
         super().__init__(image_processor, tokenizer, **kwargs)
 
-    def __call__(
-        self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
-    ) -> BatchFeature:
+    def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
         """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences."""
         if images is None and text is None:
             raise ValueError("give images, text or both")
@@ -110,9 +108,7 @@ def _resized(original: tuple[int, int], size: Any) -> tuple[int, int]:
             input_data_format="channels_first",
         )
         return int(new[0]), int(new[1])
-    raise ValueError(
-        f"image sizes of this form are not supported: {size}; use height and width, or shortest_edge"
-    )
+    raise ValueError(f"image sizes of this form are not supported: {size}; use height and width, or shortest_edge")
 
 
 AutoProcessor.register(RadZeroConfig, RadZeroProcessor)

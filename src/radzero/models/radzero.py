@@ -4,7 +4,7 @@ import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from radzero.models.checkpoints import (
     rename_tensors,
 )
 from radzero.models.configuration import RadZeroConfig
-from radzero.models.similarity import SimilarityOutput, similarity_logits
+from radzero.models.similarity import Similarity, SimilarityOutput, similarity_logits
 from radzero.models.vision import build_vision_encoder, token_grid
 
 
@@ -82,7 +82,7 @@ class RadZeroModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, RadZeroModel):
             init.constant_(module.log_temperature, math.log(self.config.temperature))
-            if module.log_attention_temperature is not None:
+            if module.log_attention_temperature is not None and self.config.attention_temperature is not None:
                 init.constant_(module.log_attention_temperature, math.log(self.config.attention_temperature))
 
     @classmethod
@@ -133,9 +133,7 @@ class RadZeroModel(PreTrainedModel):
     @property
     def attention_temperature(self) -> Tensor | None:
         """The separate attention temperature, or None where tau serves."""
-        return (
-            None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
-        )
+        return None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
@@ -160,14 +158,16 @@ class RadZeroModel(PreTrainedModel):
         return self.layer_norm(pooled)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """:func:`radzero.similarity_logits` with this model's temperatures; ``tokens`` (B, T, D), ``sentences`` (N, D)."""
+        """:func:`radzero.similarity_logits` of tokens (B, T, D) and sentences (N, D) with this model's temperatures."""
         return similarity_logits(
-            tokens, sentences, self.temperature, self.config.similarity, self.attention_temperature
+            tokens,
+            sentences,
+            self.temperature,
+            cast(Similarity, self.config.similarity),
+            self.attention_temperature,
         )
 
-    def forward(
-        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> RadZeroOutput:
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> RadZeroOutput:
         """Every sentence against every image.
 
         Args:

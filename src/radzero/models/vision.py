@@ -141,9 +141,7 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
         model.embeddings = PositionedDinov2Embeddings(config, position_rule)
         model.embeddings.apply(model._init_weights)
         return model
-    raise ValueError(
-        f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, not {config.model_type}"
-    )
+    raise ValueError(f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, not {config.model_type}")
 
 
 def token_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:

@@ -6,8 +6,10 @@ patient's LEFT, zero on the midline; ``y`` in cm downwards, zero at the lung ape
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from radzero.phantom.fields import (
     Field,
@@ -113,9 +115,7 @@ def sample_body(rng: np.random.Generator) -> Body:
 
 def coordinates(body: Body, shape: tuple[int, int]) -> tuple[Field, Field]:
     """Anatomical x and y in cm of every pixel centre of an (H, W) film; each (H, W)."""
-    rows = ((np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0] * body.film_height - body.shift_y)[
-        :, None
-    ]
+    rows = ((np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0] * body.film_height - body.shift_y)[:, None]
     columns = (((np.arange(shape[1], dtype=np.float32) + 0.5) / shape[1] - 0.5) * body.film_width)[None, :]
     columns = columns - np.float32(body.shift_x)
     pivot = np.float32(12.0)
@@ -152,9 +152,7 @@ class Chest:
         self.aeration: Field = np.ones(shape, dtype=np.float32)
         self.markings: Field = np.full(shape, body.markings, dtype=np.float32)
         self.extra: Field = np.zeros(shape, dtype=np.float32)
-        self.rib_shift: Field = np.zeros(
-            shape, dtype=np.float32
-        )  # cm, downward displacement of posterior ribs
+        self.rib_shift: Field = np.zeros(shape, dtype=np.float32)  # cm, downward displacement of posterior ribs
         self.rib_cut: Field = np.ones(shape, dtype=np.float32)  # factor on posterior ribs
 
     def _walls(self) -> None:
@@ -164,9 +162,7 @@ class Chest:
         inner -= 0.035 * np.maximum(y - 15.0, 0.0) ** 1.3  # the flanks narrow a little
         self.inner_wall: Field = np.where(y > 0, inner, 0.0).astype(np.float32)
         slope = np.where(t > 0, body.half_width * t**1.5 / 11.5 / np.maximum(1.0 - t**2.5, 0.02) ** 0.6, 0.0)
-        self.wall_distance: Field = ((self.inner_wall - self.across) / np.sqrt(1.0 + slope**2)).astype(
-            np.float32
-        )
+        self.wall_distance: Field = ((self.inner_wall - self.across) / np.sqrt(1.0 + slope**2)).astype(np.float32)
 
     def diaphragm(self, across: Field, side: int) -> Field:
         """y in cm of one hemidiaphragm at ``across`` cm from the midline."""
@@ -218,11 +214,9 @@ class Chest:
         band = rounded_edge(np.minimum(edge_right, edge_left), 1.8) * smoothstep(-2.0, 1.0, self.y)
         knob = sphere_chord(np.hypot(xm - 2.4, self.y - 6.2), body.knob)
         trunk = sphere_chord(np.hypot(xm - 2.6, self.y - body.hilum_y + 0.6), 1.7)
-        self.mediastinum: Field = np.maximum(np.maximum(9.0 * band, 2.4 * knob), 2.0 * trunk).astype(
-            np.float32
-        )
+        self.mediastinum: Field = np.maximum(np.maximum(9.0 * band, 2.4 * knob), 2.0 * trunk).astype(np.float32)
 
-    # -- attenuation ---------------------------------------------------------------------------------------------
+    # -- attenuation -------------------------------------------------------------------------------
 
     def attenuation(self) -> Field:
         """The line integral of attenuation through the whole chest (H, W), dimensionless, 0 in air."""
@@ -245,7 +239,7 @@ class Chest:
         trunk = body.half_width + body.wall + 0.02 * np.maximum(y - 16, 0.0) ** 2
         outer = upper + (trunk - upper) * smoothstep(4.5, 9.5, y)
         depth = body.depth * (0.62 + 0.38 * smoothstep(-4.0, 6.0, y))
-        thickness = depth * np.sqrt(np.maximum(1.0 - (x / outer) ** 2, 0.0)) ** 0.75
+        thickness: npt.NDArray[np.floating[Any]] = depth * np.sqrt(np.maximum(1.0 - (x / outer) ** 2, 0.0)) ** 0.75
         if body.breast > 0:
             for side in (RIGHT, LEFT):
                 u = (x - side * 0.56 * body.half_width) / 6.0
@@ -254,7 +248,7 @@ class Chest:
         if body.bubble > 0:
             u = (x - 0.36 * body.half_width) / 1.5
             v = y - body.dome[LEFT] - 0.8 - body.bubble
-            thickness = thickness - 1.5 * sphere_chord(np.hypot(u, v), body.bubble)
+            thickness = thickness - np.float32(1.5) * sphere_chord(np.hypot(u, v), body.bubble)
         return thickness.astype(np.float32)
 
     def _add_vessels(self, total: Field, inflated: Field) -> None:
@@ -311,9 +305,7 @@ class Chest:
         """y in cm of the centre of a posterior rib at ``across`` cm from the midline."""
         body = self.body
         t = across / body.half_width
-        return ((number + body.rib_offset) * body.rib_spacing + 1.6 * t - 2.6 * t + 4.6 * t**3).astype(
-            np.float32
-        )
+        return ((number + body.rib_offset) * body.rib_spacing + 1.6 * t - 2.6 * t + 4.6 * t**3).astype(np.float32)
 
     def rib_phase(self) -> Field:
         """The posterior rib number, as a continuous field: whole on a rib's centre line."""
@@ -327,22 +319,14 @@ class Chest:
         t = np.abs(phase - number) * body.rib_spacing / 0.62  # half a rib is 0.62 cm high
         tube = np.sqrt(np.maximum(1.0 - t * t, 0.0))
         cortex = np.exp(-(((t - 0.85) / 0.22) ** 2))
-        extent = (
-            smoothstep(-0.9, 0.1, self.wall_distance) * (self.across > 1.2) * (number >= 0) * (number <= 9)
-        )
+        extent = smoothstep(-0.9, 0.1, self.wall_distance) * (self.across > 1.2) * (number >= 0) * (number <= 9)
         extent = extent * (0.35 + 0.65 * smoothstep(-1.0, 1.0, self.diaphragm_distance))
         posterior = (0.75 * tube + 0.55 * cortex) * extent * self.rib_cut
         # anterior ribs: fainter, sloping down towards the midline, ending at the costochondral junction
-        q = (self.y - 5.2 - 0.62 * (body.half_width - self.across)) / (
-            1.12 * body.rib_spacing
-        ) + body.rib_offset
+        q = (self.y - 5.2 - 0.62 * (body.half_width - self.across)) / (1.12 * body.rib_spacing) + body.rib_offset
         ta = np.abs(q - np.round(q)) * 1.12 * body.rib_spacing / 0.75
-        anterior = np.sqrt(np.maximum(1.0 - ta * ta, 0.0)) * smoothstep(
-            0.42, 0.55, self.across / body.half_width
-        )
-        anterior = (
-            anterior * smoothstep(-0.6, 0.3, self.wall_distance) * (np.round(q) >= 0) * (np.round(q) <= 6)
-        )
+        anterior = np.sqrt(np.maximum(1.0 - ta * ta, 0.0)) * smoothstep(0.42, 0.55, self.across / body.half_width)
+        anterior = anterior * smoothstep(-0.6, 0.3, self.wall_distance) * (np.round(q) >= 0) * (np.round(q) <= 6)
         return (body.rib_contrast * (posterior + 0.5 * anterior)).astype(np.float32)
 
     def _shoulder_girdle(self) -> Field:
@@ -351,13 +335,11 @@ class Chest:
         line = 3.0 - body.clavicle_rise * t + 0.9 * np.sin(np.pi * 1.6 * t) * t
         half = 0.62 + 0.25 * np.exp(-(((t - 0.02) / 0.08) ** 2))
         u = np.abs(self.y - line) / half
-        clavicle = (
-            np.sqrt(np.maximum(1.0 - u * u, 0.0)) * 0.75 + 0.5 * np.exp(-(((u - 0.85) / 0.25) ** 2))
-        ) * ((self.across > 1.6) & (t < 1.15))
-        edge = self.across - (body.half_width - body.scapula_inset) - 0.32 * (self.y - 6.0)
-        scapula = (
-            smoothstep(-0.25, 0.25, edge) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
+        clavicle = (np.sqrt(np.maximum(1.0 - u * u, 0.0)) * 0.75 + 0.5 * np.exp(-(((u - 0.85) / 0.25) ** 2))) * (
+            (self.across > 1.6) & (t < 1.15)
         )
+        edge = self.across - (body.half_width - body.scapula_inset) - 0.32 * (self.y - 6.0)
+        scapula = smoothstep(-0.25, 0.25, edge) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
         margin = np.exp(-((edge / 0.3) ** 2)) * smoothstep(0.0, 2.0, self.y) * smoothstep(12.5, 11.0, self.y)
         head = 0.9 * sphere_chord(np.hypot(self.across - body.half_width - 4.6, self.y - 1.0), 2.6) / 5.2
         return (0.30 * clavicle + 0.16 * scapula + 0.10 * margin + 0.55 * head).astype(np.float32)

@@ -86,9 +86,7 @@ def expose(
     return _shutter_and_mark(value.astype(np.float32), exposure, pixel_cm, film_width, projection)
 
 
-def _shutter_and_mark(
-    value: Field, exposure: Exposure, pixel_cm: float, film_width: float, projection: str
-) -> Field:
+def _shutter_and_mark(value: Field, exposure: Exposure, pixel_cm: float, film_width: float, projection: str) -> Field:
     height, width = value.shape
     left, top, right, bottom = exposure.collimation
     value[:, : round(left * width)] = 0.0
@@ -105,9 +103,7 @@ def _shutter_and_mark(
     return value
 
 
-def _stamp(
-    value: Field, text: str, x: float, y: float, height_cm: float, pixel_cm: float, pixel_width: float
-) -> None:
+def _stamp(value: Field, text: str, x: float, y: float, height_cm: float, pixel_cm: float, pixel_width: float) -> None:
     """Burn letters centred on column ``x`` with their top on row ``y``."""
     rows = ["".join(_GLYPHS[letter][r] + "." for letter in text)[:-1] for r in range(7)]
     glyph = np.array([[c == "#" for c in row] for row in rows])

@@ -1,5 +1,6 @@
 """Small field functions shared by the phantom's anatomy and findings; all arrays are float32 of one grid."""
 
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -59,7 +60,7 @@ class NoiseTable:
 def distance_to_polyline(x: Field, y: Field, points: list[tuple[float, float]]) -> Field:
     """Distance in cm from every pixel to a polyline of (x, y) points in cm."""
     best = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf, dtype=np.float32)
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(points):
         dx, dy = x1 - x0, y1 - y0
         length2 = max(dx * dx + dy * dy, 1e-9)
         t = np.clip(((x - x0) * dx + (y - y0) * dy) / length2, 0.0, 1.0)

@@ -108,7 +108,7 @@ def _by_grade(
     return float(rng.uniform(low, high))
 
 
-# -- what changes the anatomy itself ---------------------------------------------------------------------------------
+# -- what changes the anatomy itself --------------------------------------------------------------
 
 
 def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
@@ -142,7 +142,7 @@ def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
     return body
 
 
-# -- where things can be ---------------------------------------------------------------------------------------------
+# -- where things can be --------------------------------------------------------------------------
 
 
 def lung_height(body: Body, side: int) -> float:
@@ -150,9 +150,7 @@ def lung_height(body: Body, side: int) -> float:
     return body.dome[side]
 
 
-def zone_centre(
-    chest: Chest, finding: Finding, rng: np.random.Generator, radius: float
-) -> tuple[float, float]:
+def zone_centre(chest: Chest, finding: Finding, rng: np.random.Generator, radius: float) -> tuple[float, float]:
     """A centre (x, y) in a visible part of the finding's lung zone, ``radius`` cm clear of wall, heart and dome."""
     body, side = chest.body, finding.sides[0]
     height = lung_height(body, side)
@@ -163,21 +161,17 @@ def zone_centre(
         t = max(11.5 - y, 0.0) / 11.5
         wall = body.half_width * (1 - t**2.5) ** 0.4
         heart = body.heart_left if side == LEFT else body.heart_right
-        medial = (
-            body.mediastinum
-            + 1.2
-            + (heart - body.mediastinum - 0.6) * np.clip((y - 0.45 * height) / 4.0, 0, 1)
-        )
+        medial = body.mediastinum + 1.2 + (heart - body.mediastinum - 0.6) * np.clip((y - 0.45 * height) / 4.0, 0, 1)
         if wall - inset - 0.8 <= medial + 0.5 * inset:
             continue
         across = rng.uniform(medial + 0.5 * inset, wall - inset - 0.8)
-        dome = float(chest.diaphragm(np.float32(across), side))
+        dome = float(chest.diaphragm(np.array(across, dtype=np.float32), side))
         if y + 0.7 * inset + 0.5 < dome:
             return side * across, y
     return side * 0.62 * body.half_width, (low + high) / 2 * height
 
 
-# -- drawing -----------------------------------------------------------------------------------------------------------
+# -- drawing --------------------------------------------------------------------------------------
 
 
 def draw(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
@@ -221,11 +215,7 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     line = gap * taper**0.7 * wobble
     inside = _side_mask(chest, side) & chest.lung_mask & (taper > 0.02)
     air = inside & (chest.wall_distance < line) & (chest.across > body.mediastinum + 0.5)
-    edge = (
-        np.exp(-(((chest.wall_distance - line) / 0.14) ** 2))
-        * inside
-        * (chest.across > body.mediastinum + 0.5)
-    )
+    edge = np.exp(-(((chest.wall_distance - line) / 0.14) ** 2)) * inside * (chest.across > body.mediastinum + 0.5)
     chest.markings = chest.markings * np.where(air, 0.0, 1.0)
     chest.aeration = chest.aeration * np.where(air, 1.13, 1.0)
     collapsed = inside & ~air & (chest.wall_distance < line + 6.0)
@@ -253,9 +243,7 @@ def _ball(
     dx, dy = chest.x - cx, chest.y - cy
     angle = np.arctan2(dy, dx)
     border = np.float32(radius) * (
-        1.0
-        + lobes * np.sin(3 * angle + rng.uniform(0, 6))
-        + 0.6 * lobes * np.sin(5 * angle + rng.uniform(0, 6))
+        1.0 + lobes * np.sin(3 * angle + rng.uniform(0, 6)) + 0.6 * lobes * np.sin(5 * angle + rng.uniform(0, 6))
     )
     distance = np.hypot(dx, dy)
     # solid tissue in the lung's place, so that it adds what the displaced lung lacked
@@ -281,9 +269,7 @@ def _consolidation(chest: Chest, finding: Finding, rng: np.random.Generator) -> 
     bronchogram = np.exp(-((np.mod(spokes, 1.0) - 0.5) ** 2) / 0.012) * core
     here = _side_mask(chest, side) & chest.lung_mask
     fill = density * core * (1.0 + 0.18 * ragged) * here
-    chest.aeration = chest.aeration * (1.0 - np.clip(fill - 0.2 * density * bronchogram, 0.0, 0.95)).astype(
-        np.float32
-    )
+    chest.aeration = chest.aeration * (1.0 - np.clip(fill - 0.2 * density * bronchogram, 0.0, 0.95)).astype(np.float32)
     chest.markings = chest.markings * (1.0 - 0.6 * core)
     return (here & (core > 0.35)).astype(bool)
 
@@ -320,9 +306,7 @@ def _edema(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     body = chest.body
     mask = np.zeros(chest.x.shape, dtype=bool)
     reach = rng.uniform(4.6, 5.6)
-    wings = np.exp(
-        -(((chest.across - 4.4) / reach) ** 2 + ((chest.y - body.hilum_y - 1.2) / (1.25 * reach)) ** 2)
-    )
+    wings = np.exp(-(((chest.across - 4.4) / reach) ** 2 + ((chest.y - body.hilum_y - 1.2) / (1.25 * reach)) ** 2))
     patchy = 1.0 + 0.28 * chest.noise(chest.x * 0.7 + 11, chest.y * 0.7)
     fill = strength * wings * patchy * chest.lung_mask
     chest.aeration = chest.aeration * (1.0 - np.clip(fill, 0.0, 0.9)).astype(np.float32)
@@ -381,9 +365,7 @@ def _calcification(chest: Chest, finding: Finding, rng: np.random.Generator) -> 
         distance = np.hypot(chest.x - x, chest.y - y)
         soft = max(0.6 * chest.pixel_cm, 0.05)
         speck = smoothstep(radius + soft, radius - soft, distance.astype(np.float32))
-        chest.extra += (_by_grade(finding.grade, rng, (1.0, 1.3), (0.8, 1.0), (0.6, 0.8)) * speck).astype(
-            np.float32
-        )
+        chest.extra += (_by_grade(finding.grade, rng, (1.0, 1.3), (0.8, 1.0), (0.6, 0.8)) * speck).astype(np.float32)
         mask |= distance < radius + soft
     return mask
 
@@ -399,27 +381,21 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     this_rib = here & (np.abs(phase - number) < 0.62)
     beyond = smoothstep(-0.05, 0.05, chest.across - across)
     healing = smoothstep(4.0, 0.0, chest.across - across)  # the fragment swings back to its place
-    chest.rib_shift = np.where(this_rib, chest.rib_shift + step * beyond * healing, chest.rib_shift).astype(
-        np.float32
-    )
+    chest.rib_shift = np.where(this_rib, chest.rib_shift + step * beyond * healing, chest.rib_shift).astype(np.float32)
     cut = 1.0 - 0.95 * np.exp(-(((chest.across - across) / gap) ** 2))
     chest.rib_cut = np.where(this_rib, chest.rib_cut * cut, chest.rib_cut).astype(np.float32)
-    y = float(chest.rib_line(float(number), np.float32(across)))
+    y = float(chest.rib_line(float(number), np.array(across, dtype=np.float32)))
     x = side * across
     distance = np.hypot(chest.x - x, chest.y - y)
     # bleeding under the pleura, and the sharp ends of the fragments
     bruise = _by_grade(finding.grade, rng, (0.32, 0.40), (0.25, 0.32), (0.20, 0.25))
     chest.extra += (bruise * np.exp(-((distance / 1.5) ** 2))).astype(np.float32)
-    ends = (
-        np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2))
-        * this_rib
-        * (np.abs(chest.y - y) < 1.0)
-    )
+    ends = np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2)) * this_rib * (np.abs(chest.y - y) < 1.0)
     chest.extra += (0.30 * ends).astype(np.float32)
     return (distance < 1.5).astype(bool)
 
 
-# -- devices -------------------------------------------------------------------------------------------------------------
+# -- devices --------------------------------------------------------------------------------------
 
 
 def _wire(chest: Chest, control: list[tuple[float, float]], radius: float, attenuation: float) -> Mask:
@@ -430,9 +406,7 @@ def _wire(chest: Chest, control: list[tuple[float, float]], radius: float, atten
     distance = distance_to_polyline(chest.x.ravel()[near], chest.y.ravel()[near], _curve(control))
     soft = max(0.6 * chest.pixel_cm, 0.03)
     share = min(1.0, radius / soft)
-    chest.extra.ravel()[near] += (
-        attenuation * share * smoothstep(radius + soft, max(radius - soft, 0.0), distance)
-    )
+    chest.extra.ravel()[near] += attenuation * share * smoothstep(radius + soft, max(radius - soft, 0.0), distance)
     mask = np.zeros(chest.x.shape, dtype=bool)
     mask.ravel()[near] = distance < radius + 2 * soft
     return mask
@@ -444,18 +418,11 @@ def _curve(points: list[tuple[float, float]], steps: int = 10) -> list[tuple[flo
     out: list[tuple[float, float]] = []
     for k in range(1, len(p) - 2):
         for t in np.linspace(0.0, 1.0, steps, endpoint=False):
-            out.append(
-                tuple(  # type: ignore[arg-type]
-                    0.5
-                    * (
-                        2 * b
-                        + (c - a) * t
-                        + (2 * a - 5 * b + 4 * c - d) * t**2
-                        + (3 * b - a - 3 * c + d) * t**3
-                    )
-                    for a, b, c, d in zip(p[k - 1], p[k], p[k + 1], p[k + 2], strict=True)
-                )
+            x, y = (
+                0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+                for a, b, c, d in zip(p[k - 1], p[k], p[k + 1], p[k + 2], strict=True)
             )
+            out.append((float(x), float(y)))
     return [*out, points[-1]]
 
 

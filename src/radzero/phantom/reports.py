@@ -70,37 +70,80 @@ _SIZES = {
 
 # {where} is "in the right upper lung zone", {side} is "right"; {size} an adjective or nothing.
 _AFFIRMED: dict[str, tuple[str, ...]] = {
-    "atelectasis": ("There is {size} plate-like atelectasis at the {side} lung base", "Linear opacities at the {side} base are "
-                    "consistent with atelectasis", "{Side} basilar atelectasis is present"),
-    "calcification": ("A calcified granuloma projects over the {side} {zone} lung zone", "Dense calcification is present "
-                      "{where}", "There is a small calcification {where}"),
-    "cardiomegaly": ("The heart is enlarged", "There is {size} cardiomegaly", "The cardiac silhouette is enlarged"),
-    "consolidation": ("There is consolidation {where}", "Airspace consolidation is seen {where}",
-                      "{Size} consolidation with air bronchograms {where}"),
-    "pulmonary edema": ("There is {size} pulmonary edema", "Perihilar haze and septal lines are consistent with "
-                        "pulmonary edema", "Bilateral perihilar opacities indicate pulmonary edema"),
-    "emphysema": ("The lungs are hyperinflated with flattened diaphragms, consistent with emphysema",
-                  "There are emphysematous changes of both lungs", "{Size} emphysema is present"),
-    "fibrosis": ("Reticular opacities at the {side} base are consistent with fibrosis", "There is {size} {side} basilar "
-                 "fibrosis", "{Side} lower lung fibrosis is present"),
-    "mass": ("There is a {size} mass {where}", "A lobulated mass projects over the {side} {zone} lung zone",
-             "{Size} pulmonary mass {where}"),
-    "nodule": ("There is a {size} nodule {where}", "A rounded nodule projects over the {side} {zone} lung zone",
-               "A pulmonary nodule is seen {where}"),
-    "pleural effusion": ("There is a {size} {side} pleural effusion", "{Size} {side} pleural effusion is present",
-                         "Blunting of the {side} costophrenic angle with a meniscus is consistent with pleural effusion"),
-    "pneumothorax": ("There is a {size} {side} pneumothorax", "A {side} pleural line without peripheral markings is "
-                     "consistent with pneumothorax", "{Size} {side} apicolateral pneumothorax is present"),
-    "rib fracture": ("There is a displaced {side} rib fracture", "A fracture of a {side} posterior rib is present",
-                     "{Side} rib fracture with step-off"),
-    "central venous catheter": ("A {side} central venous catheter terminates in the superior vena cava",
-                                "{Side} central venous catheter tip projects over the cavoatrial junction"),
+    "atelectasis": (
+        "There is {size} plate-like atelectasis at the {side} lung base",
+        "Linear opacities at the {side} base are consistent with atelectasis",
+        "{Side} basilar atelectasis is present",
+    ),
+    "calcification": (
+        "A calcified granuloma projects over the {side} {zone} lung zone",
+        "Dense calcification is present {where}",
+        "There is a small calcification {where}",
+    ),
+    "cardiomegaly": (
+        "The heart is enlarged",
+        "There is {size} cardiomegaly",
+        "The cardiac silhouette is enlarged",
+    ),
+    "consolidation": (
+        "There is consolidation {where}",
+        "Airspace consolidation is seen {where}",
+        "{Size} consolidation with air bronchograms {where}",
+    ),
+    "pulmonary edema": (
+        "There is {size} pulmonary edema",
+        "Perihilar haze and septal lines are consistent with pulmonary edema",
+        "Bilateral perihilar opacities indicate pulmonary edema",
+    ),
+    "emphysema": (
+        "The lungs are hyperinflated with flattened diaphragms, consistent with emphysema",
+        "There are emphysematous changes of both lungs",
+        "{Size} emphysema is present",
+    ),
+    "fibrosis": (
+        "Reticular opacities at the {side} base are consistent with fibrosis",
+        "There is {size} {side} basilar fibrosis",
+        "{Side} lower lung fibrosis is present",
+    ),
+    "mass": (
+        "There is a {size} mass {where}",
+        "A lobulated mass projects over the {side} {zone} lung zone",
+        "{Size} pulmonary mass {where}",
+    ),
+    "nodule": (
+        "There is a {size} nodule {where}",
+        "A rounded nodule projects over the {side} {zone} lung zone",
+        "A pulmonary nodule is seen {where}",
+    ),
+    "pleural effusion": (
+        "There is a {size} {side} pleural effusion",
+        "{Size} {side} pleural effusion is present",
+        "Blunting of the {side} costophrenic angle with a meniscus is consistent with pleural effusion",
+    ),
+    "pneumothorax": (
+        "There is a {size} {side} pneumothorax",
+        "A {side} pleural line without peripheral markings is consistent with pneumothorax",
+        "{Size} {side} apicolateral pneumothorax is present",
+    ),
+    "rib fracture": (
+        "There is a displaced {side} rib fracture",
+        "A fracture of a {side} posterior rib is present",
+        "{Side} rib fracture with step-off",
+    ),
+    "central venous catheter": (
+        "A {side} central venous catheter terminates in the superior vena cava",
+        "{Side} central venous catheter tip projects over the cavoatrial junction",
+    ),
     "endotracheal tube": ("The endotracheal tube terminates 4 cm above the carina", "Endotracheal tube in place"),
-    "nasogastric tube": ("A nasogastric tube courses below the diaphragm", "Nasogastric tube tip projects over the "
-                         "stomach"),
-    "pacemaker": ("A {side} chest wall pacemaker is in place with its lead over the right ventricle",
-                  "{Side} pacemaker is present"),
-}  # fmt: skip
+    "nasogastric tube": (
+        "A nasogastric tube courses below the diaphragm",
+        "Nasogastric tube tip projects over the stomach",
+    ),
+    "pacemaker": (
+        "A {side} chest wall pacemaker is in place with its lead over the right ventricle",
+        "{Side} pacemaker is present",
+    ),
+}
 _UNCERTAIN = (
     "Possible {phrase}",
     "There may be {a} {phrase}",
@@ -175,9 +218,7 @@ def _state(finding: Finding, rng: np.random.Generator, followed: bool) -> tuple[
     uncertain = {Grade.SUBTLE: 0.45, Grade.MODERATE: 0.1, Grade.PLAIN: 0.0}[finding.grade]
     if finding.name in FINDINGS and rng.random() < uncertain:
         phrase = _noun_phrase(finding)
-        text = str(rng.choice(_UNCERTAIN)).format(
-            phrase=phrase, Phrase=_capital(phrase), a=_article(finding, phrase)
-        )
+        text = str(rng.choice(_UNCERTAIN)).format(phrase=phrase, Phrase=_capital(phrase), a=_article(finding, phrase))
         return " ".join(text.split()) + ".", _gold(Polarity.UNCERTAIN, finding)
     template = str(rng.choice(_AFFIRMED[finding.name]))
     size = str(rng.choice(_SIZES[finding.grade]))

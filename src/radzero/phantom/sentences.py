@@ -1,4 +1,4 @@
-"""Finding-sentences of a phantom: what is true of a film, as the three templates say it (method: RadZero, section 2)."""
+"""Finding-sentences of a phantom: what is true of a film, said in RadZero's three templates."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -35,8 +35,9 @@ def write_phantoms(
     """Write phantoms ``first`` .. ``first + count - 1`` of a seed.
 
     ``images/`` and ``dicom/`` hold the films, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
-    ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences, findings with
-    grade, side, zone, boxes (x0, y0, x1, y1 in pixels, pixel edges) and mask, anatomy, view, sex, pixel spacing.
+    ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences,
+    findings with grade, side, zone, boxes (x0, y0, x1, y1 in pixels, pixel edges) and mask, anatomy, view, sex, size
+    and pixel spacing.
 
     Args:
         folder: made if needed.
@@ -52,13 +53,9 @@ def write_phantoms(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
+    unwanted = {FilmFormat.PNG: "dicom", FilmFormat.DICOM: "images", FilmFormat.BOTH: ""}[film_format]
     for name in ("images", "dicom", "reports", "masks", "anatomy"):
-        if not (
-            name == "images"
-            and film_format is FilmFormat.DICOM
-            or name == "dicom"
-            and film_format is FilmFormat.PNG
-        ):
+        if name != unwanted:
             (folder / name).mkdir(parents=True, exist_ok=True)
     index_path = folder / "phantoms.jsonl"
     with index_path.open("w", encoding="utf-8") as index:

@@ -111,9 +111,7 @@ def make_batch(pool: PhantomPool, films: list[int], recipe: PhantomRecipe, stage
     )
 
 
-def _augment(
-    film: npt.NDArray[np.uint8], recipe: PhantomRecipe, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+def _augment(film: npt.NDArray[np.uint8], recipe: PhantomRecipe, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     gamma = np.exp(rng.uniform(-recipe.gamma, recipe.gamma))
     table = (np.linspace(0.0, 1.0, 256) ** gamma).astype(np.float32)
     dy, dx = rng.integers(-recipe.shift, recipe.shift + 1, size=2)
@@ -140,9 +138,7 @@ def batch_loss(
         states[batch.owner_N, batch.text_N] = True
         ignore = states[:, batch.text_N]  # the loss never ignores a sentence's own film
     contrastive = multi_positive_loss(logits, batch.owner_N, ignore_BN=ignore)
-    binary = binary_pair_loss(
-        logits, batch.owner_N, ignore_BN=ignore, negative_weight=recipe.binary_negative_weight
-    )
+    binary = binary_pair_loss(logits, batch.owner_N, ignore_BN=ignore, negative_weight=recipe.binary_negative_weight)
     loss = contrastive + binary_weight * binary
     return loss, {"contrastive": contrastive.item(), "binary": binary.item(), "tau": model.temperature.item()}
 
@@ -211,7 +207,7 @@ def train(
             loss, parts = batch_loss(model, tokenizer, batch, recipe, stage.binary_weight)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss of step {step} is {loss.item()}; lower the learning rate")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             elapsed = seconds + time.monotonic() - started
@@ -255,7 +251,5 @@ def _save_state(
 def _trim_metrics(path: Path, first: int) -> None:
     """Drop the lines of steps that will be run again."""
     if path.exists():
-        lines = [
-            line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-        ]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         path.write_text("".join(line for line in lines if json.loads(line)["step"] < first), encoding="utf-8")

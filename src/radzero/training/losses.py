@@ -65,8 +65,8 @@ def binary_pair_loss(
     """Sigmoid loss on the same pairs, which the contrastive loss needs to know where zero is.
 
     Contrastive losses hardly change when all logits move together; this term, the mean of -log sigmoid(l) over own
-    pairs plus ``negative_weight`` times the mean of -log sigmoid(-l) over all other pairs, pins sigmoid(l) = 1/2 between
-    them. It is not part of the published recipe. Arguments as in :func:`multi_positive_loss`.
+    pairs plus ``negative_weight`` times the mean of -log sigmoid(-l) over all other pairs, pins sigmoid(l) = 1/2
+    between them. It is not part of the published recipe. Arguments as in :func:`multi_positive_loss`.
     """
     images, sentences = _check(logits_BN, owner_N)
     if sentences == 0:

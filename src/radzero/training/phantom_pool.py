@@ -74,9 +74,7 @@ def build_pool(
     identity = {"seed": seed, "size": size}
     note = folder / "pool.json"
     if note.exists() and json.loads(note.read_text()) != identity:
-        raise ValueError(
-            f"{folder}: holds films of {note.read_text()}, not of {identity}; name another folder"
-        )
+        raise ValueError(f"{folder}: holds films of {note.read_text()}, not of {identity}; name another folder")
     _write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
     missing = [s for s in starts if not (folder / f"films-{s:06d}.npy").exists()]

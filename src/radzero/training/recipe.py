@@ -109,9 +109,7 @@ def _build(cls: type[_T], content: Any, where: str) -> _T:
         raise ValueError(f"{where or 'the recipe'} must be a mapping, not {content!r}")
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(content) - known):
-        raise ValueError(
-            f"unknown keys {', '.join(where + k for k in unknown)}; known are {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"unknown keys {', '.join(where + k for k in unknown)}; known are {', '.join(sorted(known))}")
     hints = get_type_hints(cls)
     values = {name: _convert(hints[name], value, where + name) for name, value in content.items()}
     try:
@@ -131,9 +129,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return tuple(_convert(kinds[0], v, f"{where}[{k}]") for k, v in enumerate(value))
         if len(kinds) != len(value):
             raise ValueError(f"{where} must have {len(kinds)} entries, not {len(value)}")
-        return tuple(
-            _convert(kind, v, f"{where}[{k}]") for k, (kind, v) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(_convert(kind, v, f"{where}[{k}]") for k, (kind, v) in enumerate(zip(kinds, value, strict=True)))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
