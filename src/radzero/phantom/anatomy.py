@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from radzero.phantom.fields import (
     Field,
@@ -239,7 +238,7 @@ class Chest:
         trunk = body.half_width + body.wall + 0.02 * np.maximum(y - 16, 0.0) ** 2
         outer = upper + (trunk - upper) * smoothstep(4.5, 9.5, y)
         depth = body.depth * (0.62 + 0.38 * smoothstep(-4.0, 6.0, y))
-        thickness: npt.NDArray[np.floating[Any]] = depth * np.sqrt(np.maximum(1.0 - (x / outer) ** 2, 0.0)) ** 0.75
+        thickness: Any = depth * np.sqrt(np.maximum(1.0 - (x / outer) ** 2, 0.0)) ** 0.75
         if body.breast > 0:
             for side in (RIGHT, LEFT):
                 u = (x - side * 0.56 * body.half_width) / 6.0
@@ -248,7 +247,7 @@ class Chest:
         if body.bubble > 0:
             u = (x - 0.36 * body.half_width) / 1.5
             v = y - body.dome[LEFT] - 0.8 - body.bubble
-            thickness = thickness - np.float32(1.5) * sphere_chord(np.hypot(u, v), body.bubble)
+            thickness = thickness - 1.5 * sphere_chord(np.hypot(u, v), body.bubble)
         return thickness.astype(np.float32)
 
     def _add_vessels(self, total: Field, inflated: Field) -> None:
