@@ -208,6 +208,12 @@ def test_tokens_are_the_tokenizers_own(published: Published, model: RadZero) -> 
     assert encoded["input_ids"].shape == (len(texts), max(len(published.ids(t)) for t in texts))
 
 
+def test_a_vocabulary_in_the_old_form_is_enough(published: Published, fresh: Path) -> None:
+    (fresh / "tokenizer.json").unlink()  # vocab.txt is left
+    [reading] = load(fresh, "cpu").predict(FILM, SENTENCES)
+    assert_equals_slow(reading, published, FILM)
+
+
 def test_a_long_sentence_is_cut_at_the_tokenizers_limit(published: Published, model: RadZero) -> None:
     sentence = "There is a small nodule " * 20
     ids = published.ids(sentence)

@@ -26,7 +26,7 @@
 | looks like a negative | read as the header says, warning |
 | for-processing image | read, warning |
 | non-square pixels | read, warning |
-| display shutter, burned-in annotation, overlay planes | ignored (shutter recorded) |
+| display shutter, burned-in annotation, overlay planes | ignored |
 | no preamble or file meta information | read when the first elements are DICOM; encoding told from them |
 | deflated | inflated up to a limit, ``too_large`` beyond |
 """

@@ -245,9 +245,8 @@ class Chest:
                 v = (y - 16.3) / np.where(y > 16.3, 4.6, 6.5)
                 thickness = thickness + body.breast * np.maximum(1.0 - u * u - v * v, 0.0) ** 0.4
         if body.bubble > 0:
-            u = (x - 0.36 * body.half_width) / 1.5
-            v = y - body.dome[LEFT] - 0.8 - body.bubble
-            thickness = thickness - 1.5 * sphere_chord(np.hypot(u, v), body.bubble)
+            distance = np.hypot((x - 0.36 * body.half_width) / 1.5, y - body.dome[LEFT] - 0.8 - body.bubble)
+            thickness = thickness - 1.5 * sphere_chord(distance, body.bubble)
         return thickness.astype(np.float32)
 
     def _add_vessels(self, total: Field, inflated: Field) -> None:
