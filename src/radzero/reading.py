@@ -216,7 +216,7 @@ class RadZero:
 
         Raises:
             RadiographError: for a film that cannot be read, naming it and the reason.
-            ValueError: for no sentence, or an empty one.
+            ValueError: for a sentence that is empty.
         """
         return list(self.stream(images, sentences, batch_size=batch_size))
 
@@ -258,6 +258,8 @@ class RadZero:
             self._embeddings.move_to_end(text)
         while len(self._embeddings) > _SENTENCE_CACHE:
             self._embeddings.popitem(last=False)
+        if not sentences:
+            return torch.empty(0, self.model.config.vision_config.hidden_size, device=self.device)
         return torch.stack([fresh[s] for s in sentences])
 
     @torch.inference_mode()
@@ -312,8 +314,6 @@ class RadZero:
 
 def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
     asked = (sentences,) if isinstance(sentences, str) else tuple(sentences)
-    if not asked:
-        raise ValueError('no sentence was given; ask something like "There is pleural effusion"')
     for k, text in enumerate(asked):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"sentence {k} is empty or not text: {text!r}")

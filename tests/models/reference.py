@@ -18,7 +18,7 @@ Weights = dict[str, Array]
 SHARED_NORM_EPS = 1e-5
 LOSS = "loss_fns.RadZeroLoss."
 
-# -- pieces --------------------------------------------------------------------------------------------------------------
+# -- pieces --------------------------------------------------------------------------------------------------
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -75,7 +75,7 @@ def self_attention(
     return out
 
 
-# -- vision --------------------------------------------------------------------------------------------------------------
+# -- vision --------------------------------------------------------------------------------------------------
 
 
 def cubic(distance: float, a: float = -0.75) -> float:
@@ -149,7 +149,7 @@ def image_tokens(pixels: Array, w: Weights, config: dict[str, Any], rule: str = 
     return np.array([normed(row, w, f"{LOSS}layer_norm", SHARED_NORM_EPS) for row in rows])
 
 
-# -- text ----------------------------------------------------------------------------------------------------------------
+# -- text ----------------------------------------------------------------------------------------------------
 
 
 def relative_bucket(distance: int, buckets: int = 32, furthest: int = 128) -> int:
@@ -207,7 +207,7 @@ def loss_options(config: dict[str, Any]) -> dict[str, Any]:
     return next(value for key, value in config["loss"].items() if key != "apply")
 
 
-# -- similarity, maps ------------------------------------------------------------------------------------------------------
+# -- similarity, maps ----------------------------------------------------------------------------------------
 
 
 def unit(vector: list[float]) -> list[float]:
@@ -259,7 +259,7 @@ def bilinear(grid: Array, height: int, width: int) -> Array:
     return out
 
 
-# -- the whole model -------------------------------------------------------------------------------------------------------
+# -- the whole model -----------------------------------------------------------------------------------------
 
 
 def blip_pixels(film: Array, settings: dict[str, Any]) -> Array:

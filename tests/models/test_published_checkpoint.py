@@ -90,7 +90,7 @@ def fresh(published: Published, tmp_path: Path) -> Path:
     return write_published(published, tmp_path / "checkpoint")
 
 
-# -- the numbers -----------------------------------------------------------------------------------------------------------
+# -- the numbers ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_long_sentence_is_cut_at_the_tokenizers_limit(published: Published, mo
     assert_equals_slow(reading, published, FILM, ids=lambda _: cut)
 
 
-# -- batches ---------------------------------------------------------------------------------------------------------------
+# -- batches -------------------------------------------------------------------------------------------------
 
 
 def test_one_film_with_one_sentence_keeps_its_dimensions(published: Published, model: RadZero) -> None:
@@ -250,8 +250,9 @@ def test_films_of_several_shapes_equal_each_alone(published: Published, folder: 
 
 def test_sentences_together_equal_each_alone(published: Published, folder: Path) -> None:
     """From 1 to 30 words: padding must change nothing."""
-    words = "there is a small opacity in the left lower lobe of the lung base there may be no edema".split()
-    sentences = [" ".join((words * 2)[: 1 + 2 * k]) for k in range(16)]
+    text = "there is a small opacity in the left lower lobe of the lung base there may be no edema"
+    words = 2 * text.split()
+    sentences = [" ".join(words[: 1 + 2 * k]) for k in range(16)]
     [together] = load(folder, "cpu").predict(FILM, sentences)
     assert len({len(published.ids(s)) for s in sentences}) == 16
     for k, sentence in enumerate(sentences):
@@ -280,7 +281,7 @@ def test_the_models_forward_equals_predict(model: RadZero) -> None:
     np.testing.assert_allclose(out.similarity[1].numpy(), reading.similarity.reshape(2, 25), atol=2e-5)
 
 
-# -- precision -------------------------------------------------------------------------------------------------------------
+# -- precision -----------------------------------------------------------------------------------------------
 
 
 def test_bfloat16_within_its_precision(folder: Path, model: RadZero) -> None:
@@ -313,7 +314,7 @@ def test_parameters_can_be_trained_after_loading(folder: Path) -> None:
     assert untouched <= {"vision_model.embeddings.mask_token"}
 
 
-# -- nothing is executed -----------------------------------------------------------------------------------------------------
+# -- nothing is executed -------------------------------------------------------------------------------------
 
 
 class Bomb:
@@ -381,7 +382,7 @@ def test_pickled_weights_are_refused_unread(fresh: Path, tmp_path: Path) -> None
     assert not marker.exists()
 
 
-# -- strictness --------------------------------------------------------------------------------------------------------------
+# -- strictness ----------------------------------------------------------------------------------------------
 
 
 OLD_QUERY = "vision_model.encoder.layer.1.attention.attention.query.weight"
@@ -526,7 +527,10 @@ def test_damaged_files_are_named(name: str, shown: str, content: str, fresh: Pat
         ({"loss": {"apply": ["CLIPLoss"], "CLIPLoss": {}}}, "CLIPLoss"),
         ({"loss": ["RadZeroLoss"]}, "loss"),
         ({"vision_config": {"model_type": "resnet"}}, "resnet"),
+        ({"vision_config": {"model_type": "vit", "hidden_size": 16}}, "vit"),
         ({"text_config": {"model_type": "no_such_model"}}, "no_such_model"),
+        ({"text_config": {"model_type": "resnet"}}, "resnet"),
+        ({"text_config": {"model_type": "mpnet", "hidden_size": 16, "num_attention_heads": 3}}, "heads"),
         ({"architectures": None, "compute_logits_type": None, "model_type": "cxr_align"}, "cxr_align"),
     ],
 )
@@ -555,7 +559,7 @@ def test_what_is_no_folder_is_refused(folder: Path, tmp_path: Path) -> None:
         load("radzero-tests/not-there", "cpu", local_files_only=True)
 
 
-# -- our own format ----------------------------------------------------------------------------------------------------------
+# -- our own format ------------------------------------------------------------------------------------------
 
 
 def assert_same_answers(first: RadZero, second: RadZero) -> None:
@@ -675,7 +679,7 @@ def test_ours_is_loaded_strictly_too(model: RadZero, tmp_path: Path) -> None:
         AutoModel.from_pretrained(tmp_path)
 
 
-# -- what a reading says -------------------------------------------------------------------------------------------------------
+# -- what a reading says -------------------------------------------------------------------------------------
 
 
 def test_a_reading_is_saved_with_its_numbers(model: RadZero, tmp_path: Path) -> None:

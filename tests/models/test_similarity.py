@@ -240,7 +240,7 @@ def test_wrong_arguments_are_refused(change: dict, message: str) -> None:
         similarity_logits(**(good | change))
 
 
-# -- position embeddings ---------------------------------------------------------------------------------------------------
+# -- position embeddings -------------------------------------------------------------------------------------
 
 
 @given(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from radzero.training.losses import binary_pair_loss, multi_positive_loss
 
-# -- slow -----------------------------------------------------------------------------------------------------------------
+# -- slow ----------------------------------------------------------------------------------------------------
 
 
 def log_sum_exp(values: list[float]) -> float:
@@ -76,7 +76,7 @@ def slow_binary(logits: np.ndarray, owner: list[int], ignore: np.ndarray | None,
     return (sum(own) / len(own) + weight * negative) / (1 + weight)
 
 
-# -- cases ------------------------------------------------------------------------------------------------------------------
+# -- cases ---------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -152,7 +152,7 @@ def test_binary_pair_loss_equals_the_loops(batch: tuple, masked: bool, weight: f
     assert x.grad.isfinite().all()
 
 
-# -- gradients ----------------------------------------------------------------------------------------------------------------
+# -- gradients -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("col_sum", [False, True])
@@ -190,7 +190,7 @@ def test_computed_in_float32_under_bfloat16() -> None:
     assert loss.item() == pytest.approx(truth, rel=1e-6)
 
 
-# -- symmetries -----------------------------------------------------------------------------------------------------------------
+# -- symmetries ----------------------------------------------------------------------------------------------
 
 
 @given(batch=batches(), data=st.data(), col_sum=st.booleans())
@@ -223,7 +223,7 @@ def test_siblings_never_compete() -> None:
     assert loss.item() == pytest.approx((sum(first) + sum(second)) / 6, abs=1e-12)
 
 
-# -- edges ----------------------------------------------------------------------------------------------------------------------
+# -- edges ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("col_sum", [False, True])

@@ -136,7 +136,9 @@ def translate_config(content: Mapping[str, Any]) -> RadZeroConfig:
     name = next((n for n in applied if n in PUBLISHED_LOSSES), None)
     if name is None:
         raise ValueError(f"the loss is {applied}; known are {', '.join(PUBLISHED_LOSSES)}")
-    options = dict(loss.get(name) or {k: v for k, v in loss.items() if k != "apply"})
+    options = next((dict(loss[n]) for n in (name, *PUBLISHED_LOSSES) if loss.get(n)), None)
+    if options is None:
+        options = {key: value for key, value in loss.items() if key != "apply"}
     vision = dict(content["vision_config"])
     vision.setdefault("model_type", "dinov2")
     text = dict(content["text_config"])
