@@ -126,7 +126,7 @@ class OutputFolder:
     def overlay_folder(self, source: str) -> Path:
         """Where a film's overlays go: its name, and a few letters of its path's hash so that no two films share it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
-        return self.folder / "overlays" / f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        return self.folder / "overlays" / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
 
 
 def predict_files(
@@ -156,7 +156,7 @@ def predict_files(
     """
     outcome = Outcome()
     pending: list[Radiograph] = []
-    with output.lines.open("a", encoding="utf-8") as lines:
+    with output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines:  # names that are no UTF-8
 
         def write(record: dict[str, Any]) -> None:
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")

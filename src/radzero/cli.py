@@ -110,7 +110,7 @@ def predict(
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
     for text in asked:
         if unknown := reader.processor.unknown_words(text):
-            errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {', '.join(unknown)}[/]")
+            errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {_plain(', '.join(unknown))}[/]")
     with _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
 

@@ -165,7 +165,8 @@ def _summarise(model: str, seed: int, size: int, seen: list[_Seen]) -> PhantomRe
     count = len(FINDINGS)
     logits = np.stack([s.logits for s in seen])
     present = np.array([[name in s.grades for name in FINDINGS] for s in seen])
-    affirms = logits[:, :count] > logits[:, count : 2 * count]
+    affirmed, denied = logits[:, :count], logits[:, count : 2 * count]
+    affirms, denies = affirmed > denied, denied > affirmed
     normal = ~present.any(axis=1)
     quiet = np.stack([s.quiet for s in seen])[normal]
     results: dict[str, FindingResult] = {}
@@ -186,7 +187,7 @@ def _summarise(model: str, seed: int, size: int, seen: list[_Seen]) -> PhantomRe
             },
             dice=float(mean_dice[best]),
             dice_threshold=float(THRESHOLDS[best]),
-            denied_when_absent=_mean(~affirms[~has, k]),
+            denied_when_absent=_mean(denies[~has, k]),
             affirmed_when_present=_mean(affirms[has, k]),
             quiet_on_normal=_mean(quiet[:, k]),
         )
@@ -206,7 +207,7 @@ def _summarise(model: str, seed: int, size: int, seen: list[_Seen]) -> PhantomRe
         mean_pointing=_mean([r.pointing for r in results.values()]),
         mean_dice=_mean([r.dice for r in results.values()]),
         side_auc=side_auc,
-        denied_when_absent=_mean(~affirms[~present]),
+        denied_when_absent=_mean(denies[~present]),
         affirmed_when_present=_mean(affirms[present]),
         quiet_maps=_mean(quiet),
         quiet_films=_mean(quiet.all(axis=1)),

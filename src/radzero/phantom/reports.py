@@ -241,7 +241,7 @@ def _grammar(text: str) -> str:
     for wrong, right in (
         (r"\b([Aa]) (extensive|bilateral)", r"\1n \2"),
         (r"There is an? ((?:\w+ )?bilateral (?:\w+ )*)pleural effusion", r"There are \1pleural effusions"),
-        (r"[Bb]ilateral pleural effusion is", "Bilateral pleural effusions are"),
+        (r"([Bb])ilateral pleural effusion is", r"\1ilateral pleural effusions are"),
         (r"the bilateral (lung base|base|costophrenic angle)\b", r"both \1s"),
     ):
         text = re.sub(wrong, right, text)
@@ -275,7 +275,7 @@ def _impression(film: Film, gold: dict[FindingSentence, None], rng: np.random.Ge
     """The main findings again, numbered when there are several; nothing that the findings section does not state."""
     stated = [s for s in gold if s.polarity is not Polarity.NEGATED and s.finding in FINDINGS]
     if not stated:
-        return "Normal chest radiograph." if film.is_normal else "Satisfactory position of support devices."
+        return "Satisfactory position of support devices." if film.findings else "Normal chest radiograph."
     lines = []
     for sentence in stated[:3]:
         phrase = _noun_phrase(Finding(sentence.finding, side=sentence.side, zone=sentence.zone))

@@ -1,0 +1,379 @@
+"""Many files: one line each whatever happens, and a run that goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import radzero
+from radzero.batch_prediction import Inputs, Outcome, OutputFolder, find_inputs, predict_files, run_identity
+from radzero.phantom.film import Film
+from radzero.reading import RadZero
+
+SENTENCES = ("There is pleural effusion", "There is no nodule")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, phantoms: list[Film]) -> Path:
+    """Six films: a.png .. f.png."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name, film in zip("abcdef", phantoms, strict=True):
+        Image.fromarray(film.to_uint8()).save(folder / f"{name}.png")
+    return folder
+
+
+def run(
+    model: RadZero, files: Sequence[Path], output: Path, sentences: Sequence[str] = SENTENCES, **options: object
+) -> Outcome:
+    target = OutputFolder(output, run_identity(model, "hash", sentences, 0.5))
+    return predict_files(model, files, sentences, target, **{"overlays": False, **options})  # type: ignore[arg-type]
+
+
+def lines(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# -- what is read ------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_folders_are_searched_to_any_depth_in_order(tmp_path: Path):
+    touch(tmp_path, "b.png", "a/z.dcm", "a/deep/er/x", "notes.txt", "a/labels.CSV", ".hidden.png", ".git/y.png")
+    found = find_inputs([tmp_path])
+    assert [p.relative_to(tmp_path).as_posix() for p in found.files] == ["a/deep/er/x", "a/z.dcm", "b.png"]
+    assert {p.name for p in found.left_out} == {"notes.txt", "labels.CSV"}
+
+
+def test_files_are_named_once_in_the_order_given(tmp_path: Path):
+    touch(tmp_path, "a.png", "b.png", "notes.txt")
+    given = [tmp_path / "b.png", tmp_path / "notes.txt", tmp_path, str(tmp_path / "*.png")]
+    found = find_inputs(given)
+    assert [p.name for p in found.files] == ["b.png", "notes.txt", "a.png"], "a file named outright is tried"
+    assert find_inputs([]) == Inputs([], [])
+
+
+def test_patterns_match_files_and_folders(tmp_path: Path):
+    touch(tmp_path, "one/a.png", "two/b.png", "two/c.txt", "x1.png", "x2.png", "y.png")
+    assert [p.name for p in find_inputs([f"{tmp_path}/x?.png"]).files] == ["x1.png", "x2.png"]
+    assert [p.name for p in find_inputs([f"{tmp_path}/**/*.png"]).files] == [
+        "a.png",
+        "b.png",
+        "x1.png",
+        "x2.png",
+        "y.png",
+    ]
+    found = find_inputs([f"{tmp_path}/t*"])
+    assert ([p.name for p in found.files], [p.name for p in found.left_out]) == (["b.png"], ["c.txt"])
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path):
+    touch(tmp_path, "[x].png", "x.png", "what?.png")
+    assert [p.name for p in find_inputs([tmp_path / "[x].png"]).files] == ["[x].png"]
+    assert [p.name for p in find_inputs([f"{tmp_path}/[xy].png"]).files] == ["x.png"]
+    assert [p.name for p in find_inputs([tmp_path / "what?.png"]).files] == ["what?.png"]
+
+
+def test_every_input_that_is_nothing_is_named(tmp_path: Path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(ValueError, match=r"no such file, folder or match: .*gone\.png, .*no\*\.png") as caught:
+        find_inputs([tmp_path / "a.png", tmp_path / "gone.png", f"{tmp_path}/no*.png"])
+    assert "a.png" not in str(caught.value).replace("gone.png", "")
+
+
+# -- what is written ---------------------------------------------------------------------------------
+
+
+def test_one_line_per_film_with_what_the_model_says(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    files = find_inputs([folder]).files
+    outcome = run(tiny_model, files, tmp_path / "out")
+    assert (outcome.read, outcome.resumed, outcome.refused) == (6, 0, {})
+    for line, path in zip(lines(tmp_path / "out"), files, strict=True):
+        assert set(line) == {"image", "model", "sentences", "warnings"}
+        assert (line["image"], line["model"]) == (str(path), tiny_model.name)
+        (reading,) = tiny_model.predict(path, SENTENCES)
+        assert line["warnings"] == [tiny_model.notice]
+        for k, entry in enumerate(line["sentences"]):
+            assert set(entry) == {"sentence", "logit", "probability", "peak"}
+            assert entry["sentence"] == SENTENCES[k]
+            assert entry["logit"] == pytest.approx(reading.logits[k], abs=1e-4)
+            assert entry["probability"] == pytest.approx(reading.probabilities[k], abs=1e-4)
+            assert entry["peak"] == reading.peaks[k].tolist()
+            assert all(type(v) is int for v in entry["peak"])
+    identity = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert identity == {
+        "model": tiny_model.name,
+        "sha256": "hash",
+        "sentences": list(SENTENCES),
+        "threshold": 0.5,
+        "version": radzero.__version__,
+    }
+
+
+def test_overlays_are_named_in_the_line_and_exist(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    output = tmp_path / "out"
+    run(tiny_model, [folder / "a.png"], output, overlays=True)
+    (line,) = lines(output)
+    assert len(line["overlays"]) == len(SENTENCES)
+    for k, name in enumerate(line["overlays"]):
+        assert Path(name).name.startswith(f"{k:02d}-there-is-")
+        overlay = Image.open(output / name)
+        assert overlay.mode == "RGB"
+        assert min(overlay.size) > 96
+
+
+def test_films_of_one_name_do_not_share_overlays(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    twin = tmp_path / "other" / "a.png"
+    twin.parent.mkdir()
+    twin.write_bytes((folder / "b.png").read_bytes())
+    output = tmp_path / "out"
+    run(tiny_model, [folder / "a.png", twin], output, SENTENCES[:1], overlays=True)
+    first, second = (output / line["overlays"][0] for line in lines(output))
+    assert first != second
+    assert first.read_bytes() != second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["[x].png", "two words.png", "Müller 胸片.png", "-s.png", "a'b\"c.png", "x" * 200 + ".png"]
+)
+def test_unusual_names(name: str, tiny_model: RadZero, folder: Path, tmp_path: Path):
+    path = folder / name
+    path.write_bytes((folder / "a.png").read_bytes())
+    output = tmp_path / "out"
+    run(tiny_model, [path], output, SENTENCES[:1], overlays=True)
+    (line,) = lines(output)
+    assert line["image"] == str(path)
+    assert (output / line["overlays"][0]).is_file()
+    assert (output / line["overlays"][0]).resolve().is_relative_to(output.resolve())
+    assert run(tiny_model, [path], output, SENTENCES[:1], overlays=True).resumed == 1
+
+
+def test_a_name_that_is_no_utf8(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/r\xf6ntgen.png"))
+    try:
+        path.write_bytes((folder / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    output = tmp_path / "out"
+    run(tiny_model, [path, folder / "b.png"], output, SENTENCES[:1], overlays=True)
+    first, second = lines(output)
+    assert os.fsencode(first["image"]) == os.fsencode(path)
+    assert second["image"] == str(folder / "b.png")
+    assert (output / first["overlays"][0]).is_file()
+    assert run(tiny_model, [path, folder / "b.png"], output, SENTENCES[:1]).resumed == 2
+
+
+def test_a_bad_file_is_a_line_with_its_reason_and_stops_nothing(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    (folder / "b.png").write_bytes(b"this is no film")
+    (folder / "d.png").write_bytes((folder / "d.png").read_bytes()[:300])
+    files = [*find_inputs([folder]).files, folder / "gone.png"]
+    called: list[tuple[str, bool, str | None]] = []
+    output = tmp_path / "out"
+    outcome = run(
+        tiny_model,
+        files,
+        output,
+        batch_size=2,
+        on_file=lambda source, reading, error: called.append((Path(source).name, reading is not None, error)),
+    )
+    written = lines(output)
+    assert [line["image"] for line in written] == [str(p) for p in files], "in the order of the files"
+    errors = {Path(line["image"]).name: line for line in written if "error" in line}
+    assert set(errors) == {"b.png", "d.png", "gone.png"}
+    assert {name: line["reason"] for name, line in errors.items()} == {
+        "b.png": "not_an_image",
+        "d.png": "truncated",
+        "gone.png": "not_found",
+    }
+    for name, line in errors.items():
+        assert set(line) == {"image", "model", "error", "reason"}
+        assert name in line["error"]
+    assert outcome.read == 4
+    assert {Path(k).name: v for k, v in outcome.refused.items()} == {n: line["error"] for n, line in errors.items()}
+    assert sorted(called) == sorted(
+        (p.name, p.name not in errors, errors[p.name]["error"] if p.name in errors else None) for p in files
+    )
+
+
+def test_five_hundred_sentences(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    sentences = [f"There is nodule in the left {zone} lung zone {k}" for k in range(250) for zone in ("upper", "lower")]
+    run(tiny_model, [folder / "a.png", folder / "b.png"], tmp_path / "out", sentences)
+    for line in lines(tmp_path / "out"):
+        assert [entry["sentence"] for entry in line["sentences"]] == sentences
+        assert len({entry["logit"] for entry in line["sentences"]}) > 1
+
+
+# -- going on ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(tiny_model: RadZero, folder: Path, tmp_path: Path) -> Callable[..., bytes]:
+    """The bytes of an uninterrupted run."""
+
+    def read(**options: object) -> bytes:
+        run(tiny_model, find_inputs([folder]).files, tmp_path / "whole", **options)
+        return (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+
+    return read
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 6])
+@pytest.mark.parametrize("torn", [0, 1, 40])
+def test_a_run_goes_on_after_its_last_whole_line(
+    kept: int, torn: int, tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]
+):
+    expected = whole(batch_size=1)
+    output = tmp_path / "whole"
+    parts = expected.splitlines(keepends=True)
+    (output / "predictions.jsonl").write_bytes(b"".join(parts[:kept]) + b"".join(parts[kept:])[:torn])
+    outcome = run(tiny_model, find_inputs([folder]).files, output, batch_size=1)
+    assert (outcome.read, outcome.resumed) == (6, kept)
+    assert (output / "predictions.jsonl").read_bytes() == expected
+
+
+class InterruptionError(Exception):
+    """Stands for a crash between two films."""
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_an_exception_loses_nothing(
+    after: int, tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]
+):
+    expected, output, done = whole(batch_size=1), tmp_path / "out", []
+
+    def on_file(source: str, reading: object, error: str | None) -> None:
+        done.append(source)
+        if len(done) == after:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        run(tiny_model, find_inputs([folder]).files, output, batch_size=1, on_file=on_file)
+    assert len(lines(output)) == after
+    assert run(tiny_model, find_inputs([folder]).files, output, batch_size=1).resumed == after
+    assert (output / "predictions.jsonl").read_bytes() == expected
+
+
+def test_batches_of_a_continued_run_give_the_same_bytes(
+    tiny_model: RadZero,
+    folder: Path,
+    tmp_path: Path,
+    whole: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A film's last digits depend on its batch, so a continued run must make the batches of the first."""
+    expected = whole(batch_size=5)  # five films, then one
+    output, encode, seen = tmp_path / "whole", tiny_model.embed_films, []
+    monkeypatch.setattr(tiny_model, "embed_films", lambda films: seen.append(len(films)) or encode(films))
+    for kept in range(6):
+        (output / "predictions.jsonl").write_bytes(b"".join(expected.splitlines(keepends=True)[:kept]))
+        seen.clear()
+        run(tiny_model, find_inputs([folder]).files, output, batch_size=5)
+        assert seen == ([5, 1] if kept < 5 else [1])
+        assert (output / "predictions.jsonl").read_bytes() == expected
+
+
+def test_refused_films_are_tried_again(tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]):
+    expected = whole(batch_size=1)
+    good = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(b"half copied")
+    output = tmp_path / "out"
+    assert len(run(tiny_model, find_inputs([folder]).files, output, batch_size=1).refused) == 1
+    (folder / "b.png").write_bytes(good)
+    again = run(tiny_model, find_inputs([folder]).files, output, batch_size=1)
+    assert (again.read, again.resumed, again.refused) == (6, 5, {})
+    assert sorted(lines(output), key=lambda line: line["image"]) == [json.loads(line) for line in expected.splitlines()]
+
+
+def test_a_continued_run_with_refused_films_ends_like_an_uninterrupted_one(
+    tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]
+):
+    (folder / "b.png").write_bytes(b"no film")
+    expected = whole(batch_size=1)
+    (tmp_path / "whole" / "predictions.jsonl").write_bytes(b"".join(expected.splitlines(keepends=True)[:4]))
+    run(tiny_model, find_inputs([folder]).files, tmp_path / "whole", batch_size=1)
+    assert (tmp_path / "whole" / "predictions.jsonl").read_bytes() == expected
+
+
+def test_a_finished_run_is_not_read_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    for path in folder.iterdir():
+        path.write_bytes(b"changed since")
+    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    assert (outcome.read, outcome.resumed) == (6, 6)
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sentences": ("There is mass",)}, "sentences"),
+        ({"sha256": "other"}, "sha256"),
+        ({"threshold": 0.4}, "threshold"),
+        ({"sha256": "other", "threshold": 0.4}, "sha256 and threshold"),
+    ],
+)
+def test_another_run_may_not_go_on_there(
+    change: dict[str, object], named: str, tiny_model: RadZero, folder: Path, tmp_path: Path
+):
+    run(tiny_model, [folder / "a.png"], tmp_path / "out")
+    before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    settings = {"sha256": "hash", "sentences": SENTENCES, "threshold": 0.5} | change
+    with pytest.raises(ValueError, match=f"other {named}; name another output folder"):
+        OutputFolder(tmp_path / "out", run_identity(tiny_model, **settings))  # type: ignore[arg-type]
+    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_predictions_of_unknown_origin_are_left_alone(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "predictions.jsonl").write_text("mine\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="unknown run"):
+        run(tiny_model, [folder / "a.png"], output)
+    assert (output / "predictions.jsonl").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_a_newer_version_may_go_on(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    run(tiny_model, [folder / "a.png"], tmp_path / "out")
+    note = tmp_path / "out" / "run.json"
+    note.write_text(note.read_text(encoding="utf-8").replace(radzero.__version__, "0.0.1"), encoding="utf-8")
+    assert run(tiny_model, [folder / "a.png"], tmp_path / "out").resumed == 1
+
+
+def test_a_crash_while_the_run_is_noted_leaves_no_half_note(
+    tiny_model: RadZero, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(tiny_model, [folder / "a.png"], tmp_path / "out")
+
+    def write_half(path: Path, text: str, **options: object) -> int:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text[: len(text) // 2])
+        raise InterruptionError
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(InterruptionError):
+        run(tiny_model, [folder / "a.png"], tmp_path / "out")
+    monkeypatch.undo()
+    assert run(tiny_model, [folder / "a.png"], tmp_path / "out").resumed == 1
+
+
+def test_readings_do_not_depend_on_the_size_of_batches(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    files = find_inputs([folder]).files
+    for size in (1, 4, 100):
+        run(tiny_model, files, tmp_path / str(size), batch_size=size)
+    one, four, hundred = (
+        np.array([[entry["logit"] for entry in line["sentences"]] for line in lines(tmp_path / name)])
+        for name in ("1", "4", "100")
+    )
+    assert one == pytest.approx(four, abs=1e-4)
+    assert one == pytest.approx(hundred, abs=1e-4)
+    assert one.std() > 0.01

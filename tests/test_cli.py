@@ -1,0 +1,444 @@
+"""The command line: exit codes, messages that name the cause, and files that are there."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import radzero
+from radzero import RadZero
+from radzero.cli import app
+from radzero.findings import FINDING_SETS, finding_sentences
+from radzero.phantom.film import Film
+
+NODULE, EFFUSION = "There is nodule", "There is no pleural effusion"
+COMMAND = Path(sys.executable).with_name("radzero")
+
+
+@pytest.fixture(autouse=True)
+def _precision() -> Iterator[None]:
+    """Commands set the precision of matrix products for their whole process."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def call(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def fails(*arguments: object) -> str:
+    """Exit code 2, and what was said, on one line."""
+    result = call(*arguments, code=2)
+    assert result.stdout == "" or "Usage" in result.output
+    assert "Traceback" not in result.output
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.stderr).split())
+
+
+@pytest.fixture
+def films(tmp_path: Path, phantoms: list[Film]) -> Path:
+    folder = tmp_path / "films"
+    (folder / "more").mkdir(parents=True)
+    for name, film in zip(("a.png", "b.png", "more/a.png", "more/c.png"), phantoms, strict=False):
+        Image.fromarray(film.to_uint8()).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def predict(tiny_checkpoint: Path, films: Path, tmp_path: Path) -> list[object]:
+    """Arguments that need only a sentence."""
+    return ["predict", films, "-o", tmp_path / "out", "-m", tiny_checkpoint]
+
+
+def lines(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# -- predict ---------------------------------------------------------------------------------------------
+
+
+def test_predict_a_folder(predict: list[object], films: Path, tmp_path: Path, tiny_model: RadZero):
+    result = call(*predict, "-s", NODULE, "-s", EFFUSION, "-s", NODULE)
+    output = tmp_path / "out"
+    assert f"4 read; {output / 'predictions.jsonl'}" in result.stdout
+    assert tiny_model.notice in result.stderr
+    written = lines(output)
+    assert [line["image"] for line in written] == [
+        str(films / n) for n in ("a.png", "b.png", "more/a.png", "more/c.png")
+    ]
+    for line in written:
+        assert set(line) == {"image", "model", "sentences", "warnings", "overlays"}
+        assert [entry["sentence"] for entry in line["sentences"]] == [NODULE, EFFUSION], "each once"
+        assert set(line["sentences"][0]) == {"sentence", "logit", "probability", "peak"}
+        assert line["model"] == str(predict[-1])
+        for name in line["overlays"]:
+            assert Image.open(output / name).format == "PNG"
+    (reading,) = tiny_model.predict(films / "a.png", [NODULE, EFFUSION])
+    assert [e["probability"] for e in written[0]["sentences"]] == pytest.approx(
+        reading.probabilities.tolist(), abs=1e-4
+    )
+
+
+def test_predict_files_patterns_and_no_overlays(tiny_checkpoint: Path, films: Path, tmp_path: Path):
+    (films / "[x] y.png").write_bytes((films / "a.png").read_bytes())
+    (films / "notes.txt").write_text("no film", encoding="utf-8")
+    inputs = [films / "[x] y.png", f"{films}/more/*.png", films]
+    result = call("predict", *inputs, "-o", tmp_path / "out", "-m", tiny_checkpoint, "-s", NODULE, "--no-overlays")
+    names = [Path(line["image"]).relative_to(films).as_posix() for line in lines(tmp_path / "out")]
+    assert names == ["[x] y.png", "more/a.png", "more/c.png", "a.png", "b.png"]
+    assert "1 files in folders left out as not films (.txt)" in result.stdout
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_predict_named_sets(predict: list[object], tmp_path: Path):
+    call(*predict, "--findings", "siim", "--findings", "chexpert", "-s", NODULE, "--no-overlays")
+    asked = [entry["sentence"] for entry in lines(tmp_path / "out")[0]["sentences"]]
+    assert asked == [NODULE, *finding_sentences("siim"), *finding_sentences("chexpert")]
+
+
+def test_five_hundred_sentences(predict: list[object], tmp_path: Path):
+    sentences = [f"There is nodule {k}" for k in range(500)]
+    call(*predict, "--no-overlays", *(part for text in sentences for part in ("-s", text)))
+    assert [entry["sentence"] for entry in lines(tmp_path / "out")[3]["sentences"]] == sentences
+
+
+def test_a_bad_file_gives_exit_code_1(predict: list[object], films: Path, tmp_path: Path):
+    (films / "[b].png").write_bytes(b"junk")
+    result = call(*predict, "-s", NODULE, "--no-overlays", code=1)
+    assert "4 read, 1 refused" in result.stdout
+    assert f"refused {films}/[b].png: the content is neither DICOM nor PNG" in result.stderr
+    bad = [line for line in lines(tmp_path / "out") if "error" in line]
+    assert [set(line) for line in bad] == [{"image", "model", "error", "reason"}]
+    # mended, it is read on the next run, and the others are not read again
+    (films / "[b].png").write_bytes((films / "a.png").read_bytes())
+    result = call(*predict, "-s", NODULE, "--no-overlays")
+    assert "5 read, 4 of them earlier;" in result.stdout
+    assert not [line for line in lines(tmp_path / "out") if "error" in line]
+
+
+@pytest.mark.parametrize("text", ["There is zebra", "There is [/b] zebra", "There is [red] [1]", r"There is \[x]"])
+def test_unknown_words_are_named_whatever_they_are(text: str, predict: list[object], tmp_path: Path):
+    result = call(*predict, "-s", text, "--no-overlays")
+    assert f"{text}: words this model has never seen: {text.split()[2]}" in " ".join(result.stderr.split())
+    assert text in lines(tmp_path / "out")[0]["warnings"][1].replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "ask something"),
+        (["-s", ""], "a sentence is empty"),
+        (["-s", NODULE, "-s", "  "], "a sentence is empty"),
+        (["--findings", "nope"], "no finding set is called 'nope'; there are chestxdet10, chestxray14"),
+        (["-s", NODULE, "--dtype", "int8"], "'int8' is no floating type"),
+        (["-s", NODULE, "--device", "nowhere"], "nowhere"),
+        (["-s", NODULE, "--threshold", "1.5"], "1.5"),
+        (["-s", NODULE, "--batch-size", "0"], "batch-size"),
+        (["-s", NODULE, "--precision", "low"], "'low'"),
+        (["-s", NODULE, "--nonsense"], "--nonsense"),
+    ],
+)
+def test_usage_problems(arguments: list[str], message: str, predict: list[object], tmp_path: Path):
+    assert message in fails(*predict, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_a_usage_problem(predict: list[object]):
+    assert "cuda" in fails(*predict, "-s", NODULE, "--device", "cuda").lower()
+
+
+def test_inputs_that_are_nothing_are_named(tiny_checkpoint: Path, films: Path, tmp_path: Path):
+    common = ["-o", tmp_path / "out", "-m", tiny_checkpoint, "-s", NODULE]
+    assert "gone.png" in fails("predict", films, films / "gone.png", *common)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    said = fails("predict", tmp_path / "empty", *common)
+    assert "no film in" in said
+    assert "1 files of other kinds" in said
+    assert "Missing argument" in fails("predict", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["gone", "empty", "json", "other", "weights", "cut"])
+def test_models_that_cannot_be_loaded(kind: str, tiny_checkpoint: Path, films: Path, tmp_path: Path):
+    folder = broken_checkpoint(kind, tiny_checkpoint, tmp_path)
+    for arguments in (
+        ["predict", films, "-o", tmp_path / "out", "-s", NODULE, "-m", folder],
+        ["info", folder],
+        ["convert", folder, tmp_path / "converted"],
+        ["evaluate", "phantom", "-m", folder],
+    ):
+        said = fails(*arguments)
+        assert str(folder) in said
+        assert BROKEN[kind] in said
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "converted").exists()
+
+
+BROKEN = {
+    "gone": "no such folder",
+    "empty": "has no config.json",
+    "json": "cannot be read as JSON",
+    "other": "'bert' model",
+    "weights": "has no model.safetensors",
+    "cut": "damaged or truncated",
+}
+
+
+def broken_checkpoint(kind: str, good: Path, folder: Path) -> Path:
+    broken = folder / "a" / "broken"
+    if kind == "gone":
+        return broken
+    broken.mkdir(parents=True)
+    if kind in ("weights", "cut"):
+        for path in good.glob("*.json"):
+            (broken / path.name).write_bytes(path.read_bytes())
+    if kind == "cut":
+        weights = (good / "model.safetensors").read_bytes()
+        (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    if kind in ("json", "other"):
+        text = '{"model_type": "bert"}' if kind == "other" else '{"model_type": '
+        (broken / "config.json").write_text(text, encoding="utf-8")
+    return broken
+
+
+def test_an_output_that_cannot_be_made(
+    tiny_checkpoint: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    common = ["predict", films, "-m", tiny_checkpoint, "-s", NODULE, "-o"]
+    assert str(tmp_path / "file") in fails(*common, tmp_path / "file")
+    assert str(tmp_path / "file") in fails(*common, tmp_path / "file" / "inside")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+    make = Path.mkdir
+
+    def refuse(path: Path, *arguments: int, **options: bool) -> None:  # tests may run as root, whom no mode stops
+        if path.is_relative_to(tmp_path / "read-only"):
+            raise PermissionError(13, "Permission denied", str(path))
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = fails(*common, tmp_path / "read-only" / "out")
+    assert "Permission denied" in said
+    assert "read-only" in said
+
+
+def test_a_full_disk_ends_the_run_and_the_next_goes_on(
+    predict: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from radzero import batch_prediction
+
+    save, saved = batch_prediction._save_overlays, []
+
+    def full(*arguments: object) -> list[str]:
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device")
+        saved.append(1)
+        return save(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch_prediction, "_save_overlays", full)
+    said = fails(*predict, "-s", NODULE)
+    assert "No space left on device" in said
+    assert "run again to go on" in said
+    assert len(lines(tmp_path / "out")) == 2
+    monkeypatch.undo()
+    assert "4 read, 2 of them earlier" in call(*predict, "-s", NODULE).stdout
+
+
+def test_another_question_needs_another_folder(predict: list[object], tmp_path: Path):
+    call(*predict, "-s", NODULE, "--no-overlays")
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    assert "other sentences; name another output folder" in fails(*predict, "-s", EFFUSION)
+    assert "other threshold;" in fails(*predict, "-s", NODULE, "--threshold", "0.3")
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
+    assert "4 of them earlier" in call(*predict, "-s", NODULE, "--no-overlays").stdout
+
+
+def test_the_output_may_lie_inside_the_input(tiny_checkpoint: Path, films: Path):
+    arguments = ["predict", films, "-o", films / "out", "-m", tiny_checkpoint, "-s", NODULE]
+    call(*arguments)
+    assert "4 read, 4 of them earlier;" in call(*arguments).stdout, "its own overlays are no films"
+    assert len(lines(films / "out")) == 4
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(tiny_checkpoint: Path, tmp_path: Path, phantoms: list[Film]):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for k in range(24):
+        Image.fromarray(phantoms[k % 6].to_uint8()).save(folder / f"{k:02d}.png")
+
+    def arguments(output: Path) -> list[str]:
+        return [*("predict", str(folder), "-o", str(output), "-m", str(tiny_checkpoint)), "-s", NODULE, "-s", EFFUSION]
+
+    call(*arguments(tmp_path / "whole"))
+    whole, output = (tmp_path / "whole" / "predictions.jsonl").read_bytes(), tmp_path / "out"
+    process = subprocess.Popen([COMMAND, *arguments(output)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not (output / "predictions.jsonl").exists() or len(lines_so_far(output)) < 3:
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    kept = lines_so_far(output)
+    assert 3 <= len(kept) < 24, "it was killed in the middle"
+    assert "24 read" in call(*arguments(output)).stdout
+    assert (output / "predictions.jsonl").read_bytes() == whole
+    assert len([*output.rglob("*.png")]) == 48
+
+
+def lines_so_far(output: Path) -> list[bytes]:
+    return (output / "predictions.jsonl").read_bytes().split(b"\n")[:-1]
+
+
+# -- what there is ---------------------------------------------------------------------------------------
+
+
+def test_version():
+    assert call("--version").stdout == f"{radzero.__version__}\n"
+    run = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"{radzero.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", [(), *((c,) for c in ("predict", "info", "convert", "phantom", "train", "evaluate"))]
+)
+def test_help(command: tuple[str, ...]):
+    said = call(*command, "--help").stdout
+    assert "Usage" in said
+    assert not command or "Arguments" in said or "Options" in said
+
+
+def test_no_command_is_a_usage_problem_with_help():
+    run = subprocess.run([COMMAND], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "predict" in run.stdout + run.stderr
+
+
+def test_findings():
+    said = " ".join(re.sub(r"[│┃]", " ", call("findings").stdout).split())
+    for name in FINDING_SETS:
+        assert name in said
+    assert "Pneumothorax" in said
+    assert set(FINDING_SETS) == {"phantom", "chestxray14", "openi", "chexpert", "chestxdet10", "siim", "rsna"}
+    assert [len(FINDING_SETS[n]) for n in ("phantom", "chestxray14", "chexpert", "chestxdet10")] == [12, 14, 5, 10]
+    assert finding_sentences("rsna") == ["There is Pneumonia"]
+
+
+def test_info(tiny_checkpoint: Path):
+    facts = json.loads(call("info", tiny_checkpoint, "--json").stdout)
+    assert facts == radzero.describe(tiny_checkpoint)
+    said = call("info", tiny_checkpoint).stdout
+    assert "[8, 8]" in said, "brackets are no markup"
+    assert "radzero_conv_stem" in said
+
+
+# -- phantoms, training, evaluation, conversion ------------------------------------------------------------
+
+
+def test_phantom(tmp_path: Path):
+    result = call("phantom", tmp_path / "series", "-n", 2, "--seed", 5, "--first", 3, "--size", 72)
+    index = tmp_path / "series" / "phantoms.jsonl"
+    assert f"2 phantoms; {index}" in result.stdout
+    records = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines()]
+    assert [(r["seed"], r["index"], r["height"]) for r in records] == [(5, 3, 72), (5, 4, 72)]
+    for record in records:
+        assert (tmp_path / "series" / record["image"]).is_file()
+        assert (tmp_path / "series" / record["dicom"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "gif"], "--format is png, dicom or both, not gif"),
+        (["-n", "0"], "0"),
+        (["--size", "71"], "71"),
+        (["--seed", "-1"], "-1"),
+    ],
+)
+def test_phantom_usage_problems(arguments: list[str], message: str, tmp_path: Path):
+    assert message in fails("phantom", tmp_path / "series", *arguments)
+    assert not (tmp_path / "series").exists()
+
+
+def test_phantom_where_nothing_can_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert str(tmp_path / "file") in fails("phantom", tmp_path / "file", "-n", 1)
+
+
+def test_convert(tiny_checkpoint: Path, tmp_path: Path, films: Path):
+    output = tmp_path / "converted"
+    assert str(output) in call("convert", tiny_checkpoint, output).stdout
+    before, after = (
+        radzero.load(folder, device="cpu").predict(films / "a.png", NODULE)[0] for folder in (tiny_checkpoint, output)
+    )
+    assert (before.similarity == after.similarity).all()
+    said = fails("convert", tiny_checkpoint, output)
+    assert "holds a checkpoint already" in said
+
+
+def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("seed: 0\nlearning_rat: 1", encoding="utf-8")
+    said = fails("train", path, "-o", tmp_path / "run")
+    assert "learning_rat" in said
+    assert "gone.yaml" in fails("train", tmp_path / "gone.yaml", "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [{"stages": []}, {"films": 0}, {"model": {"widths": [8, 16, 33], "heads": 2}}])
+def test_train_refuses_a_recipe_that_cannot_be_run(change: dict[str, object], tmp_path: Path):
+    recipe = yaml.safe_load((Path(__file__).parents[1] / "recipes" / "phantom.yaml").read_text(encoding="utf-8"))
+    small = {"films": 250, "image_size": 64, "model": {"widths": [8, 16, 32], "heads": 2}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | small | change), encoding="utf-8")
+    fails("train", path, "-o", tmp_path / "run")
+
+
+def test_evaluate(tiny_checkpoint: Path, tmp_path: Path):
+    output = tmp_path / "deep" / "figures.json"
+    result = call(
+        "evaluate", "phantom", "-m", tiny_checkpoint, "--films", 20, "--size", 72, "--workers", 1, "-o", output
+    )
+    assert "macro AUC" in result.stdout
+    figures = json.loads(output.read_text(encoding="utf-8"))
+    assert (figures["films"], figures["size"], figures["model"]) == (20, 72, str(tiny_checkpoint))
+
+
+def test_evaluate_writes_json_that_every_program_reads(tiny_checkpoint: Path, tmp_path: Path):
+    """Of 20 films, some findings are on none: their figures are not known, which JSON calls null."""
+    output = tmp_path / "figures.json"
+    call("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 20, "--size", 72, "--workers", 1, "-o", output)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(output.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
+    assert "no benchmark is called 'chexpert'" in fails("evaluate", "chexpert", "-m", tiny_checkpoint)
+    assert "19" in fails("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 19)
+
+
+def test_evaluate_says_before_the_work_that_its_output_cannot_be_written(tiny_checkpoint: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    options = ["-m", tiny_checkpoint, "--films", 20, "--size", 72, "--workers", 1]
+    assert str(tmp_path / "file") in fails("evaluate", "phantom", *options, "-o", tmp_path / "file" / "figures.json")

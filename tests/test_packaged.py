@@ -1,0 +1,63 @@
+"""The model that comes with the package: small, honest about itself, and as good as its card says."""
+
+import pytest
+
+import radzero
+from radzero.evaluation.phantom import evaluate_phantoms
+from radzero.phantom.film import make_film
+from radzero.phantom.findings import FINDINGS, Finding, Grade
+from radzero.reading import RadZero, packaged_folder
+
+SEED = 4711  # neither the training's nor the model card's
+
+
+@pytest.fixture(scope="module")
+def model() -> RadZero:
+    return radzero.load()
+
+
+def test_fits_in_the_package():
+    assert sum(p.stat().st_size for p in packaged_folder().iterdir()) <= 12 * 2**20
+
+
+def test_says_what_it_was_trained_on(model):
+    assert "phantom" in model.notice
+    assert "not for real radiographs" in model.notice
+    facts = radzero.describe()
+    assert facts["licence"] == "Apache-2.0"
+    assert "phantom" in facts["training_data"]
+
+
+def test_knows_every_word_of_the_phantom_findings(model):
+    for name in FINDINGS:
+        assert model.processor.unknown_words(f"There is no right {name}") == []
+
+
+def test_every_reading_carries_the_notice(model):
+    (reading,) = model.predict(make_film(SEED, 0, size=256).to_uint8(), "There is pleural effusion")
+    assert model.notice in reading.to_dict()["warnings"]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_tells_right_from_left(model, side):
+    other = {"right": "left", "left": "right"}[side]
+    film = make_film(SEED, 1, size=384, findings=(Finding("pleural effusion", Grade.PLAIN, side),))
+    (reading,) = model.predict(film.to_uint8(), [f"There is {s} pleural effusion" for s in (side, other)])
+    assert reading.probabilities[0] > 0.5 > reading.probabilities[1]
+    x0, y0, x1, y1 = film.evidence[0].boxes[0]
+    x, y = reading.peaks[0]
+    assert x0 <= x <= x1
+    assert y0 <= y <= y1
+
+
+@pytest.mark.slow
+def test_measures_what_the_card_says(model):
+    """Half-width allowances for 200 films beside the 1,000 of the model card."""
+    result = evaluate_phantoms(model, films=200, seed=SEED, size=320)
+    assert result.macro_auc >= 0.93
+    assert result.mean_pointing >= 0.78
+    assert result.mean_dice >= 0.44
+    assert min(result.side_auc.values()) >= 0.93
+    assert result.denied_when_absent >= 0.87
+    assert result.affirmed_when_present >= 0.80
+    assert result.quiet_maps >= 0.88
