@@ -351,8 +351,8 @@ def load(
     """
     source = packaged_folder() if model is None else model
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
-    network = RadZeroModel.from_pretrained(checkpoint.folder, dtype=_dtype(dtype))
-    processor = load_processor(checkpoint.folder)
+    network = RadZeroModel.from_pretrained(checkpoint.folder, dtype=dtype)
+    processor = load_processor(checkpoint.folder, checkpoint.config)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return RadZero(network, processor, name=PACKAGED if model is None else str(model), device=device)
@@ -361,15 +361,6 @@ def load(
 def packaged_folder() -> Path:
     """The folder of the packaged model's files."""
     return Path(str(files("radzero") / "packaged"))
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if not isinstance(dtype, str):
-        return dtype
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"{dtype!r} is no floating type; use float32, bfloat16 or float16")
-    return found
 
 
 def describe(model: str | Path | None = None) -> dict[str, Any]:

@@ -127,6 +127,8 @@ class MapGeometry:
         position = centres * g.scale[axis] + g.placed[axis]
         at = np.flatnonzero((position >= 0) & (position <= g.input[axis]))
         cell = np.clip(position[at] / self.patch - 0.5, 0.0, self.grid[axis] - 1)
+        if not len(at):
+            raise ValueError(f"no film pixel's centre is in the model's input: {g}")
         first = np.minimum(np.floor(cell).astype(np.intp), self.grid[axis] - 1)
         return _Axis(at, first, np.minimum(first + 1, self.grid[axis] - 1), (cell - first).astype(np.float32))
 
@@ -154,7 +156,7 @@ class MapGeometry:
             raise ValueError(f"values must end in {self.grid}, not {grid.shape}")
         rows, columns = _corners(self._rows), _corners(self._columns)
         surface = _interpolate(grid, rows, columns)
-        best = surface.reshape(*surface.shape[:-2], -1).argmax(axis=-1)
+        best = surface.reshape(*surface.shape[:-2], len(rows.at) * len(columns.at)).argmax(axis=-1)
         y, x = np.divmod(best, len(columns.at))
         return np.stack((columns.at[x], rows.at[y]), axis=-1).astype(np.int64)
 

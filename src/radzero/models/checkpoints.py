@@ -83,7 +83,7 @@ def open_checkpoint(
         )
     try:
         config = translate_config(content) if published else RadZeroConfig.from_dict(content)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(folder, str(source), config, published)
 
@@ -128,10 +128,15 @@ def translate_config(content: Mapping[str, Any]) -> RadZeroConfig:
     Raises:
         ValueError: for a logits type or a loss that is not RadZero's, or options that are not known.
     """
+    for key in ("vision_config", "text_config"):
+        if not isinstance(content.get(key), dict):
+            raise ValueError(f"{key} is missing or no JSON object")
     kind = content.get("compute_logits_type", "radzero")
     if kind != "radzero":
         raise ValueError(f'compute_logits_type is {kind!r}; only "radzero" is RadZero')
     loss = content.get("loss") or (content.get("kwargs") or {}).get("loss") or {}
+    if not isinstance(loss, dict):
+        raise ValueError(f"loss is no JSON object: {loss!r}")
     applied = loss.get("apply") or [name for name in PUBLISHED_LOSSES if name in loss]
     name = next((n for n in applied if n in PUBLISHED_LOSSES), None)
     if name is None:
@@ -242,7 +247,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if not (folder / names[0]).exists() and index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({Path(name).name for name in weight_map.values()})
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise CheckpointError(f"{index}: is no index of shards ({error}); copy it again") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / Path(name).name
@@ -275,8 +284,11 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
         raise CheckpointError(f"{where}: tensors do not fit the configuration:\n  {shown}{more}")
 
 
-def load_processor(folder: Path) -> RadZeroProcessor:
+def load_processor(folder: Path, config: RadZeroConfig | None = None) -> RadZeroProcessor:
     """The image processor and tokenizer of a checkpoint's own files.
+
+    ``config``, where it is known, keeps transformers from asking ``config.json`` what model this is: a published
+    checkpoint's is one that transformers has never heard of.
 
     Raises:
         CheckpointError: when either is missing or damaged.
@@ -284,12 +296,18 @@ def load_processor(folder: Path) -> RadZeroProcessor:
     parts = []
     for what, loader, options in (
         ("image processor (preprocessor_config.json)", AutoImageProcessor, {"backend": "pil"}),
-        ("tokenizer (tokenizer.json, tokenizer_config.json)", AutoTokenizer, {}),
+        (
+            "tokenizer (tokenizer.json, tokenizer_config.json)",
+            AutoTokenizer,
+            {"config": config.text_config} if config else {},
+        ),
     ):
         try:
             parts.append(loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise CheckpointError(f"{folder}: its {what} cannot be read ({error})") from error
+    if not parts[1].vocab_size:
+        raise CheckpointError(f"{folder}: its tokenizer has no vocabulary (no tokenizer.json or vocab.txt)")
     return RadZeroProcessor(*parts)
 
 
@@ -301,6 +319,20 @@ def weights_hash(folder: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A torch dtype by its name; None and "auto" are None, which is float32.
+
+    Raises:
+        ValueError: for what is no floating type.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"{dtype!r} is no floating type; use float32, bfloat16 or float16")
+    return found
 
 
 def match_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

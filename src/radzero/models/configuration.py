@@ -93,6 +93,11 @@ class RadZeroConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
+        if not isinstance(self.vision_config, Dinov2Config | ConvStemConfig):
+            raise ValueError(
+                f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, "
+                f"not {self.vision_config.model_type}"
+            )
         if self.align_config.hidden_size != self.vision_config.hidden_size:
             raise ValueError(
                 f"align layers of size {self.align_config.hidden_size} cannot run on vision tokens of size "

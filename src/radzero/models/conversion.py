@@ -20,7 +20,7 @@ def convert_checkpoint(source: str | Path, output: str | Path) -> Path:
         raise ValueError(f"{output}: holds a checkpoint already; name another folder")
     checkpoint = open_checkpoint(source)
     model = RadZeroModel.from_pretrained(checkpoint.folder)
-    processor = load_processor(checkpoint.folder)
+    processor = load_processor(checkpoint.folder, checkpoint.config)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     save_processor(processor, output)

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from radzero.models.checkpoints import (
     CheckpointError,
     check_tensors,
+    floating_dtype,
     match_dtype,
     open_checkpoint,
     read_tensors,
@@ -27,6 +28,11 @@ from radzero.models.checkpoints import (
 from radzero.models.configuration import RadZeroConfig
 from radzero.models.similarity import Similarity, SimilarityOutput, similarity_logits
 from radzero.models.vision import build_vision_encoder, token_grid
+
+_PASSED_BY_TRANSFORMERS = frozenset(
+    ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
+)
+"""What ``AutoModel`` and common recipes pass to every model; none of it changes how a checkpoint is read here."""
 
 
 @dataclass
@@ -92,7 +98,8 @@ class RadZeroModel(PreTrainedModel):
         *,
         config: RadZeroConfig | None = None,
         dtype: torch.dtype | str | None = None,
-        **hub: Any,
+        device_map: str | torch.device | None = None,
+        **options: Any,
     ) -> "RadZeroModel":
         """Load our format or the published one, strictly, in evaluation mode.
 
@@ -100,18 +107,23 @@ class RadZeroModel(PreTrainedModel):
             source: a folder or a hub id.
             config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
             dtype: of the weights; float32 when None.
-            **hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids.
+            device_map: one device, such as "cuda".
+            **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; ``torch_dtype`` is an
+                older name of ``dtype``.
 
         Raises:
             CheckpointError: naming what is missing, unexpected or of a wrong shape.
+            TypeError: for an option that is not known.
+            ValueError: for a dtype that is none.
         """
-        for key in ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "torch_dtype"):
-            value = hub.pop(key, None)  # AutoModel passes these along
-            dtype = value if key == "torch_dtype" and dtype is None else dtype
-        checkpoint = open_checkpoint(source, **hub)
+        dtype = floating_dtype(options.pop("torch_dtype", None) if dtype is None else dtype)
+        checkpoint = open_checkpoint(source, **{k: v for k, v in options.items() if k not in _PASSED_BY_TRANSFORMERS})
         config = checkpoint.config if config is None or checkpoint.published else config
-        with no_init_weights():
-            model = cls(config)
+        try:
+            with no_init_weights():
+                model = cls(config)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
         try:
             tensors = rename_tensors(read_tensors(checkpoint.folder))
         except CheckpointError:
@@ -119,11 +131,9 @@ class RadZeroModel(PreTrainedModel):
         except ValueError as error:
             raise CheckpointError(f"{source}: {error}") from error
         check_tensors(model.state_dict(), tensors, str(source))
-        if isinstance(dtype, str):
-            dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         model.load_state_dict(match_dtype(tensors, dtype), assign=True)
         model.config.name_or_path = str(source)
-        return model.eval()
+        return model.eval() if device_map is None else model.eval().to(device_map)
 
     @property
     def temperature(self) -> Tensor:

@@ -53,9 +53,9 @@ def multi_positive_loss(
     if col_sum:
         owning = own.any(dim=1)
         pooled = torch.logsumexp(logits.masked_fill(~own, lowest), dim=1)
-        image_loss = F.softplus(negatives - pooled)[owning].mean()
+        image_loss = -F.logsigmoid(pooled - negatives)[owning].mean()
     else:
-        image_loss = F.softplus(negatives[owner_N.long()] - positive).mean()
+        image_loss = -F.logsigmoid(positive - negatives[owner_N.long()]).mean()
     return (text_loss + image_loss) / 2
 
 
@@ -74,8 +74,8 @@ def binary_pair_loss(
     logits = logits_BN if logits_BN.dtype == torch.float64 else logits_BN.float()
     own = F.one_hot(owner_N.long(), images).T.bool()
     other = ~own if ignore_BN is None else ~own & ~ignore_BN
-    positives = F.softplus(-logits[own]).mean()
-    negatives = F.softplus(logits[other]).mean() if bool(other.any()) else positives.new_zeros(())
+    positives = -F.logsigmoid(logits[own]).mean()
+    negatives = -F.logsigmoid(-logits[other]).mean() if bool(other.any()) else positives.new_zeros(())
     return (positives + negative_weight * negatives) / (1.0 + negative_weight)
 
 
