@@ -126,9 +126,9 @@ def test_overlays_are_named_in_the_line_and_exist(tiny_model: RadZero, folder: P
     assert len(line["overlays"]) == len(SENTENCES)
     for k, name in enumerate(line["overlays"]):
         assert Path(name).name.startswith(f"{k:02d}-there-is-")
-        overlay = Image.open(output / name)
-        assert overlay.mode == "RGB"
-        assert min(overlay.size) > 96
+        with Image.open(output / name) as overlay:
+            assert overlay.mode == "RGB"
+            assert min(overlay.size) > 96
 
 
 def test_films_of_one_name_do_not_share_overlays(tiny_model: RadZero, folder: Path, tmp_path: Path):

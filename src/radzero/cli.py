@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -54,7 +55,7 @@ def _fail(message: str) -> typer.Exit:
 
 def _plain(text: str) -> str:
     """Text with rich's markup taken literally."""
-    return text.replace("[", r"\[")
+    return escape(text)
 
 
 @app.command()

@@ -33,7 +33,7 @@ from radzero.phantom.findings import (
 
 SIZE = 96
 SEED = 7
-CASES = 12  # films per finding and grade
+CASES = 8  # films per finding and grade
 
 
 @cache
@@ -386,7 +386,9 @@ def test_a_plan_overrides_the_sampled_findings_and_keeps_the_patient():
     assert film.body == normal(2).body
     assert film.exposure == normal(2).exposure
     untouched = ~ndimage.binary_dilation(film.evidence[0].mask | film.evidence[1].mask, iterations=8)
-    assert np.abs(film.pixels - normal(2).pixels)[untouched].mean() < 0.01
+    change = np.abs(film.pixels - normal(2).pixels)
+    assert change[untouched].mean() < 0.02  # the display window follows the whole film
+    assert change[~untouched].mean() > 2 * change[untouched].mean()
 
 
 def test_both_projections_and_both_formats_occur():

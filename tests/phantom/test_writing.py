@@ -68,9 +68,9 @@ def test_the_index_says_what_is_on_every_film(series: Path, records: list[dict],
 
 def test_films_and_masks_are_there_and_of_one_size(series: Path, records: list[dict], films: list[Film]):
     for record, film in zip(records, films, strict=True):
-        image = Image.open(series / record["image"])
-        assert image.mode == "L"
-        assert np.array_equal(np.asarray(image), film.to_uint8())
+        with Image.open(series / record["image"]) as image:
+            assert image.mode == "L"
+            assert np.array_equal(np.asarray(image), film.to_uint8())
         for entry, evidence in zip(record["findings"], film.evidence, strict=True):
             mask = np.asarray(Image.open(series / entry["mask"]))
             assert set(np.unique(mask)) <= {0, 255}

@@ -23,6 +23,7 @@ from radzero.phantom.sentences import training_sentences
 from radzero.training.loop import (
     IMAGE_MEAN,
     IMAGE_STD,
+    batch_loss,
     build_model,
     film_order,
     learning_rate,
@@ -188,8 +189,44 @@ def test_the_learning_rate_warms_up_and_cools_down():
     assert learning_rate(dataclasses.replace(recipe, warmup_steps=0), 0) == 1.0
 
 
+def test_a_stage_with_its_own_learning_rate_leaves_the_others_as_they_were():
+    first = dataclasses.replace(STAGES[0], steps=100)
+    last = dataclasses.replace(STAGES[1], steps=20, learning_rate=0.3)
+    short = tiny_recipe(stages=(first,), warmup_steps=10, learning_rate=1.0)
+    long = dataclasses.replace(short, stages=(first, last))
+    rates = [learning_rate(long, step) for step in range(120)]
+    assert rates[:100] == [learning_rate(short, step) for step in range(100)]
+    assert rates[100] == 0.3
+    assert all(a > b for a, b in pairwise(rates[100:]))
+    assert rates[-1] == pytest.approx(0.003, rel=0.7)
+
+
+def test_stages_with_their_own_learning_rate_come_last():
+    own = dataclasses.replace(STAGES[1], learning_rate=0.3)
+    for stages in ((own,), (own, STAGES[0]), ()):
+        with pytest.raises(ValueError, match="come last"):
+            tiny_recipe(stages=stages)
+
+
+def test_the_quiet_weight_adds_the_quiet_map_loss():
+    def loss_and_parts(weight: float) -> tuple[float, dict[str, float]]:
+        torch.manual_seed(0)
+        model, tokenizer = build_model(RECIPE)
+        stage = dataclasses.replace(STAGES[0], quiet_weight=weight)
+        loss, parts = batch_loss(
+            model, tokenizer, make_batch(ramp_pool(), [0, 1, 2, 3], RECIPE, stage, 0), RECIPE, stage
+        )
+        return loss.item(), parts
+
+    plain, quiet = loss_and_parts(0.0), loss_and_parts(0.5)
+    assert "quiet" not in plain[1]
+    assert quiet[1]["quiet"] > 0
+    assert quiet[0] == pytest.approx(plain[0] + 0.5 * quiet[1]["quiet"], abs=1e-5)
+
+
 def test_stages_follow_each_other():
-    assert [stage_at(RECIPE, step) for step in range(12)] == [STAGES[0]] * 7 + [STAGES[1]] * 5
+    expected = [(STAGES[0], step) for step in range(7)] + [(STAGES[1], step) for step in range(5)]
+    assert [stage_at(RECIPE, step) for step in range(12)] == expected
     with pytest.raises(ValueError, match="end"):
         stage_at(RECIPE, 12)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radzero.training.losses import binary_pair_loss, multi_positive_loss
+from radzero.training.losses import binary_pair_loss, multi_positive_loss, quiet_map_loss
 
 # -- slow ----------------------------------------------------------------------------------------------------
 
@@ -294,3 +294,35 @@ def test_own_pairs_cannot_be_masked() -> None:
 def test_wrong_shapes_and_owners_are_refused(loss, shape: tuple[int, ...], owner: list[int]) -> None:
     with pytest.raises(ValueError, match="owners"):
         loss(torch.zeros(shape), torch.tensor(owner))
+
+
+# -- quiet maps --------------------------------------------------------------------------------------
+
+
+def test_quiet_map_loss_is_the_slow_loop():
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    owner = torch.tensor([0, 0, 1, 2, 2])
+    ignore = torch.zeros(3, 5, dtype=torch.bool)
+    ignore[1, 0] = True
+    ignore[0, 0] = True  # its own film: says nothing
+    terms = []
+    for image in range(3):
+        for sentence in range(5):
+            if owner[sentence] != image and not ignore[image, sentence]:
+                peak = max(similarity[image, sentence, k] for k in range(4))
+                terms.append(torch.log(1 + torch.exp(peak)))
+    expected = sum(terms) / len(terms)
+    (expected_gradient,) = torch.autograd.grad(expected, similarity, retain_graph=True)
+    loss = quiet_map_loss(similarity, owner, ignore_BN=ignore)
+    (gradient,) = torch.autograd.grad(loss, similarity)
+    assert torch.allclose(loss, expected, atol=1e-12)
+    assert torch.allclose(gradient, expected_gradient, atol=1e-12)
+
+
+def test_quiet_map_loss_of_one_image_is_zero_with_a_gradient():
+    similarity = torch.randn(1, 2, 4, requires_grad=True)
+    loss = quiet_map_loss(similarity, torch.tensor([0, 0]))
+    loss.backward()
+    assert loss.item() == 0
+    assert similarity.grad.abs().max() == 0

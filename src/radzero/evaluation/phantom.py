@@ -217,34 +217,39 @@ def _summarise(model: str, seed: int, size: int, seen: list[_Seen]) -> PhantomRe
 def result_tables(result: PhantomResult) -> list[Table]:
     """The figures as tables for a terminal."""
     grades = [g.value for g in Grade]
-    table = Table(title=f"{result.model} on {result.films} phantoms of seed {result.seed}, {result.size} px")
-    for heading in (
-        "finding",
-        "films",
-        "AUC",
-        *grades,
-        "pointing",
-        *grades,
-        "Dice",
-        "at",
-        "denied if absent",
-        "affirmed if present",
-        "quiet if normal",
-    ):
-        table.add_column(heading, justify="left" if heading == "finding" else "right")
-    for name, r in result.findings.items():
-        cells = [
-            r.auc,
-            *(r.auc_by_grade[g] for g in grades),
-            r.pointing,
-            *(r.pointing_by_grade[g] for g in grades),
-            r.dice,
-            r.dice_threshold,
-            r.denied_when_absent,
-            r.affirmed_when_present,
-            r.quiet_on_normal,
-        ]
-        table.add_row(name, str(r.positives), *(f"{v:.3f}" for v in cells))
+    title = f"{result.model} on {result.films} phantoms of seed {result.seed}, {result.size} px"
+    detection = _finding_table(
+        f"{title}: detection",
+        ("films", "AUC", *grades, "denied", "affirmed"),
+        {
+            name: [
+                r.positives,
+                r.auc,
+                *(r.auc_by_grade[g] for g in grades),
+                r.denied_when_absent,
+                r.affirmed_when_present,
+            ]
+            for name, r in result.findings.items()
+        },
+    )
+    detection.caption = (
+        "denied: films without it where its negation is likelier; affirmed: the reverse on films with it"
+    )
+    localisation = _finding_table(
+        f"{title}: localisation",
+        ("pointing", *grades, "Dice", "at", "quiet"),
+        {
+            name: [
+                r.pointing,
+                *(r.pointing_by_grade[g] for g in grades),
+                r.dice,
+                r.dice_threshold,
+                r.quiet_on_normal,
+            ]
+            for name, r in result.findings.items()
+        },
+    )
+    localisation.caption = "quiet: normal films whose map stays below 0.5 everywhere"
     summary = Table("figure", "value", title="all findings")
     for label, value in (
         ("macro AUC", result.macro_auc),
@@ -257,4 +262,13 @@ def result_tables(result: PhantomResult) -> list[Table]:
         ("normal films with all maps below 0.5 everywhere", result.quiet_films),
     ):
         summary.add_row(label, f"{value:.3f}")
-    return [table, summary]
+    return [detection, localisation, summary]
+
+
+def _finding_table(title: str, headings: tuple[str, ...], rows: dict[str, list[float]]) -> Table:
+    table = Table("finding", title=title)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(str(v) if isinstance(v, int) else f"{v:.3f}" for v in values))
+    return table

@@ -18,7 +18,7 @@ from transformers import BertConfig, Dinov2Config, PreTrainedTokenizerFast
 from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.radzero import RadZeroModel
 from radzero.phantom.sentences import training_sentences
-from radzero.training.losses import binary_pair_loss, multi_positive_loss
+from radzero.training.losses import binary_pair_loss, multi_positive_loss, quiet_map_loss
 from radzero.training.phantom_pool import PhantomPool
 from radzero.training.recipe import PhantomRecipe, Stage
 from radzero.training.vocabulary import phantom_words, word_tokenizer
@@ -75,11 +75,11 @@ def build_model(recipe: PhantomRecipe) -> tuple[RadZeroModel, PreTrainedTokenize
     return RadZeroModel(config), tokenizer
 
 
-def stage_at(recipe: PhantomRecipe, step: int) -> Stage:
-    """The stage that optimiser step ``step`` (from 0) belongs to."""
+def stage_at(recipe: PhantomRecipe, step: int) -> tuple[Stage, int]:
+    """The stage that optimiser step ``step`` (from 0) belongs to, and the step within it."""
     for stage in recipe.stages:
         if step < stage.steps:
-            return stage
+            return stage, step
         step -= stage.steps
     raise ValueError("step beyond the recipe's end")
 
@@ -125,13 +125,14 @@ def batch_loss(
     tokenizer: PreTrainedTokenizerFast,
     batch: Batch,
     recipe: PhantomRecipe,
-    binary_weight: float,
+    stage: Stage,
 ) -> tuple[Tensor, dict[str, float]]:
     """The training loss of a batch, and its parts as numbers."""
     encoded = tokenizer(batch.texts, padding=True, truncation=True, return_tensors="pt")
     sentences = model.encode_sentences(encoded["input_ids"], encoded["attention_mask"])
     tokens = model.encode_images(batch.pixel_values)
-    logits = model.similarity(tokens, sentences).logits[:, batch.text_N]
+    logits, similarity = model.similarity(tokens, sentences)
+    logits = logits[:, batch.text_N]
     ignore = None
     if recipe.ignore_duplicates:
         states = torch.zeros(len(tokens), len(batch.texts), dtype=torch.bool)
@@ -139,16 +140,29 @@ def batch_loss(
         ignore = states[:, batch.text_N]  # the loss never ignores a sentence's own film
     contrastive = multi_positive_loss(logits, batch.owner_N, ignore_BN=ignore)
     binary = binary_pair_loss(logits, batch.owner_N, ignore_BN=ignore, negative_weight=recipe.binary_negative_weight)
-    loss = contrastive + binary_weight * binary
-    return loss, {"contrastive": contrastive.item(), "binary": binary.item(), "tau": model.temperature.item()}
+    loss = contrastive + stage.binary_weight * binary
+    parts = {"contrastive": contrastive.item(), "binary": binary.item(), "tau": model.temperature.item()}
+    if stage.quiet_weight:
+        quiet = quiet_map_loss(similarity[:, batch.text_N], batch.owner_N, ignore_BN=ignore)
+        loss = loss + stage.quiet_weight * quiet
+        parts["quiet"] = quiet.item()
+    return loss, parts
 
 
 def learning_rate(recipe: PhantomRecipe, step: int) -> float:
-    """Linear warm-up, then a cosine to a hundredth, over the whole recipe."""
+    """Linear warm-up, then a cosine to a hundredth, over all stages that have no learning rate of their own."""
+    stage, step_of_stage = stage_at(recipe, step)
+    if stage.learning_rate:
+        return stage.learning_rate * _cosine(step_of_stage / stage.steps)
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+    shared = sum(s.steps for s in recipe.stages if not s.learning_rate)
+    return recipe.learning_rate * _cosine((step - recipe.warmup_steps) / max(1, shared - recipe.warmup_steps))
+
+
+def _cosine(share: float) -> float:
+    """From 1 to a hundredth."""
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def train(
@@ -195,7 +209,7 @@ def train(
     started = time.monotonic()
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
         for step in range(recipe.steps):
-            stage = stage_at(recipe, step)
+            stage, _ = stage_at(recipe, step)
             films = [next(order) for _ in range(stage.batch)]
             if step < first:
                 continue
@@ -204,7 +218,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step)
             optimizer.zero_grad(set_to_none=True)
-            loss, parts = batch_loss(model, tokenizer, batch, recipe, stage.binary_weight)
+            loss, parts = batch_loss(model, tokenizer, batch, recipe, stage)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss of step {step} is {loss.item()}; lower the learning rate")
             loss.backward()  # type: ignore[no-untyped-call]

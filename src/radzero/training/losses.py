@@ -79,6 +79,30 @@ def binary_pair_loss(
     return (positives + negative_weight * negatives) / (1.0 + negative_weight)
 
 
+def quiet_map_loss(similarity_BNL: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None) -> Tensor:
+    """Keeps the maps of sentences that a film does not state below one half everywhere.
+
+    The mean, over all pairs of a film with another film's sentence, of -log sigmoid(-max_k s_k): the logit of such a
+    pair may be low while a single patch still lights up, which the other losses hardly notice. Not part of the
+    published recipe.
+
+    Args:
+        similarity_BNL: (B, N, L) patch similarities before the sigmoid.
+        owner_N, ignore_BN: as in :func:`multi_positive_loss`.
+
+    Returns:
+        Scalar; 0 when there is no such pair.
+    """
+    peak_BN = similarity_BNL.amax(dim=-1)
+    images, _ = _check(peak_BN, owner_N)
+    other = ~F.one_hot(owner_N.long(), images).T.bool()
+    if ignore_BN is not None:
+        other = other & ~ignore_BN
+    if not bool(other.any()):
+        return similarity_BNL.sum() * 0.0
+    return -F.logsigmoid(-peak_BN[other]).mean()
+
+
 def _check(logits_BN: Tensor, owner_N: Tensor) -> tuple[int, int]:
     if logits_BN.ndim != 2 or owner_N.shape != logits_BN.shape[1:]:
         raise ValueError(

@@ -38,6 +38,9 @@ class Stage:
         token_stride: pixels per token, 16 or 8.
         negations: fewest and most negated sentences per film.
         binary_weight: weight of :func:`~radzero.training.losses.binary_pair_loss` beside the contrastive loss.
+        quiet_weight: weight of :func:`~radzero.training.losses.quiet_map_loss`.
+        learning_rate: 0 to take part in the recipe's warm-up and cosine; else where the stage's own cosine begins.
+            Stages with one come last.
     """
 
     steps: int
@@ -45,6 +48,8 @@ class Stage:
     token_stride: int
     negations: tuple[int, int]
     binary_weight: float
+    quiet_weight: float = 0.0
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class PhantomRecipe:
         film_seed, films: the phantom series and how many of it are made; drawn from again and again.
         image_size: side in pixels at which films are rendered and seen.
         model: sizes.
-        stages: in order; the learning rate's cosine runs over all of them.
+        stages: in order; the learning rate's cosine runs over those without one of their own.
         learning_rate, weight_decay, warmup_steps, clip_norm: AdamW's.
         binary_negative_weight: of other films' pairs in the binary term.
         ignore_duplicates: leave out pairs of a film with a sentence that another film states in the same words.
@@ -78,6 +83,11 @@ class PhantomRecipe:
     ignore_duplicates: bool
     shift: int
     gamma: float
+
+    def __post_init__(self) -> None:
+        own = [bool(stage.learning_rate) for stage in self.stages]
+        if not self.stages or own[0] or own != sorted(own):
+            raise ValueError("stages: the first has no learning_rate of its own, and those that have one come last")
 
     @property
     def steps(self) -> int:
