@@ -11,6 +11,7 @@ from PIL import Image
 
 import radzero
 from radzero.batch_prediction import Inputs, Outcome, OutputFolder, find_inputs, predict_files, run_identity
+from radzero.images import Radiograph
 from radzero.phantom.film import Film
 from radzero.reading import RadZero
 
@@ -27,10 +28,15 @@ def folder(tmp_path: Path, phantoms: list[Film]) -> Path:
     return folder
 
 
+def identity(model: RadZero, **changes: object) -> dict[str, object]:
+    settings = {"sentences": SENTENCES, "threshold": 0.5, "overlays": False, "precision": "highest"} | changes
+    return run_identity(model, settings.pop("sentences"), **settings)  # type: ignore[arg-type]
+
+
 def run(
     model: RadZero, files: Sequence[Path], output: Path, sentences: Sequence[str] = SENTENCES, **options: object
 ) -> Outcome:
-    target = OutputFolder(output, run_identity(model, "hash", sentences, 0.5))
+    target = OutputFolder(output, identity(model, sentences=sentences), files)
     return predict_files(model, files, sentences, target, **{"overlays": False, **options})  # type: ignore[arg-type]
 
 
@@ -262,7 +268,6 @@ def test_an_exception_loses_nothing(
     assert (output / "predictions.jsonl").read_bytes() == expected
 
 
-@pytest.mark.xfail(strict=True, reason="a continued run makes other batches")
 def test_batches_of_a_continued_run_give_the_same_bytes(
     tiny_model: RadZero,
     folder: Path,
@@ -294,7 +299,6 @@ def test_refused_films_are_tried_again(tiny_model: RadZero, folder: Path, tmp_pa
     assert sorted(lines(output), key=lambda line: line["image"]) == [json.loads(line) for line in expected.splitlines()]
 
 
-@pytest.mark.xfail(strict=True, reason="lines of refused files move to the end")
 def test_a_continued_run_with_refused_films_ends_like_an_uninterrupted_one(
     tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]
 ):
@@ -308,20 +312,86 @@ def test_a_continued_run_with_refused_films_ends_like_an_uninterrupted_one(
 def test_a_finished_run_is_not_read_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
     run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    for path in folder.iterdir():
-        path.write_bytes(b"changed since")
     outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
     assert (outcome.read, outcome.resumed) == (6, 6)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
+
+
+def test_a_film_that_has_changed_on_disk_is_read_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    before = lines(tmp_path / "out")
+    (folder / "b.png").write_bytes((folder / "c.png").read_bytes())
+    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    assert (outcome.read, outcome.resumed) == (6, 5)
+    after = lines(tmp_path / "out")
+    assert [line["image"] for line in after] == [line["image"] for line in before]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, False, True, True, True, True]
+    assert after[1]["sentences"] == after[2]["sentences"]
+
+
+def test_other_films_of_the_same_relative_name_are_not_taken_for_done(
+    tiny_model: RadZero, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, film in (("one", "a.png"), ("two", "b.png")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes((folder / film).read_bytes())
+    outcomes = []
+    for name in ("one", "two"):
+        monkeypatch.chdir(tmp_path / name)
+        outcomes.append(run(tiny_model, [Path("1.png")], tmp_path / "out"))
+    assert [(o.read, o.resumed) for o in outcomes] == [(1, 0), (1, 0)]
+
+
+def test_refusals_of_films_that_are_not_asked_now_stay(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    (folder / "bad.png").write_bytes(b"not a picture")
+    run(tiny_model, [folder / "bad.png", folder / "a.png"], tmp_path / "out")
+    run(tiny_model, [folder / "b.png"], tmp_path / "out")
+    assert [("error" in line, Path(line["image"]).name) for line in lines(tmp_path / "out")] == [
+        (True, "bad.png"),
+        (False, "a.png"),
+        (False, "b.png"),
+    ]
+
+
+def test_a_film_that_the_model_fails_on_does_not_stop_the_rest(
+    tiny_model: RadZero, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encode = tiny_model.embed_films
+
+    def fail(films: Sequence[Radiograph]) -> object:
+        if any(film.source.endswith("c.png") for film in films):
+            raise RuntimeError("out of memory")
+        return encode(films)
+
+    monkeypatch.setattr(tiny_model, "embed_films", fail)
+    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out", batch_size=4)
+    assert outcome.read == 5
+    (line,) = [line for line in lines(tmp_path / "out") if "error" in line]
+    assert line["reason"] == "model"
+    assert "c.png" in line["error"]
+    assert "out of memory" in line["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run.json", "{"), ("run.json", "[]"), ("predictions.jsonl", "{}\n"), ("predictions.jsonl", "torn}\n")],
+)
+def test_a_damaged_output_folder_is_refused_by_name(
+    name: str, content: str, tiny_model: RadZero, folder: Path, tmp_path: Path
+):
+    run(tiny_model, [folder / "a.png"], tmp_path / "out")
+    (tmp_path / "out" / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{name}.*damaged.*another output folder"):
+        run(tiny_model, [folder / "a.png"], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"sentences": ("There is mass",)}, "sentences"),
-        ({"sha256": "other"}, "sha256"),
+        ({"overlays": True}, "overlays"),
         ({"threshold": 0.4}, "threshold"),
-        ({"sha256": "other", "threshold": 0.4}, "sha256 and threshold"),
+        ({"precision": "medium", "threshold": 0.4}, "precision and threshold"),
     ],
 )
 def test_another_run_may_not_go_on_there(
@@ -329,9 +399,8 @@ def test_another_run_may_not_go_on_there(
 ):
     run(tiny_model, [folder / "a.png"], tmp_path / "out")
     before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    settings = {"sha256": "hash", "sentences": SENTENCES, "threshold": 0.5} | change
     with pytest.raises(ValueError, match=f"other {named}; name another output folder"):
-        OutputFolder(tmp_path / "out", run_identity(tiny_model, **settings))  # type: ignore[arg-type]
+        OutputFolder(tmp_path / "out", identity(tiny_model, **change))
     assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
 
 
@@ -351,18 +420,17 @@ def test_a_newer_version_may_go_on(tiny_model: RadZero, folder: Path, tmp_path: 
     assert run(tiny_model, [folder / "a.png"], tmp_path / "out").resumed == 1
 
 
-@pytest.mark.xfail(strict=True, reason="run.json is written in place")
 def test_a_crash_while_the_run_is_noted_leaves_no_half_note(
     tiny_model: RadZero, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run(tiny_model, [folder / "a.png"], tmp_path / "out")
 
-    def write_half(path: Path, text: str, **options: object) -> int:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(text[: len(text) // 2])
+    def write_half(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise InterruptionError
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(InterruptionError):
         run(tiny_model, [folder / "a.png"], tmp_path / "out")
     monkeypatch.undo()

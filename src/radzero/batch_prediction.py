@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from radzero import __version__
-from radzero.images import Radiograph, RadiographError, read_radiograph
+from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
 from radzero.reading import RadZero, Reading
 
 NOT_IMAGES = frozenset(
@@ -21,7 +21,10 @@ NOT_IMAGES = frozenset(
         *(".parquet", ".npy", ".npz", ".pkl", ".pt", ".safetensors"),
     }
 )
-"""In folders, files with these endings are not taken for films but counted; a file named outright is always tried."""
+"""In folders and glob matches, files with these endings are not taken for films but counted; a file named outright is
+always tried."""
+NOT_IMAGE_NAMES = frozenset(("dicomdir", "license", "readme", "lockfile", "version"))
+"""Names of files without an ending that lie on hospital disks beside the films."""
 
 
 @dataclass(frozen=True)
@@ -47,54 +50,86 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def find_inputs(inputs: Iterable[str | Path]) -> Inputs:
+def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) -> Inputs:
     """Files named by paths, folders (searched to any depth, hidden files left alone) and glob patterns.
+
+    Args:
+        inputs: paths and patterns.
+        exclude: a folder that is not searched, such as the output when it lies inside an input.
 
     Raises:
         ValueError: naming every input that is nothing and matches nothing.
     """
+    shut = exclude.resolve() if exclude else None
     files: dict[Path, None] = {}
-    left_out: list[Path] = []
+    left_out: dict[Path, None] = {}
     nothing: list[str] = []
+
+    def sort_in(found: Path) -> None:
+        if shut and shut in found.resolve().parents:
+            return
+        named = found.suffix.lower() in NOT_IMAGES or found.name.lower() in NOT_IMAGE_NAMES
+        (left_out if named else files)[found] = None
+
+    def search(folder: Path) -> None:
+        for found in sorted(p for p in folder.rglob("*") if p.is_file()):
+            if not any(part.startswith(".") for part in found.relative_to(folder).parts):
+                sort_in(found)
+
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            for found in sorted(p for p in path.rglob("*") if p.is_file()):
-                if any(part.startswith(".") for part in found.relative_to(path).parts):
-                    continue
-                if found.suffix.lower() in NOT_IMAGES:
-                    left_out.append(found)
-                else:
-                    files[found] = None
+            search(path)
         elif path.exists():
             files[path] = None
         elif matches := sorted(glob.glob(str(item), recursive=True)):
-            inner = find_inputs(matches)
-            files.update(dict.fromkeys(inner.files))
-            left_out += inner.left_out
+            for match in map(Path, matches):
+                if match.is_dir():
+                    search(match)
+                else:
+                    sort_in(match)
         else:
             nothing.append(str(item))
     if nothing:
         raise ValueError(f"no such file, folder or match: {', '.join(nothing)}")
-    return Inputs(list(files), left_out)
+    return Inputs(list(files), list(left_out))
 
 
 class OutputFolder:
-    """``predictions.jsonl``, ``run.json`` and ``overlays/`` of one run; lines are whole or absent after any crash."""
+    """``predictions.jsonl``, ``run.json`` and ``overlays/`` of one run; lines are whole or absent after any crash.
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    Attributes:
+        folder: where all is.
+        lines: path of ``predictions.jsonl``.
+        done: files of this run that have a reading there.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], files: Sequence[Path] = ()) -> None:
         """Begin, or go on with, a run.
 
+        Args:
+            folder: made if needed.
+            identity: what makes two runs the same; see :func:`run_identity`.
+            files: of this run. Their error lines of an earlier run are taken away, to be tried again, and so are the
+                readings of files that have changed on disk since, or are others of the same relative name.
+
         Raises:
-            ValueError: when the folder holds a run of another model or other sentences.
+            ValueError: when the folder holds a run of another model or other sentences, or a damaged one.
             OSError: when it cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.lines = folder / "predictions.jsonl"
+        self._order = {str(path): k for k, path in enumerate(files)}
         note = folder / "run.json"
+        stamps = {str(path): _stamp(path) for path in files}
+        earlier: dict[str, Any] = {}
         if note.exists():
-            earlier = json.loads(note.read_text(encoding="utf-8"))
+            try:
+                earlier = json.loads(note.read_text(encoding="utf-8"))
+                earlier_stamps = dict(earlier.get("files", {}))
+            except (ValueError, AttributeError, TypeError) as error:
+                raise ValueError(f"{note}: is damaged ({error}); name another output folder") from error
             changed = sorted(k for k in identity if k != "version" and earlier.get(k) != identity[k])
             if changed:
                 raise ValueError(
@@ -102,31 +137,68 @@ class OutputFolder:
                 )
         elif self.lines.exists():
             raise ValueError(f"{folder}: holds predictions.jsonl of an unknown run; name another output folder")
-        note.write_text(json.dumps(identity, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        self.done = self._whole_lines()
+        else:
+            earlier_stamps = {}
+        stale = {source for source, stamp in stamps.items() if earlier_stamps.get(source, stamp) != stamp}
+        self.done = self._keep_whole_lines(stale)
+        content = {**identity, "files": {**earlier_stamps, **stamps}}
+        _write_whole(note, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
-    def _whole_lines(self) -> set[str]:
-        """Images with a whole reading. Error lines and a torn last line leave the file, to be tried again."""
+    def _keep_whole_lines(self, stale: set[str]) -> set[str]:
+        """Takes away what is to be done again, and a torn last line; gives back the files that have a reading."""
         if not self.lines.exists():
             return set()
         kept: list[bytes] = []
         done: set[str] = set()
-        for line in self.lines.read_bytes().splitlines(keepends=True):
+        for number, line in enumerate(self.lines.read_bytes().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 continue
-            record = json.loads(line)
-            if "error" not in record:
-                kept.append(line)
-                done.add(record["image"])
-        temporary = self.lines.with_suffix(".partial")
-        temporary.write_bytes(b"".join(kept))
-        os.replace(temporary, self.lines)
+            source, failed = self._parse(line, number)
+            if source in stale or (failed and source in self._order):
+                continue
+            kept.append(line)
+            if not failed:
+                done.add(source)
+        _write_whole(self.lines, b"".join(kept))
         return done
+
+    def _parse(self, line: bytes, number: int) -> tuple[str, bool]:
+        try:
+            record = json.loads(line)
+            return str(record["image"]), "error" in record
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"
+            ) from error
+
+    def sort_lines(self) -> None:
+        """Puts the lines in the order of this run's files, those of other runs first, as if none had been tried twice."""
+        lines = self.lines.read_bytes().splitlines(keepends=True)
+        ranked = sorted(
+            range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1)[0], -1), k)
+        )
+        if ranked != list(range(len(lines))):
+            _write_whole(self.lines, b"".join(lines[k] for k in ranked))
 
     def overlay_folder(self, source: str) -> Path:
         """Where a film's overlays go: its name, and a few letters of its path's hash so that no two films share it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
         return self.folder / "overlays" / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+
+
+def _stamp(path: Path) -> list[Any]:
+    """What tells a file from another of the same name, and from itself after a change."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path.absolute())]
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def predict_files(
@@ -138,11 +210,13 @@ def predict_files(
     overlays: bool = True,
     threshold: float = 0.5,
     batch_size: int = 8,
+    limits: ReadLimits | None = None,
     on_file: Callable[[str, Reading | None, str | None], None] = lambda source, reading, error: None,
 ) -> Outcome:
     """Read files into an output folder, one JSON line each, in their order.
 
-    A file that cannot be read becomes a line with ``error`` and does not stop the rest.
+    A file that cannot be read, or that the model fails on, becomes a line with ``error`` and does not stop the rest.
+    Batches are the same whether a run is continued or not, so that its bytes are the same too.
 
     Args:
         model: who reads.
@@ -152,55 +226,81 @@ def predict_files(
         overlays: whether to draw them.
         threshold: of the contour.
         batch_size: films per pass through the network.
+        limits: of file and film sizes.
         on_file: called for every file with its reading, or None and the reason; both None for one done earlier.
     """
     outcome = Outcome()
-    pending: list[Radiograph] = []
     with output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines:  # names that are no UTF-8
 
         def write(record: dict[str, Any]) -> None:
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             lines.flush()
 
-        def flush() -> None:
-            for reading in model.stream(pending, sentences, batch_size=batch_size) if pending else ():
-                record = reading.to_dict()
-                if overlays:
-                    record["overlays"] = _save_overlays(reading, output, threshold)
-                write(record)
-                outcome.read += 1
-                on_file(reading.source, reading, None)
-            pending.clear()
+        def refuse(source: str, error: Exception, reason: str) -> None:
+            write({"image": source, "model": model.name, "error": str(error), "reason": reason})
+            outcome.refused[source] = str(error)
+            on_file(source, None, str(error))
 
-        for path in files:
-            source = str(path)
-            if source in output.done:
-                outcome.read += 1
-                outcome.resumed += 1
-                on_file(source, None, None)
-                continue
-            try:
-                film = read_radiograph(path)
-            except RadiographError as error:
-                flush()
-                write({"image": source, "model": model.name, "error": str(error), "reason": error.reason.value})
-                outcome.refused[source] = str(error)
-                on_file(source, None, str(error))
-                continue
-            pending.append(film)
-            if len(pending) == batch_size:
-                flush()
-        flush()
+        for start in range(0, len(files), batch_size):
+            batch = [str(path) for path in files[start : start + batch_size]]
+            missing = [source for source in batch if source not in output.done]
+            answers = _read_batch(model, batch, sentences, limits) if missing else {}
+            for source in batch:
+                if source in output.done:
+                    outcome.read += 1
+                    outcome.resumed += 1
+                    on_file(source, None, None)
+                    continue
+                answer = answers[source]
+                if isinstance(answer, RadiographError):
+                    refuse(source, answer, answer.reason.value)
+                elif isinstance(answer, Exception):
+                    refuse(source, answer, "model")
+                else:
+                    record = answer.to_dict()
+                    if overlays:
+                        record["overlays"] = _save_overlays(answer, output, threshold)
+                    write(record)
+                    outcome.read += 1
+                    on_file(source, answer, None)
+    output.sort_lines()
     return outcome
 
 
-def run_identity(model: RadZero, sha256: str, sentences: Sequence[str], threshold: float) -> dict[str, Any]:
+def _read_batch(
+    model: RadZero, batch: Sequence[str], sentences: Sequence[str], limits: ReadLimits | None
+) -> dict[str, Reading | Exception]:
+    """A reading or the reason against it of every file; when the batch fails, each film is tried alone."""
+    answers: dict[str, Reading | Exception] = {}
+    films: dict[str, Radiograph] = {}
+    for source in batch:
+        try:
+            films[source] = read_radiograph(Path(source), limits=limits)
+        except RadiographError as error:
+            answers[source] = error
+    try:
+        return answers | dict(zip(films, model.predict(films.values(), sentences, batch_size=len(batch)), strict=True))
+    except (RuntimeError, ValueError, MemoryError):  # of one film, or of all together: see which
+        for source, film in films.items():
+            try:
+                answers[source] = model.predict(film, sentences)[0]
+            except (RuntimeError, ValueError, MemoryError) as error:
+                answers[source] = type(error)(f"{source}: the model failed on it: {error}")
+    return answers
+
+
+def run_identity(
+    model: RadZero, sentences: Sequence[str], *, threshold: float, overlays: bool, precision: str
+) -> dict[str, Any]:
     """What makes two runs the same run."""
     return {
         "model": model.name,
-        "sha256": sha256,
+        "sha256": model.sha256,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "precision": precision,
         "sentences": list(sentences),
         "threshold": threshold,
+        "overlays": overlays,
         "version": __version__,
     }
 

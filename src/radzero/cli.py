@@ -1,7 +1,8 @@
 """The ``radzero`` command: one thin function per verb; the work is in the modules that they name."""
 
 import json
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +49,16 @@ def _progress() -> Progress:
     )
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Around work that can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
+
+
 def _fail(message: str) -> typer.Exit:
     errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
@@ -74,6 +85,9 @@ def predict(
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Similarity at which contours are drawn.")] = 0.5,
     overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Most pixels of a film; larger ones are refused as bombs.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, bfloat16.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
@@ -87,8 +101,8 @@ def predict(
 
     from radzero.batch_prediction import OutputFolder, find_inputs, predict_files, run_identity
     from radzero.findings import finding_sentences
-    from radzero.models.checkpoints import weights_hash
-    from radzero.reading import load, packaged_folder
+    from radzero.images import ReadLimits
+    from radzero.reading import load
 
     torch.set_float32_matmul_precision(precision.value)
     try:
@@ -98,13 +112,12 @@ def predict(
             raise ValueError("a sentence is empty")
         if not asked:
             raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
-        found = find_inputs(inputs)
+        found = find_inputs(inputs, exclude=output)
         if not found.files:
             raise ValueError(f"no film in {', '.join(inputs)} ({len(found.left_out)} files of other kinds)")
         reader = load(model, device=device, dtype=dtype)
-        folder = packaged_folder() if model is None else Path(model)
-        sha256 = weights_hash(folder) if folder.is_dir() else ""
-        target = OutputFolder(output, run_identity(reader, sha256, asked, threshold))
+        identity = run_identity(reader, asked, threshold=threshold, overlays=overlays, precision=precision.value)
+        target = OutputFolder(output, identity, found.files)
     except (ValueError, OSError, RuntimeError) as error:
         raise _fail(str(error)) from error
     if reader.notice:
@@ -112,7 +125,7 @@ def predict(
     for text in asked:
         if unknown := reader.processor.unknown_words(text):
             errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {_plain(', '.join(unknown))}[/]")
-    with _progress() as progress:
+    with _interruptible(), _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
 
         def on_file(source: str, reading: object, error: str | None) -> None:
@@ -129,6 +142,7 @@ def predict(
                 overlays=overlays,
                 threshold=threshold,
                 batch_size=batch_size,
+                limits=ReadLimits(max_pixels=max_pixels) if max_pixels else None,
                 on_file=on_file,
             )
         except OSError as error:
@@ -230,6 +244,99 @@ def phantom(
     console.print(f"{count} phantoms; {index}", highlight=False, soft_wrap=True)
 
 
+class EngineChoice(StrEnum):
+    """Ways from a report to finding-sentences."""
+
+    RULES = "rules"
+    LLM = "llm"
+
+
+@app.command()
+def extract(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Reports: text, XML (Open-I), CSV, JSON Lines, archives, folders.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON Lines, one per report; an interrupted run goes on there.")
+    ],
+    engine: Annotated[
+        EngineChoice, typer.Option(help="rules: no model, no network; llm: an endpoint.")
+    ] = EngineChoice.RULES,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of the rules engine.")] = 1,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Findings and anatomy for the rules engine; a YAML file.")
+    ] = None,
+    cues: Annotated[Path | None, typer.Option(help="Negations, doubts and other cues for the rules engine.")] = None,
+    audit: Annotated[
+        int, typer.Option(min=0, help="Also write OUTPUT.html, which shows this many reports marked.")
+    ] = 0,
+    name_column: Annotated[str, typer.Option(help="Column or key of the report's name.")] = "",
+    text_column: Annotated[str, typer.Option(help="Column or key of the full report.")] = "",
+    findings_column: Annotated[str, typer.Option(help="Column or key of the findings.")] = "",
+    impression_column: Annotated[str, typer.Option(help="Column or key of the impression.")] = "",
+    url: Annotated[str, typer.Option(help="llm: base URL of an OpenAI-compatible API.")] = "http://localhost:8000/v1",
+    llm_model: Annotated[str, typer.Option("--model", "-m", help="llm: the model's name there.")] = "",
+    temperature: Annotated[float, typer.Option(min=0.0, help="llm: 0 for the likeliest answer.")] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="llm: requests under way at once.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1.0, help="llm: seconds for one answer.")] = 120.0,
+    tries: Annotated[int, typer.Option(min=1, help="llm: tries per request and per answer.")] = 5,
+    prompt: Annotated[Path | None, typer.Option(help="llm: file of another system prompt.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="llm: SQLite file of answers; OUTPUT.cache if not given.")] = None,
+    price_in: Annotated[float, typer.Option(min=0.0, help="llm: money per million tokens read.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="llm: money per million tokens written.")] = 0.0,
+) -> None:
+    """Turn reports into finding-sentences: "There is ...", "There may be ...", "There is no ...".
+
+    Exit code 0: every report was extracted; 1: some could not be read or failed, each with its reason in the output; 2:
+    nothing could be done, or the endpoint failed: run the same command again to go on.
+    """
+    from radzero.reports.command import Options, run_extraction
+    from radzero.reports.llm import Endpoint, EndpointError
+    from radzero.reports.sources import Columns
+
+    endpoint = None
+    if engine is EngineChoice.LLM:
+        if not llm_model:
+            raise _fail("--engine llm needs --model, the model's name at the endpoint")
+        endpoint = Endpoint(
+            url, llm_model, temperature=temperature, tries=tries, concurrency=concurrency, timeout=timeout,
+            price_in=price_in, price_out=price_out,
+        )  # fmt: skip
+        if not endpoint.is_local:
+            errors.print(
+                f"[yellow]the reports' text leaves this machine for {_plain(url)}; "
+                "make sure that you may send it there[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
+    options = Options(
+        columns=Columns(name_column, text_column, findings_column, impression_column),
+        processes=processes,
+        vocabulary=vocabulary,
+        cues=cues,
+        endpoint=endpoint,
+        prompt=prompt,
+        cache=cache,
+        audit=audit,
+    )
+    try:
+        with _interruptible(), _progress() as progress:
+            task = progress.add_task("extracting", total=None)
+            result = run_extraction(
+                inputs,
+                output,
+                options,
+                on_report=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except (ValueError, OSError, EndpointError) as error:
+        raise _fail(str(error)) from error
+    for table in result.tables():
+        console.print(table)
+    console.print(f"{output}{f', {result.page}' if result.page else ''}", highlight=False, soft_wrap=True)
+    if result.summary.unread or result.summary.failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as recipes/phantom.yaml.")],
@@ -246,7 +353,7 @@ def train(
 
     torch.set_float32_matmul_precision(precision.value)
     try:
-        with _progress() as progress:
+        with _interruptible(), _progress() as progress:
             drawing = progress.add_task("drawing phantoms", total=None)
             training = progress.add_task("training", total=None)
 
@@ -281,8 +388,13 @@ def evaluate(
     torch.set_float32_matmul_precision(precision.value)
     try:
         reader = load(model)
+        if output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.touch()
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from error
+    if seed == reader.film_seed:
+        errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
     with _progress() as progress:
         task = progress.add_task("reading phantoms", total=films)
         result = evaluate_phantoms(
@@ -296,8 +408,7 @@ def evaluate(
     for table in result_tables(result):
         console.print(table)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -309,6 +420,8 @@ def demo(
 
     try:
         run_demo(output, console)
+    except ValueError as error:
+        raise _fail(str(error)) from error
     except OSError as error:
         raise _fail(f"{output}: cannot be written ({error})") from error
 
@@ -324,8 +437,4 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run the command line."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
-        sys.exit(130)
+    app()

@@ -1,10 +1,12 @@
 """The front door: load a model once, ask films any sentences, get readings."""
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radzero.images import Radiograph, read_radiograph
+from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry, MapGeometry
-from radzero.models.checkpoints import load_processor, open_checkpoint, weights_hash
+from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint, weights_hash
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
 from radzero.overlays import render_overlay
 
-ImageSource: TypeAlias = str | Path | npt.NDArray[Any] | Image.Image | Radiograph
+ImageSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image | Radiograph
 
 PACKAGED = "packaged"
 """The name under which the model that comes with the package is reported."""
@@ -31,7 +33,7 @@ _MAX_MAP_BYTES = 4 * 2**30
 _SENTENCE_CACHE = 50_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """What a model says of one film.
 
@@ -170,7 +172,12 @@ def _sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class RadZero:
     """A loaded model: a network, its processor, and a cache of sentence embeddings.
 
-    Make one with :func:`load`.
+    Make one with :func:`load`, one per thread: the cache is not locked.
+
+    Attributes:
+        model, processor: the network, in evaluation mode, and its processor.
+        name: how it is reported.
+        folder: the checkpoint's files, or None for a model that comes from none.
     """
 
     def __init__(
@@ -180,10 +187,12 @@ class RadZero:
         *,
         name: str,
         device: torch.device | str = "cpu",
+        folder: Path | None = None,
     ) -> None:
         self.model = model.eval().to(device)
         self.processor = processor
         self.name = name
+        self.folder = folder
         self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
 
     @property
@@ -196,12 +205,28 @@ class RadZero:
         """Where the network is."""
         return self.model.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.model.vision_model.parameters()).dtype
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the checkpoint's weights; "" for a model that comes from no files."""
+        return weights_hash(self.folder) if self.folder else ""
+
+    @property
+    def film_seed(self) -> int | None:
+        """Seed of the phantoms that it was trained on, or None."""
+        return (self.model.config.card or {}).get("film_seed")
+
     def predict(
         self,
         images: ImageSource | Iterable[ImageSource],
         sentences: str | Sequence[str],
         *,
         batch_size: int = 8,
+        limits: ReadLimits | None = None,
     ) -> list[Reading]:
         """Ask films sentences.
 
@@ -210,6 +235,7 @@ class RadZero:
                 file; a 3-D stack of films must be given as a list.
             sentences: one or many; every sentence is asked of every film.
             batch_size: films per pass through the network.
+            limits: of file and film sizes; None for the usual ones.
 
         Returns:
             One reading per film, in the order given.
@@ -218,7 +244,7 @@ class RadZero:
             RadiographError: for a film that cannot be read, naming it and the reason.
             ValueError: for a sentence that is empty.
         """
-        return list(self.stream(images, sentences, batch_size=batch_size))
+        return list(self.stream(images, sentences, batch_size=batch_size, limits=limits))
 
     def stream(
         self,
@@ -226,22 +252,23 @@ class RadZero:
         sentences: str | Sequence[str],
         *,
         batch_size: int = 8,
+        limits: ReadLimits | None = None,
     ) -> Iterator[Reading]:
         """:meth:`predict`, one reading at a time: memory does not grow with the number of films."""
         asked = _sentences(sentences)
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
         embeddings = self.embed_sentences(asked)
-        unknown = self._unknown_word_warnings(asked)
+        unread = self._unread_words(asked)
         many = _is_many(images)
         batch: list[Radiograph] = []
         for image in images if many else (images,):  # type: ignore[union-attr]
-            batch.append(read_radiograph(image))  # type: ignore[arg-type]
+            batch.append(read_radiograph(image, limits=limits))  # type: ignore[arg-type]
             if len(batch) == batch_size:
-                yield from self._read(batch, asked, embeddings, unknown)
+                yield from self._read(batch, asked, embeddings, unread)
                 batch = []
         if batch:
-            yield from self._read(batch, asked, embeddings, unknown)
+            yield from self._read(batch, asked, embeddings, unread)
 
     @torch.inference_mode()
     def embed_sentences(self, sentences: Sequence[str], *, chunk: int = 256) -> Tensor:
@@ -266,7 +293,7 @@ class RadZero:
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
         """Tokens (B, 1 + L, D) after the shared LayerNorm, CLS first, and where each film lies in the input."""
         pixels, geometries = self.processor.films(films)
-        return self.model.encode_images(pixels.to(self.device, self.model.dtype)), geometries
+        return self.model.encode_images(pixels.to(self.device, self.dtype)), geometries
 
     @torch.inference_mode()
     def compare(
@@ -283,7 +310,14 @@ class RadZero:
         return logits, similarity
 
     def _read(
-        self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unknown: tuple[str, ...]
+        self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unread: tuple[str, ...]
+    ) -> Iterator[Reading]:
+        inputs = [self.processor.geometry(film.height, film.width).input for film in films]
+        for _, group in groupby(range(len(films)), key=inputs.__getitem__):  # a pass takes inputs of one size
+            yield from self._read_alike([films[k] for k in group], asked, embeddings, unread)
+
+    def _read_alike(
+        self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unread: tuple[str, ...]
     ) -> Iterator[Reading]:
         tokens, geometries = self.embed_films(films)
         logits, similarity = self.compare(tokens, embeddings)
@@ -298,18 +332,21 @@ class RadZero:
                 film=film.to_uint8(),
                 geometry=geometry,
                 patch=self.model.config.vision_config.patch_size,
-                warnings=(*film.warnings, *unknown),
+                warnings=(*film.warnings, *unread),
                 notice=self.notice,
             )
 
-    def _unknown_word_warnings(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        found = {text: self.processor.unknown_words(text) for text in asked}
-        return tuple(
-            f"{text!r}: this model has never seen the word{'s' if len(words) > 1 else ''} {', '.join(words)}; "
-            "its answer ignores them"
-            for text, words in found.items()
-            if words
-        )
+    def _unread_words(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """A warning for every sentence with words that the model cannot know or does not get to see."""
+        warnings = []
+        for text in asked:
+            if words := self.processor.unknown_words(text):
+                named = f"the word{'s' if len(words) > 1 else ''} {', '.join(words)}"
+                warnings.append(f"{text!r}: this model has never seen {named}; do not trust its answer")
+            if (length := self.processor.token_count(text)) > self.processor.max_tokens:
+                limit = self.processor.max_tokens
+                warnings.append(f"{text!r}: has {length} tokens, and this model reads the first {limit} only")
+        return tuple(warnings)
 
 
 def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
@@ -321,7 +358,7 @@ def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_many(images: Any) -> bool:
-    if isinstance(images, str | Path | Radiograph | Image.Image | np.ndarray):
+    if isinstance(images, str | os.PathLike | Radiograph | Image.Image | np.ndarray):
         return False
     if isinstance(images, Iterable):
         return True
@@ -348,14 +385,28 @@ def load(
 
     Raises:
         CheckpointError: naming what is wrong with the checkpoint and what to do.
+        ValueError: for a device or dtype that cannot be used.
     """
-    source = packaged_folder() if model is None else model
+    source = _source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
     network = RadZeroModel.from_pretrained(checkpoint.folder, dtype=dtype)
     processor = load_processor(checkpoint.folder, checkpoint.config)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return RadZero(network, processor, name=PACKAGED if model is None else str(model), device=device)
+    name = PACKAGED if model is None else str(model)
+    try:
+        return RadZero(network, processor, name=name, device=device, folder=checkpoint.folder)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        raise ValueError(f'the device {str(device)!r} cannot be used ({error}); "cpu" always can') from error
+
+
+def _source(model: str | Path | None) -> str | Path:
+    if model is not None:
+        return model
+    folder = packaged_folder()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: the packaged model's files are not there; install radzero again")
+    return folder
 
 
 def packaged_folder() -> Path:
@@ -365,7 +416,7 @@ def packaged_folder() -> Path:
 
 def describe(model: str | Path | None = None) -> dict[str, Any]:
     """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256."""
-    source = packaged_folder() if model is None else model
+    source = _source(model)
     checkpoint = open_checkpoint(source)
     network = RadZeroModel.from_pretrained(checkpoint.folder)
     config, card = checkpoint.config, checkpoint.config.card or {}

@@ -423,7 +423,6 @@ def test_bad_shapes_and_findings_are_refused():
         make_film(0, 0, size=96, findings=(Finding("measles"),))
 
 
-@pytest.mark.xfail(strict=True, reason="Finding takes any name, side and zone")
 @pytest.mark.parametrize(
     "arguments",
     [("measles",), ("nodule", Grade.PLAIN, "Left", "upper"), ("nodule", Grade.PLAIN, "left"), ("mass", Grade.PLAIN)],

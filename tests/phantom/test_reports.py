@@ -127,7 +127,6 @@ def test_the_impression_repeats_what_the_findings_state():
                 assert not sentence.side or sentence.side in line.lower()
 
 
-@pytest.mark.xfail(strict=True, reason="gold keeps the order of dictation where the text is shuffled")
 def test_gold_is_in_the_order_of_first_mention():
     mixed = 0
     for film, report in dictated():

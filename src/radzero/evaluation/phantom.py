@@ -4,13 +4,14 @@ Every film is asked ``There is {finding}`` and ``There is no {finding}`` for the
 pleural effusion and pneumothorax. Films come in all grades, mixed evenly.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +87,14 @@ class PhantomResult:
     quiet_films: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
+        """Plain numbers, for JSON; null for figures that these films do not give."""
+        return cast(dict[str, Any], _known(asdict(self)))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@
 | Presentation LUT Shape | no second inversion; a contradiction is a warning |
 | RGB, YBR, PALETTE COLOR | grey content is read, a colour picture is refused, ``colour`` |
 | modality LUT sequence, rescale | applied |
-| VOI LUT sequence | first item, preferred over a window |
-| window center and width | first pair, by its VOI LUT function |
+| VOI LUT sequence | first item that shows anything, preferred over a window |
+| window center and width | first pair that shows anything, by its VOI LUT function |
 | a VOI that is invalid or shows nothing | default window, warning |
 | no VOI | up to 8 bits: full range; more: 0.5-99.5 percentile window without pixel padding |
 | overlay or other bits above Bits Stored | masked |

@@ -85,7 +85,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[
         choices: decisions, in order.
     """
     counts = stored.histogram()
-    _exclude_padding(stored, counts, header, choices)
+    padded = _exclude_padding(stored, counts, header, choices)
     values, modality_applied = _modality(stored.domain(), header, choices)
     table = _voi(values, counts, header, choices)
     if table is None:
@@ -93,23 +93,29 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[
     if header.code("PhotometricInterpretation") == "MONOCHROME1":
         table = 1.0 - table
         choices.append("MONOCHROME1: inverted")
+    if padded is not None:
+        table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
     _check_presentation_shape(header)
     return stored.through(table)
 
 
-def _exclude_padding(stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]) -> None:
-    """Take padding out of the histogram, unless nothing would be left."""
+def _exclude_padding(
+    stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
+) -> NDArray[np.bool_] | None:
+    """Take padding out of the histogram, unless nothing would be left; says which values of the domain it is."""
     padding = header.words("PixelPaddingValue")
     if not padding:
-        return
+        return None
     limit = header.words("PixelPaddingRangeLimit") or padding
     domain = stored.domain()
     low, high = sorted(_signed(word) if stored.signed else word for word in (padding[0], limit[0]))
     padded = (domain >= low) & (domain <= high)
     number = int(counts[padded].sum())
-    if 0 < number < counts.sum():
-        counts[padded] = 0
-        choices.append(f"pixel padding {low}..{high}: {number} pixels left out of the window statistics")
+    if not 0 < number < counts.sum():
+        return None
+    counts[padded] = 0
+    choices.append(f"pixel padding {low}..{high}: {number} pixels left out of the window statistics and shown black")
+    return padded
 
 
 def _signed(word: int) -> int:
@@ -169,39 +175,41 @@ def _read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Head
 def _voi(
     values: NDArray[np.float64], counts: NDArray[np.int64], header: Header, choices: list[str]
 ) -> NDArray[np.float64] | None:
-    """Return the table of the file's first VOI LUT or window; ``None`` when none shows anything."""
+    """Return the table of the file's first VOI LUT or window that shows anything; ``None`` when none does."""
     shown = counts > 0
-    for item in header.items("VOILUTSequence")[:1]:
+    for item in header.items("VOILUTSequence"):
         lut = _read_lut(item, values, "VOI LUT", header)
         if lut is None:
             continue
-        scale = float((1 << lut.bits) - 1)
-        table = lut(values) / scale
+        bits = lut.bits
+        if lut.entries.max() * 2 < (1 << bits) - 1:
+            bits = max(1, int(lut.entries.max()).bit_length())
+            header.warnings.append(f"the VOI LUT claims {lut.bits} bits but uses {bits}, and was scaled to those")
+        table = lut(values) / float((1 << bits) - 1)
         if np.ptp(table[shown]) > 0 or _is_single(values[shown]):
             named = f" '{lut.name}'" if lut.name else ""
             choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
-            if lut.entries.max() * 2 < scale:
-                header.warnings.append("the VOI LUT uses less than half of its range: the image is dark")
             return table
         header.warnings.append("the VOI LUT maps the whole image to one value and was ignored")
     centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
-    if not centres or not widths:
-        return None
-    centre, width = centres[0], widths[0]
     function = header.code("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         header.warnings.append("VOI LUT Function is unknown and was taken as LINEAR")
         function = "LINEAR"
-    if width < 1 if function == "LINEAR" else width <= 0:
-        header.warnings.append(f"Window Width {width:g} is invalid for {function}; the window was ignored")
-        return None
-    table = window(values, centre, width, function)
-    if np.ptp(table[shown]) == 0 and not _is_single(values[shown]):
-        header.warnings.append(f"the window ({centre:g}, {width:g}) maps the whole image to one value and was ignored")
-        return None
-    several = f", the first of {len(centres)}" if len(centres) > 1 else ""
-    choices.append(f"VOI: window center {centre:g} width {width:g} ({function}){several}")
-    return table
+    for number, (centre, width) in enumerate(zip(centres, widths, strict=False), 1):
+        if width < 1 if function == "LINEAR" else width <= 0:
+            header.warnings.append(f"Window Width {width:g} is invalid for {function}; the window was ignored")
+            continue
+        table = window(values, centre, width, function)
+        if np.ptp(table[shown]) == 0 and not _is_single(values[shown]):
+            header.warnings.append(
+                f"the window ({centre:g}, {width:g}) maps the whole image to one value and was ignored"
+            )
+            continue
+        several = f", number {number} of {len(centres)}" if len(centres) > 1 else ""
+        choices.append(f"VOI: window center {centre:g} width {width:g} ({function}){several}")
+        return table
+    return None
 
 
 def _is_single(values: NDArray[np.float64]) -> bool:

@@ -26,6 +26,8 @@ from radzero.models.processor import RadZeroProcessor
 
 PUBLISHED_ARCHITECTURE = "CxrAlignModel"
 PUBLISHED_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
+_OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta", "camembert", "longformer")
+"""Text encoders whose first position is 2."""
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
 
 
@@ -104,6 +106,7 @@ def _download(
                 token=token,
                 local_files_only=local_files_only,
                 allow_patterns=list(_FILES),
+                ignore_patterns=["*/*"],  # the published copy's data/ folders hold report sentences
             )
         )
     except HFValidationError:
@@ -308,7 +311,10 @@ def load_processor(folder: Path, config: RadZeroConfig | None = None) -> RadZero
             raise CheckpointError(f"{folder}: its {what} cannot be read ({error})") from error
     if not parts[1].vocab_size:
         raise CheckpointError(f"{folder}: its tokenizer has no vocabulary (no tokenizer.json or vocab.txt)")
-    return RadZeroProcessor(*parts)
+    processor = RadZeroProcessor(*parts)
+    if config and (positions := getattr(config.text_config, "max_position_embeddings", None)):
+        processor.positions = int(positions) - (2 if config.text_config.model_type in _OFFSET_POSITIONS else 0)
+    return processor
 
 
 def weights_hash(folder: Path) -> str:
@@ -330,11 +336,14 @@ def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is None or dtype == "auto":
         return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"{dtype!r} is no floating type; use float32, bfloat16 or float16")
+    if found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"{dtype!r} is no type that models run in; use float32, bfloat16 or float16")
     return found
 
 
 def match_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Tensors in one floating dtype; float32 when None."""
-    return {key: tensor.to(dtype or torch.float32) for key, tensor in tensors.items()}
+    """Tensors in one floating dtype, float32 when None; temperatures, which scale every logit, always in float32."""
+    return {
+        key: tensor.to(torch.float32 if key.endswith("temperature") else dtype or torch.float32)
+        for key, tensor in tensors.items()
+    }

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from radzero.models.checkpoints import load_processor, open_checkpoint
+from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
 
 
@@ -27,7 +28,7 @@ def convert_checkpoint(source: str | Path, output: str | Path) -> Path:
     return output
 
 
-def save_processor(processor: object, output: Path) -> None:
+def save_processor(processor: RadZeroProcessor, output: Path) -> None:
     """Write the image processor and the tokenizer as the files every transformers version knows."""
-    processor.image_processor.save_pretrained(output)  # type: ignore[attr-defined]
-    processor.tokenizer.save_pretrained(output)  # type: ignore[attr-defined]
+    processor.image_processor.save_pretrained(output)
+    processor.tokenizer.save_pretrained(output)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin, TensorType
 from transformers.image_transforms import get_resize_output_image_size
 
 from radzero.images.geometry import Geometry
 from radzero.images.radiograph import Radiograph
+from radzero.images.reader import read_radiograph
 from radzero.models.configuration import RadZeroConfig
 
 
@@ -19,41 +20,75 @@ class RadZeroProcessor(ProcessorMixin):
 
     Called like any transformers processor: ``processor(images=..., text=...)``. :meth:`films` also says where each
     film's pixels went.
+
+    Attributes:
+        positions: how many tokens the text encoder has positions for, where that is known.
     """
+
+    positions: int | None = None
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
-        """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences."""
+        """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences.
+
+        Args:
+            images: one or many of path, array, PIL image or :class:`~radzero.images.radiograph.Radiograph`.
+            text: one or many sentences.
+            **kwargs: ``return_tensors`` ("pt", which is what is returned in any case), ``padding``, ``truncation`` and
+                ``max_length`` of the sentences.
+
+        Raises:
+            ValueError: without images and text, or for another kind of tensors.
+            TypeError: for an option that is not known.
+        """
         if images is None and text is None:
             raise ValueError("give images, text or both")
+        if (tensors := kwargs.pop("return_tensors", "pt")) not in ("pt", TensorType.PYTORCH):
+            raise ValueError(f'return_tensors={tensors!r}: only PyTorch tensors ("pt") are made')
+        options = {key: kwargs.pop(key) for key in ("padding", "truncation", "max_length") if key in kwargs}
+        if kwargs:
+            raise TypeError(f"unknown options: {', '.join(kwargs)}")
         data: dict[str, Any] = {}
         if images is not None:
-            data["pixel_values"] = self.image_processor(images, return_tensors="pt", **kwargs)["pixel_values"]
+            many = images if isinstance(images, list | tuple) else [images]
+            data["pixel_values"] = self.films([read_radiograph(image) for image in many])[0]
         if text is not None:
-            data.update(self.sentences([text] if isinstance(text, str) else list(text)))
+            data.update(self.sentences([text] if isinstance(text, str) else list(text), **options))
         return BatchFeature(data)
 
-    def sentences(self, sentences: Sequence[str]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (N, S), padded to the longest sentence, cut at the tokenizer's limit."""
-        encoded = self.tokenizer(
-            list(sentences), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+    def sentences(self, sentences: Sequence[str], **options: Any) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` (N, S), padded to the longest sentence, cut at :attr:`max_tokens`.
+
+        ``options`` are the tokenizer's ``padding``, ``truncation`` and ``max_length``.
+        """
+        chosen = {"padding": True, "truncation": True, "max_length": self.max_tokens, **options}
+        encoded = self.tokenizer(list(sentences), return_tensors="pt", **chosen)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens per sentence; a tokenizer that states none gets 512, the length of BERT-like positions."""
-        return min(int(self.tokenizer.model_max_length), 512)
+        """Most tokens per sentence: the tokenizer's limit or the encoder's positions, whichever is less; at most 512."""
+        return min(int(self.tokenizer.model_max_length), self.positions or 512, 512)
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Words that the tokenizer has no token for, in order; the model cannot have learned them."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return []
+        known: dict[str, bool] = self.__dict__.setdefault("_known_words", {})
         words = sentence.split()
-        return [w for w in words if unknown in self.tokenizer(w, add_special_tokens=False)["input_ids"]]
+        for word in words:
+            if word not in known:
+                known[word] = unknown not in self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        return [word for word in words if not known[word]]
+
+    def token_count(self, sentence: str) -> int:
+        """How many tokens a sentence has, special ones included, before it is cut."""
+        if (most := len(sentence.encode()) + 2) <= self.max_tokens:  # a token has a byte at least
+            return most
+        return len(self.tokenizer(sentence, verbose=False)["input_ids"])
 
     def films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
         """Pixel values (B, 3, H, W) float32 of films, and where each film lies in them.

@@ -33,6 +33,7 @@ _PASSED_BY_TRANSFORMERS = frozenset(
     ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
 )
 """What ``AutoModel`` and common recipes pass to every model; none of it changes how a checkpoint is read here."""
+_HUB_OPTIONS = frozenset(("revision", "cache_dir", "token", "local_files_only"))
 
 
 @dataclass
@@ -55,7 +56,7 @@ class RadZeroOutput(ModelOutput):
 class RadZeroModel(PreTrainedModel):
     """RadZero (NeurIPS 2025): see :class:`RadZeroConfig` for its parts.
 
-    Load published or own checkpoints with :func:`radzero.models.checkpoints.load_model`.
+    :meth:`from_pretrained` reads published and own checkpoints; :func:`radzero.load` adds the processor and the device.
     """
 
     config_class = RadZeroConfig
@@ -94,20 +95,22 @@ class RadZeroModel(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         config: RadZeroConfig | None = None,
         dtype: torch.dtype | str | None = None,
         device_map: str | torch.device | None = None,
+        attn_implementation: str | None = None,
         **options: Any,
     ) -> "RadZeroModel":
         """Load our format or the published one, strictly, in evaluation mode.
 
         Args:
-            source: a folder or a hub id.
+            pretrained_model_name_or_path: a folder or a hub id.
             config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
             dtype: of the weights; float32 when None.
             device_map: one device, such as "cuda".
+            attn_implementation: "eager", "sdpa", ...; transformers' choice when None.
             **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; ``torch_dtype`` is an
                 older name of ``dtype``.
 
@@ -116,9 +119,15 @@ class RadZeroModel(PreTrainedModel):
             TypeError: for an option that is not known.
             ValueError: for a dtype that is none.
         """
+        source = pretrained_model_name_or_path
         dtype = floating_dtype(options.pop("torch_dtype", None) if dtype is None else dtype)
-        checkpoint = open_checkpoint(source, **{k: v for k, v in options.items() if k not in _PASSED_BY_TRANSFORMERS})
+        hub = {key: value for key, value in options.items() if key not in _PASSED_BY_TRANSFORMERS}
+        if unknown := sorted(hub.keys() - _HUB_OPTIONS):
+            raise TypeError(f"from_pretrained does not know: {', '.join(unknown)}")
+        checkpoint = open_checkpoint(source, **hub)
         config = checkpoint.config if config is None or checkpoint.published else config
+        if attn_implementation is not None:
+            config._attn_implementation = attn_implementation
         try:
             with no_init_weights():
                 model = cls(config)

@@ -52,7 +52,8 @@ def similarity_logits(
         attention and is left out of the map.
 
     Raises:
-        ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive.
+        ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive (a tensor's
+            value is not looked at).
     """
     if tokens_BTD.ndim != 3 or tokens_BTD.shape[1] < 2:
         raise ValueError(f"tokens must be (B, T >= 2, D) with CLS first, not {tuple(tokens_BTD.shape)}")
@@ -61,7 +62,7 @@ def similarity_logits(
     if similarity not in ("cos", "dot"):
         raise ValueError(f'similarity must be "cos" or "dot", not {similarity!r}')
     for name, value in (("temperature", temperature), ("attention_temperature", attention_temperature)):
-        if isinstance(value, float | int) and not value > 0:
+        if value is not None and not isinstance(value, Tensor) and not value > 0:
             raise ValueError(f"{name} must be positive, not {value}")
 
     with torch.autocast(tokens_BTD.device.type, enabled=False):

@@ -63,7 +63,7 @@ def to_dataset(film: Film) -> Dataset:
     ds.ImageLaterality = "U"
     ds.PatientOrientation = ["L", "F"]
     ds.AnatomicRegionSequence = Sequence([_code("816094009", "SCT", "Chest")])
-    view = ("399348003", "Postero-anterior") if film.body.projection == "PA" else ("399173006", "Antero-posterior")
+    view = ("272479007", "Postero-anterior") if film.body.projection == "PA" else ("399348003", "Antero-posterior")
     ds.ViewCodeSequence = Sequence([_code(view[0], "SCT", view[1])])
     ds.ViewCodeSequence[0].ViewModifierCodeSequence = Sequence([])
     ds.AcquisitionContextSequence = Sequence([])

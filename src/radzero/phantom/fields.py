@@ -85,19 +85,3 @@ def blur(image: Field, sigma: float) -> Field:
             out += tap * (padded[k : k + length] if axis == 0 else padded[:, k : k + length])
         image = out
     return image
-
-
-def dilate(mask: Mask, radius: int) -> Mask:
-    """Dilation of a mask by a square of side ``2 * radius + 1`` pixels."""
-    out = mask
-    for axis in (0, 1):
-        grown = out.copy()
-        for shift in range(1, radius + 1):
-            if axis == 0:
-                grown[shift:] |= out[:-shift]
-                grown[:-shift] |= out[shift:]
-            else:
-                grown[:, shift:] |= out[:, :-shift]
-                grown[:, :-shift] |= out[:, shift:]
-        out = grown
-    return out

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 
 from radzero.phantom.anatomy import LEFT, RIGHT, SIDE_SIGN, SOFT_TISSUE, Body, Chest
-from radzero.phantom.fields import Field, Mask, blur, distance_to_polyline, smoothstep, sphere_chord
+from radzero.phantom.fields import Mask, distance_to_polyline, smoothstep, sphere_chord
 
 
 class Grade(StrEnum):
@@ -40,6 +40,10 @@ DEVICES = ("central venous catheter", "endotracheal tube", "nasogastric tube", "
 
 ONE_SIDED = ("calcification", "consolidation", "mass", "nodule", "pneumothorax", "rib fracture")
 EITHER_OR_BOTH = ("atelectasis", "fibrosis", "pleural effusion")
+_SIDES_OF: dict[str, tuple[str | None, ...]] = {
+    **dict.fromkeys((*ONE_SIDED, "central venous catheter", "pacemaker"), ("right", "left")),
+    **dict.fromkeys(EITHER_OR_BOTH, ("right", "left", "bilateral")),
+}
 ZONED = ("calcification", "consolidation", "mass", "nodule")
 ZONES = ("upper", "mid", "lower")
 EXCLUSIVE = (
@@ -58,12 +62,24 @@ class Finding:
         grade: how plainly it shows.
         side: "right", "left", "bilateral" or None where sides mean nothing (cardiomegaly, edema, tubes).
         zone: "upper", "mid", "lower" or None.
+
+    Raises:
+        ValueError: for a name that is not drawn, or a side or zone that it cannot have.
     """
 
     name: str
     grade: Grade = Grade.PLAIN
     side: str | None = None
     zone: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in (*FINDINGS, *DEVICES):
+            known = ", ".join((*FINDINGS, *DEVICES))
+            raise ValueError(f"no finding or device is called {self.name!r}; there are: {known}")
+        if self.side not in _SIDES_OF.get(self.name, (None,)):
+            raise ValueError(f"{self.name}: the side cannot be {self.side!r}")
+        if self.zone not in (ZONES if self.name in ZONED else (None,)):
+            raise ValueError(f"{self.name}: the zone cannot be {self.zone!r}")
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -524,8 +540,3 @@ DRAWING_ORDER = (
     "rib fracture",
     *DEVICES,
 )
-
-
-def soften(mask: Mask, pixel_cm: float, radius: float = 0.15) -> Field:
-    """A mask with an edge of ``radius`` cm, for drawing."""
-    return blur(mask.astype(np.float32), radius / pixel_cm)

@@ -22,7 +22,8 @@ class Report:
     Attributes:
         indication, comparison, technique: sections that state no finding.
         findings, impression: the sections that do.
-        gold: what findings and impression state, each once, in the order of their first mention.
+        gold: the findings that findings and impression state or deny, each once, in the order of their first mention.
+        signs: what the same words state besides: the sign by which a finding is described, the normality of it all.
     """
 
     indication: str
@@ -31,6 +32,7 @@ class Report:
     findings: str
     impression: str
     gold: tuple[FindingSentence, ...]
+    signs: tuple[FindingSentence, ...] = ()
 
     @property
     def text(self) -> str:
@@ -144,6 +146,17 @@ _AFFIRMED: dict[str, tuple[str, ...]] = {
         "{Side} pacemaker is present",
     ),
 }
+_SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # what stands in the dictated sentence, the signs that it states beside the finding
+    ("Linear opacities", ("linear opacity",)),
+    ("calcified granuloma", ("granuloma",)),
+    ("Perihilar haze and septal lines", ("perihilar haze", "septal lines")),
+    ("Bilateral perihilar opacities", ("opacity",)),
+    ("flattened diaphragms", ("hyperinflation", "flattened diaphragm")),
+    ("Reticular opacities", ("reticular opacity",)),
+    ("Blunting of the", ("costophrenic angle blunting",)),
+    ("pleural line", ("pleural line",)),
+)
 _UNCERTAIN = (
     "Possible {phrase}",
     "There may be {a} {phrase}",
@@ -179,37 +192,43 @@ def write_report(film: Film, rng: np.random.Generator | None = None) -> Report:
     """
     if rng is None:
         rng = np.random.default_rng([film.seed, film.index, 17])
-    gold: dict[FindingSentence, None] = {}
     followed = rng.random() < 0.45
-    body: list[str] = []
+    body: list[tuple[str, tuple[FindingSentence, ...]]] = []  # dictated sentence, what it says of findings
+    signs: dict[FindingSentence, None] = {}
     for finding in film.findings:
         text, sentence = _state(finding, rng, followed)
-        body.append(text)
-        gold[sentence] = None
+        body.append((text, (sentence,)))
+        for words, names in _SIGNS:
+            if words in text:
+                signs.update(dict.fromkeys(FindingSentence(Polarity.AFFIRMED, n, finding.side) for n in names))
     present = {f.name for f in film.findings}
     for statement, denied, untrue in _NORMAL:
         if not present & set(untrue) and rng.random() < 0.35:
-            names = [n for n in denied if FindingSentence(Polarity.NEGATED, n) not in gold]
-            if names:
-                body.append(statement)
-                gold.update(dict.fromkeys(FindingSentence(Polarity.NEGATED, n) for n in names))
-    denied_now = {s.finding for s in gold if s.polarity is Polarity.NEGATED}
+            said = {s for _, sentences in body for s in sentences}
+            if new := tuple(s for n in denied if (s := FindingSentence(Polarity.NEGATED, n)) not in said):
+                body.append((statement, new))
+    denied_now = {s.finding for _, sentences in body for s in sentences if s.polarity is Polarity.NEGATED}
     absent = [n for n in FINDINGS if n not in present and n not in denied_now]
     count = int(rng.integers(1, 5))
     negated = [absent[int(k)] for k in rng.permutation(len(absent))[:count]]
     while negated:
         size = int(rng.integers(1, 4))
         group, negated = negated[:size], negated[size:]
-        body.append(f"{rng.choice(_NEGATION_OPENINGS)} {_list([_negated_name(n, rng) for n in group])}.")
-        gold.update(dict.fromkeys(FindingSentence(Polarity.NEGATED, n) for n in group))
-    order = rng.permutation(len(body)) if rng.random() < 0.5 else range(len(body))
+        text = f"{rng.choice(_NEGATION_OPENINGS)} {_list([_negated_name(n, rng) for n in group])}."
+        body.append((text, tuple(FindingSentence(Polarity.NEGATED, n) for n in group)))
+    order = [int(k) for k in rng.permutation(len(body))] if rng.random() < 0.5 else range(len(body))
+    gold = dict.fromkeys(s for k in order for s in body[k][1])
+    impression = _impression(film, gold, rng)
+    if impression.startswith("Normal"):
+        signs[FindingSentence(Polarity.NEGATED, "cardiopulmonary abnormality")] = None
     return Report(
         indication=str(rng.choice(_INDICATIONS)),
         comparison="Chest radiograph from two days earlier." if followed else str(rng.choice(_COMPARISONS)),
         technique=f"Single {film.body.projection} view of the chest.",
-        findings=" ".join(body[int(k)] for k in order),
-        impression=_impression(film, gold, rng),
+        findings=" ".join(body[k][0] for k in order),
+        impression=impression,
         gold=tuple(gold),
+        signs=tuple(signs),
     )
 
 

@@ -1,6 +1,7 @@
 """A series of phantoms on disk: films, masks, reports, and one JSON line each."""
 
 import json
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_phantoms(
     film_format: FilmFormat = FilmFormat.BOTH,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Write phantoms ``first`` .. ``first + count - 1`` of a seed.
+    """Write phantoms ``first`` .. ``first + count - 1`` of a seed; those of earlier calls stay in the index.
 
     ``images/`` and ``dicom/`` hold the films, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
     ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences,
@@ -57,13 +58,22 @@ def write_phantoms(
     for name in ("images", "dicom", "reports", "masks", "anatomy"):
         if name != unwanted:
             (folder / name).mkdir(parents=True, exist_ok=True)
-    index_path = folder / "phantoms.jsonl"
-    with index_path.open("w", encoding="utf-8") as index:
-        for done in range(count):
-            film = make_film(seed, first + done, size=size)
-            index.write(json.dumps(_write(film, folder, film_format)) + "\n")
-            progress(done + 1)
-    return index_path
+    records = []
+    for done in range(count):
+        records.append(_write(make_film(seed, first + done, size=size), folder, film_format))
+        progress(done + 1)
+    return _write_index(folder / "phantoms.jsonl", records)
+
+
+def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:
+    """The records, and those of other phantoms that the folder holds already, by seed and index."""
+    known = {record["id"]: record for record in map(json.loads, path.read_text().splitlines())} if path.exists() else {}
+    known |= {record["id"]: record for record in records}
+    ordered = sorted(known.values(), key=lambda record: (record["seed"], record["index"]))
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in ordered), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
 
 
 def _write(film: Film, folder: Path, film_format: FilmFormat) -> dict[str, Any]:

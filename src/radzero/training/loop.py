@@ -179,7 +179,7 @@ def train(
         recipe: what to do.
         pool: at least ``recipe.films`` films.
         run: folder of ``state.pt`` and ``metrics.jsonl``.
-        save_every: steps between saved states.
+        save_every: steps between saved states; the end of every stage is saved too.
         on_step: called after every step with its number and the parts of its loss.
 
     Raises:
@@ -209,7 +209,7 @@ def train(
     started = time.monotonic()
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
         for step in range(recipe.steps):
-            stage, _ = stage_at(recipe, step)
+            stage, step_of_stage = stage_at(recipe, step)
             films = [next(order) for _ in range(stage.batch)]
             if step < first:
                 continue
@@ -233,7 +233,7 @@ def train(
             }
             metrics.write(json.dumps(record) + "\n")
             on_step(step, record)
-            if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+            if (step + 1) % save_every == 0 or step_of_stage + 1 == stage.steps:
                 metrics.flush()
                 _save_state(state_path, model, optimizer, recipe, step + 1, elapsed)
     model.vision_model.config.token_stride = recipe.stages[-1].token_stride

@@ -79,16 +79,19 @@ def binary_pair_loss(
     return (positives + negative_weight * negatives) / (1.0 + negative_weight)
 
 
-def quiet_map_loss(similarity_BNL: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None) -> Tensor:
+def quiet_map_loss(
+    similarity_BNL: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None, margin: float = 0.5
+) -> Tensor:
     """Keeps the maps of sentences that a film does not state below one half everywhere.
 
-    The mean, over all pairs of a film with another film's sentence, of -log sigmoid(-max_k s_k): the logit of such a
-    pair may be low while a single patch still lights up, which the other losses hardly notice. Not part of the
-    published recipe.
+    The mean, over all pairs of a film with another film's sentence, of max(0, margin + max_k s_k): the logit of such a
+    pair may be low while a single patch still lights up, which the other losses hardly notice. Maps that are quiet
+    already are left alone, so that those of present findings keep their extent. Not part of the published recipe.
 
     Args:
         similarity_BNL: (B, N, L) patch similarities before the sigmoid.
         owner_N, ignore_BN: as in :func:`multi_positive_loss`.
+        margin: how far below 0 the highest similarity is pushed.
 
     Returns:
         Scalar; 0 when there is no such pair.
@@ -100,7 +103,7 @@ def quiet_map_loss(similarity_BNL: Tensor, owner_N: Tensor, *, ignore_BN: Tensor
         other = other & ~ignore_BN
     if not bool(other.any()):
         return similarity_BNL.sum() * 0.0
-    return -F.logsigmoid(-peak_BN[other]).mean()
+    return F.relu(margin + peak_BN[other]).mean()
 
 
 def _check(logits_BN: Tensor, owner_N: Tensor) -> tuple[int, int]:

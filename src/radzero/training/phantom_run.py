@@ -53,6 +53,7 @@ def run_recipe(
         "licence": "Apache-2.0",
         "recipe": recipe_path.name,
         "seed": recipe.seed,
+        "film_seed": recipe.film_seed,
         "notice": NOTICE,
     }
     folder = run / "model"

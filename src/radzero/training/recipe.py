@@ -85,8 +85,10 @@ class PhantomRecipe:
     gamma: float
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages: there is none")
         own = [bool(stage.learning_rate) for stage in self.stages]
-        if not self.stages or own[0] or own != sorted(own):
+        if own[0] or own != sorted(own):
             raise ValueError("stages: the first has no learning_rate of its own, and those that have one come last")
 
     @property

@@ -1,0 +1,1 @@
+"""Reports to finding-sentences: sections, the sentence grammar, a rules engine and a language-model engine."""

@@ -1,0 +1,274 @@
+"""A run of an engine over many reports: in order, in several processes, killed and continued without loss."""
+
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from radzero.reports.engine import Engine, Extraction, SetAside
+from radzero.reports.rules import RulesEngine
+from radzero.reports.sections import Report
+from radzero.reports.sentences import FindingSentence, Polarity, Provenance
+from radzero.reports.sources import Unread
+from radzero.reports.vocabulary import Vocabulary
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        reports: read and extracted, in this run and before.
+        unread: could not be read.
+        empty: reports without a section that describes the film, or without a finding in it.
+        sentences: in all.
+        polarities: how many of each.
+        merged: further mentions of a sentence that the report has already.
+        set_aside: reason -> how many.
+        failed: reports that the engine gave up on, by reason.
+        resumed: reports that an earlier run had done.
+    """
+
+    reports: int = 0
+    unread: int = 0
+    empty: int = 0
+    sentences: int = 0
+    polarities: Counter[str] = field(default_factory=Counter)
+    merged: int = 0
+    set_aside: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a line of the output."""
+        if record.get("error") == "unread":
+            self.unread += 1
+            return
+        self.reports += 1
+        if "error" in record:
+            self.failed[record["reason"]] += 1
+            return
+        self.empty += not record["sentences"]
+        self.sentences += len(record["sentences"])
+        self.polarities.update(s["polarity"] for s in record["sentences"])
+        self.merged += record["merged"]
+        self.set_aside.update(s["reason"].split(":")[0] for s in record["set_aside"])
+
+
+def record_of(report: Report | Unread, extraction: Extraction | None, identity: dict[str, str]) -> dict[str, Any]:
+    """The output line of a report."""
+    if isinstance(report, Unread) or extraction is None:
+        return {"report": None, "source": report.source, "error": "unread", "reason": getattr(report, "reason", "")}
+    line: dict[str, Any] = {"report": report.name, "source": report.source, **identity}
+    if extraction.error:
+        return {**line, "error": "failed", "reason": extraction.error}
+    if extraction.time:
+        line["time"] = extraction.time
+    return {
+        **line,
+        "sentences": [_sentence(s) for s in extraction.sentences],
+        "merged": extraction.merged,
+        "set_aside": [_aside(a) for a in extraction.set_aside],
+    }
+
+
+def _sentence(sentence: FindingSentence) -> dict[str, Any]:
+    provenance = sentence.provenance
+    assert provenance is not None  # every engine says where
+    return {
+        "text": sentence.text,
+        "polarity": sentence.polarity.value,
+        "finding": sentence.finding,
+        "descriptors": list(sentence.descriptors),
+        "side": sentence.side,
+        "site": sentence.site,
+        "section": provenance.section,
+        "start": provenance.start,
+        "end": provenance.end,
+    }
+
+
+def _aside(aside: SetAside) -> dict[str, Any]:
+    return {
+        "text": aside.text,
+        "reason": aside.reason,
+        "section": aside.provenance.section,
+        "start": aside.provenance.start,
+        "end": aside.provenance.end,
+    }
+
+
+def sentences_of(record: dict[str, Any]) -> list[FindingSentence]:
+    """The finding-sentences of an output line, provenance and all."""
+    return [
+        FindingSentence(
+            Polarity(s["polarity"]),
+            s["finding"],
+            tuple(s["descriptors"]),
+            s["side"],
+            s["site"],
+            Provenance(
+                record["report"],
+                s["section"],
+                s["start"],
+                s["end"],
+                record["engine"],
+                record.get("model", ""),
+                record.get("prompt", ""),
+                record.get("time", ""),
+            ),
+        )
+        for s in record.get("sentences", [])
+    ]
+
+
+def read_lines(output: Path) -> Iterator[dict[str, Any]]:
+    """The lines of an output file."""
+    with output.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def extract_reports(
+    reports: Iterable[Report | Unread],
+    output: Path,
+    engine: Engine,
+    *,
+    on_report: Callable[[int], None] = lambda done: None,
+) -> Summary:
+    """Extract ``reports`` into ``output``, a line of JSON each, in order; goes on where an earlier run stopped.
+
+    A line is written whole or, after a kill, cut off and written again. Lines that are there are not made again.
+
+    Raises:
+        ValueError: when ``output`` was made by another engine, vocabulary, prompt or model, or from other reports.
+    """
+    summary = Summary()
+    done = _lines_done(output, engine.identity, summary)
+    summary.resumed = len(done)
+    position = 0
+
+    def remaining() -> Iterator[Report | Unread]:
+        nonlocal position
+        for report in reports:
+            if position < len(done):
+                if done[position] != report.source:
+                    raise ValueError(
+                        f"{output}: line {position + 1} is of {done[position]}, but the input's report {position + 1} "
+                        f"is {report.source}: it was made from other reports; give another output"
+                    )
+                position += 1
+                on_report(position)
+                continue
+            yield report
+
+    with output.open("a", encoding="utf-8", newline="\n") as file:
+        count = len(done)
+        for report, extraction in _paired(remaining(), engine):
+            record = record_of(report, extraction, engine.identity)
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+            if count % 64 == 0 or engine.identity["engine"] != "rules":
+                file.flush()
+            summary.add(record)
+            on_report(count)
+        file.flush()
+        os.fsync(file.fileno())
+    if position < len(done):
+        raise ValueError(f"{output}: has more reports than the input; give another output")
+    return summary
+
+
+def _paired(items: Iterable[Report | Unread], engine: Engine) -> Iterator[tuple[Report | Unread, Extraction | None]]:
+    """Items with their extractions, in order, while the engine works ahead."""
+    waiting: list[Report | Unread] = []
+
+    def readable() -> Iterator[Report]:
+        for item in items:
+            waiting.append(item)
+            if isinstance(item, Report):
+                yield item
+
+    for extraction in engine.extract_all(readable()):
+        while isinstance(waiting[0], Unread):
+            yield waiting.pop(0), None
+        yield waiting.pop(0), extraction
+    for item in waiting:
+        yield item, None
+
+
+def _lines_done(output: Path, identity: dict[str, str], summary: Summary) -> list[str]:
+    """Sources of the whole lines of an earlier run; what a kill left of a line is cut off."""
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return []
+    sources: list[str] = []
+    with output.open("rb+") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = json.loads(line)
+                source = record["source"]
+                found = {key: record[key] for key in identity if key in record}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{output}: line {len(sources) + 1} is not of an extraction; give another output"
+                ) from error
+            if record.get("error") != "unread" and found != identity:
+                raise ValueError(f"{output}: was made by {found}, not by {identity}; give another output")
+            summary.add(record)
+            sources.append(source)
+            end += len(line)
+        file.truncate(end)
+    return sources
+
+
+# -- rules in several processes ---------------------------------------------------------------------------
+
+_worker: RulesEngine | None = None
+
+
+def _start_worker(vocabulary: Path | None, cues: Path | None) -> None:
+    global _worker
+    _worker = RulesEngine(Vocabulary(vocabulary, cues))
+
+
+def _work(report: Report) -> Extraction:
+    assert _worker is not None  # set by _start_worker
+    return _worker.extract(report)
+
+
+class RulesPool:
+    """The rules engine in several processes.
+
+    Args:
+        vocabulary, cues: YAML files; None for the package's.
+        processes: how many; 1 works in this process.
+    """
+
+    def __init__(self, vocabulary: Path | None = None, cues: Path | None = None, processes: int = 1) -> None:
+        self._files = (vocabulary, cues)
+        self._engine = RulesEngine(Vocabulary(vocabulary, cues))
+        self._processes = processes
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Engine and hash of its words."""
+        return self._engine.identity
+
+    def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
+        """One extraction per report, in their order."""
+        if self._processes == 1:
+            yield from self._engine.extract_all(reports)
+            return
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(self._processes, _start_worker, self._files) as pool:
+            source = iter(reports)
+            while batch := list(islice(source, 512 * self._processes)):  # bounded: an archive may hold 200,000 reports
+                yield from pool.imap(_work, batch, chunksize=32)

@@ -1,0 +1,176 @@
+"""Where a clause puts a finding: the words beside it, after a preposition, or the structure that shows it."""
+
+from dataclasses import dataclass, replace
+
+from radzero.reports.scanning import Clause, Mention
+from radzero.reports.vocabulary import Vocabulary
+
+_BREAKS = frozenset((
+    ",", ";", ":", ".", "(", ")", "/", "and", "or", "with", "of", "in", "at", "is", "are", "no", "to", "for", "the",
+    "from", "on", "by", "as", "than",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A side and a site; false when neither is known.
+
+    Attributes:
+        side: "left", "right", "bilateral" or "".
+        site: as it is written; "".
+        anatomy: the vocabulary's name of the structure.
+        first, last: words that say it; -1 when it was taken over from elsewhere.
+    """
+
+    side: str = ""
+    site: str = ""
+    anatomy: str = ""
+    first: int = -1
+    last: int = -1
+
+    def __bool__(self) -> bool:
+        return bool(self.side or self.site)
+
+
+def adjacent(words: list[str], end: int, start: int) -> bool:
+    """Whether only words that a noun phrase may hold stand between."""
+    return start - end <= 3 and _BREAKS.isdisjoint(words[end:start])
+
+
+class PlaceFinder:
+    """Finds places with a vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def places(self, clause: Clause, mention: Mention) -> list[Place]:
+        """Where a finding is; more than one for "right upper and left lower lobe", one empty place for nowhere."""
+        before = self._gathered(clause.words, self._before(clause, mention))
+        after = self._gathered(clause.words, self._after(clause, mention))
+        if len(before) > 1 or len(after) > 1:
+            return before if len(before) > 1 else after
+        one, other = (before or [Place()])[0], (after or [Place()])[0]
+        if one.site and other:
+            return [one if one.side or not other.side else replace(one, side=other.side, last=other.last)]
+        if one.side and other.site:
+            return [replace(other, side=other.side or one.side, first=one.first)]
+        return [one or other or self._of_subject(clause, mention)]
+
+    def _gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
+        """Places of neighbouring side and anatomy terms, cut where "and" or a comma begins another place."""
+        groups: list[list[Mention]] = []
+        for mention in chosen:
+            joined = groups and {"and", "or", ",", "/"} & set(words[groups[-1][-1].last : mention.first])
+            sided = groups and mention.is_a("side") and any(m.is_a("side") for m in groups[-1])
+            if not groups or joined or sided:
+                groups.append([])
+            groups[-1].append(mention)
+        places = [self._place(group) for group in groups]
+        for k in range(len(places) - 2, -1, -1):  # "right and left lower lobe": the site is of both
+            if not places[k].site and places[k + 1].site:
+                places[k] = replace(places[k], site=places[k + 1].site, anatomy=places[k + 1].anatomy)
+        distinct: list[Place] = []
+        for place in places:
+            if not any((place.side, place.site) == (d.side, d.site) for d in distinct):
+                distinct.append(place)
+        if (
+            len(distinct) == 2
+            and distinct[0].site == distinct[1].site
+            and {d.side for d in distinct} == {"left", "right"}
+        ):
+            return [replace(distinct[0], side="bilateral", last=distinct[1].last)]
+        return distinct
+
+    def _place(self, group: list[Mention]) -> Place:
+        side, site, anatomy = "", "", ""
+        for mention in group:
+            if value := mention.value("side"):
+                side = value if not side or side == value else "bilateral"
+            if name := mention.value("anatomy"):
+                entry = self.vocabulary.anatomy[name]
+                if entry.site and site in ("", "lung"):
+                    site, anatomy = entry.site, name
+                anatomy = anatomy or name
+                side = side or entry.side
+        return Place(side, site, anatomy, min(m.first for m in group), max(m.last for m in group))
+
+    def _before(self, clause: Clause, mention: Mention) -> list[Mention]:
+        """ "left lower lobe patchy opacity", "mediastinal and left hilar adenopathy"."""
+        chosen: list[Mention] = []
+        edge = mention.first
+        for other in reversed(clause.before(mention.first)):
+            between = clause.words[other.last : edge]
+            listed = chosen and between in (["and"], [","], [",", "and"], ["or"]) and not other.is_a("finding")
+            if not listed and not adjacent(clause.words, other.last, edge):
+                break
+            if other.is_a("side") or other.is_structure:
+                chosen.insert(0, other)
+            elif listed or not other.is_a("descriptor", "property"):
+                break
+            edge = other.first
+        return chosen
+
+    def _after(self, clause: Clause, mention: Mention) -> list[Mention]:
+        """ "opacity is seen in the right upper lobe and at the left base", "granuloma, right base"."""
+        chosen: list[Mention] = []
+        position, prepositions = mention.last, 0
+        while position < clause.end:
+            other, word = clause.at(position), clause.words[position]
+            if other is None:
+                if word in (";", ":", ".") or (word in (",", "/", "(", ")") and chosen):
+                    break
+                if word == ",":
+                    if not prepositions and self._only_a_place(clause, position + 1):
+                        prepositions += 1
+                    elif not {"and", "or"} & set(clause.words[position + 1 : min(clause.end, position + 6)]):
+                        break
+                if chosen and word in ("and", "or") and not self._place_follows(clause, position + 1):
+                    break
+                position += 1
+                continue
+            if other.is_a("place"):
+                prepositions += 1
+            elif other.is_a("finding"):
+                # "atelectasis and scarring in the left base": the place is of both
+                if prepositions or not {"and", "or", "/", ","} & set(clause.words[mention.last : position]):
+                    break
+            elif other.value("side") == "bilateral" or (prepositions and other.is_a("side", "anatomy")):
+                chosen.append(other)
+            elif not other.is_a("verb", "descriptor", "property"):
+                break
+            position = other.last
+        return chosen
+
+    @staticmethod
+    def _place_follows(clause: Clause, position: int) -> bool:
+        other = clause.at(position) or clause.at(position + 1)
+        return other is not None and (other.is_a("side") or other.is_structure) and not other.is_a("finding")
+
+    @staticmethod
+    def _only_a_place(clause: Clause, position: int) -> bool:
+        start = position
+        while position < clause.end and clause.words[position] not in (",", ";", "."):
+            other = clause.at(position)
+            if other is None or other.is_a("finding") or not other.is_a("side", "anatomy"):
+                return False
+            position = other.last
+        return position > start
+
+    def _of_subject(self, clause: Clause, mention: Mention) -> Place:
+        """ "The left base shows opacity", "In the right upper lobe there is a nodule"."""
+        before = clause.before(mention.first)
+        shows = [m for m in before if m.is_a("show")]
+        chosen: list[Mention] = []
+        if shows:
+            chosen = [
+                m
+                for m in before
+                if m.last <= shows[-1].first and (m.is_a("side") or m.is_structure) and not m.is_a("finding")
+            ]
+        elif before and before[0].is_a("place") and before[0].first == clause.start:
+            for other in before[1:]:
+                if other.is_a("side", "anatomy"):
+                    chosen.append(other)
+                elif not other.is_a("place"):
+                    break
+        return (self._gathered(clause.words, chosen) or [Place()])[0]

@@ -1,0 +1,332 @@
+"""The rules engine: findings, polarity and place of a report's sentences, without a model or a network.
+
+A sentence is read in four steps: its words are looked up in the vocabulary (the longest term wins), it is cut into
+clauses, every word of a clause gets a mode (affirmed, uncertain, negated, or not about this film), and the findings,
+normal statements and changed structures of the clause become finding-sentences with the place that stands beside them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from radzero.reports.engine import Extraction, SetAside
+from radzero.reports.places import Place, PlaceFinder, adjacent
+from radzero.reports.polarity import NOT_THIS_FILM, Mode, modes_of
+from radzero.reports.scanning import Clause, Mention, Token, clauses_of, mentions_in, tokens_of
+from radzero.reports.sections import Report
+from radzero.reports.sentences import FindingSentence, InvalidSentenceError, Polarity, Provenance
+from radzero.reports.splitting import sentence_spans
+from radzero.reports.vocabulary import Vocabulary
+
+_WHOLE_CHEST = "cardiopulmonary abnormality"
+_VOLUME = ("low lung volume", "hyperinflation")
+_LEFT_BY_SURGERY = frozenset(("sternotomy", "surgical change", "surgical clip", "mastectomy"))
+"""Findings that a history ("status post sternotomy") states too."""
+_WHITE = frozenset(("airspace disease", "consolidation", "infiltrate", "mass", "pneumonia"))
+"""Findings beside which "the lungs are clear" does not mean that there is no opacity."""
+
+
+@dataclass
+class _Stated:
+    """What words ``first`` to ``last`` of a sentence state; ``weak`` when an explicit statement outweighs it."""
+
+    finding: str
+    polarity: Polarity
+    first: int
+    last: int
+    descriptors: tuple[str, ...] = ()
+    place: Place = field(default_factory=Place)
+    weak: bool = False
+
+
+class RulesEngine:
+    """Deterministic extraction; the same report gives the same sentences everywhere.
+
+    Args:
+        vocabulary: words to go by; None for the package's.
+    """
+
+    name = "rules"
+
+    def __init__(self, vocabulary: Vocabulary | None = None) -> None:
+        self.vocabulary = vocabulary or Vocabulary()
+        self._finder = PlaceFinder(self.vocabulary)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Engine and hash of its words."""
+        return {"engine": self.name, "model": self.vocabulary.hash}
+
+    def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
+        """One extraction per report, in their order."""
+        return map(self.extract, reports)
+
+    def extract(self, report: Report) -> Extraction:
+        """The finding-sentences of the sections that describe the film."""
+        stated: list[tuple[FindingSentence, bool]] = []
+        set_aside: list[SetAside] = []
+        for section in report.film_sections:
+            place = Place()
+            for start, end in sentence_spans(section.text):
+                tokens = tokens_of(section.text, start, end)
+                items, place = self._sentence(tokens, place)
+                for item in items:
+                    first, last = tokens[item.first].start, tokens[item.last - 1].end
+                    provenance = Provenance(report.name, section.name, first, last, self.name, self.vocabulary.hash)
+                    try:
+                        sentence = FindingSentence(
+                            item.polarity,
+                            item.finding,
+                            item.descriptors,
+                            item.place.side,
+                            item.place.site,
+                            provenance,
+                        )
+                    except InvalidSentenceError as error:
+                        set_aside.append(SetAside(section.text[first:last], str(error), provenance))
+                    else:
+                        stated.append((sentence, item.weak))
+        sentences = _settled(stated)
+        return Extraction(report.name, tuple(sentences), len(stated) - len(sentences), tuple(set_aside))
+
+    def _sentence(self, tokens: list[Token], previous: Place) -> tuple[list[_Stated], Place]:
+        """What a sentence states, and the place that the next one may refer back to."""
+        words = [token.word for token in tokens]
+        mentions = mentions_in(words, self.vocabulary)
+        advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
+        mentions = [m for m in mentions if m.first < advice]
+        refers_back = words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")
+        place = previous if refers_back else Place()
+        found: list[_Stated] = []
+        for clause in clauses_of(words, mentions):
+            for item in self._clause(clause):
+                explains = item.polarity is Polarity.UNCERTAIN or any(
+                    m.is_a("certainty") for m in clause.before(item.first)
+                )
+                if item.place or item.polarity is Polarity.NEGATED:
+                    if item.place.site and item.polarity is not Polarity.NEGATED:
+                        place = item.place
+                elif (
+                    explains and item.finding in self.vocabulary.explanations and place.anatomy != "retrocardiac region"
+                ):
+                    item.place = replace(place, first=-1, last=-1)  # what explains an opacity is where the opacity is
+                found.append(item)
+        return found, place
+
+    def _clause(self, clause: Clause) -> list[_Stated]:
+        modes = modes_of(clause)
+        placed: set[int] = set()  # words that are the place of a finding, and so state nothing themselves
+        found: list[_Stated] = []
+        for mention in clause.mentions:
+            if mention.is_a("finding"):
+                found += self._finding(clause, modes[mention.first - clause.start], mention, placed)
+        found += self._changed_structures(clause, modes, placed)
+        found += self._normal_structures(clause, modes, placed)
+        found += self._no_abnormality(clause, modes, placed)
+        return sorted(found, key=lambda item: (item.first, item.last))
+
+    # -- findings ----------------------------------------------------------------------------------------
+
+    def _finding(self, clause: Clause, mode: Mode, mention: Mention, placed: set[int]) -> Iterator[_Stated]:
+        finding, property_name = mention.value("finding"), mention.value("property")
+        if mode is NOT_THIS_FILM:
+            if finding not in _LEFT_BY_SURGERY:
+                return
+            mode = Polarity.AFFIRMED
+        if property_name and self._changed(clause, mention, property_name):
+            return
+        if mention.first and clause.words[mention.first - 1] in ("this", "these", "those", "such"):
+            return  # said before
+        assert mode is not None
+        weak = mode is Polarity.NEGATED and _only_new_ones(clause, mention)
+        for place in self._finder.places(clause, mention):
+            name = self.vocabulary.narrower.get(finding, {}).get(place.anatomy, finding)
+            yield self._stated(clause, mention, name, mode, place, weak)
+            placed.update(range(place.first, place.last))
+
+    def _stated(
+        self, clause: Clause, mention: Mention, finding: str, polarity: Polarity, place: Place, weak: bool = False
+    ) -> _Stated:
+        """A finding with the descriptors before it, and the place as far as it is said of this finding."""
+        first, last = mention.first, mention.last
+        descriptors: list[str] = []
+        for other in reversed(clause.before(mention.first)):
+            if not adjacent(clause.words, other.last, first):
+                break
+            if (word := other.value("descriptor")) and word not in descriptors:
+                descriptors.insert(0, word)
+            elif not other.is_a("side", "anatomy", "property"):
+                break
+            first = other.first
+        if place.first >= 0:
+            first, last = min(first, place.first), max(last, place.last)
+        if finding == "calcification":
+            descriptors = [d for d in descriptors if d != "calcified"]
+        if finding in self.vocabulary.unlocated:
+            place = Place()
+        elif place.anatomy in self.vocabulary.silent.get(finding, ()):
+            place = replace(place, site="")
+        return _Stated(finding, polarity, first, last, tuple(descriptors), place, weak)
+
+    # -- structures --------------------------------------------------------------------------------------
+
+    def _changed_structures(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
+        """ "The heart is enlarged", "prominence of the hila", "elevated right hemidiaphragm"."""
+        seen = set()
+        for mention in clause.mentions:
+            name, mode = mention.value("property"), modes[mention.first - clause.start]
+            if not name or mode is NOT_THIS_FILM:
+                continue
+            structure = self._changed(clause, mention, name)
+            if structure is None or (structure.first in placed and name in ("low", "enlarged", "prominent")):
+                continue
+            assert mode is not None
+            entry = self.vocabulary.anatomy[structure.value("anatomy")]
+            finding, side = entry.becomes[name], self._side_of(clause, structure) or entry.side
+            item = self._stated(clause, mention, finding, Polarity.UNCERTAIN if name == "borderline" else mode, Place())
+            item.place = Place() if finding in self.vocabulary.unlocated else Place(side, "", entry.name)
+            item.first, item.last = min(item.first, structure.first), max(item.last, structure.last)
+            if (finding, side) not in seen:
+                yield item
+            seen.add((finding, side))
+
+    def _changed(self, clause: Clause, mention: Mention, name: str) -> Mention | None:
+        """The structure that a property belongs to."""
+        before = [
+            m
+            for m in reversed(clause.before(mention.first))
+            if m.is_structure and not self._parted(clause, m.last, mention.first, by=("finding",))
+        ]
+        after = [
+            m for m in clause.after(mention.last) if m.is_structure and not self._parted(clause, mention.last, m.first)
+        ]
+        ordered = [*after[:3], *before] if _leads(clause, mention, after) else [*before, *after[:1]]
+        return next((m for m in ordered if name in self.vocabulary.anatomy[m.value("anatomy")].becomes), None)
+
+    def _normal_structures(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
+        """ "Heart size and mediastinal contours are normal", "clear lungs", "Normal."."""
+        words = clause.words
+        structures = [
+            m for m in clause.mentions
+            if m.is_structure and m.first not in placed and words[m.first : m.last] != ["pulmonary"]
+        ]  # fmt: skip
+        for cue in clause.mentions:
+            if not cue.is_a("normal") or modes[cue.first - clause.start] is NOT_THIS_FILM or _refused(clause, cue):
+                continue
+            beside = self._subjects(clause, cue, structures)
+            alone = (
+                len(words) <= 3
+                and "xxxx" not in words
+                and not any(m.is_a("anatomy", "finding") for m in clause.mentions)
+            )
+            if not beside and alone:
+                yield _Stated(_WHOLE_CHEST, Polarity.NEGATED, cue.first, cue.last, weak=True)
+            for structure in beside:
+                entry = self.vocabulary.anatomy[structure.value("anatomy")]
+                side = self._side_of(clause, structure) or entry.side
+                for name in _denied(entry.normal, words[cue.first : cue.last]):
+                    place = Place() if name in self.vocabulary.unlocated else Place(side)
+                    first, last = min(structure.first, cue.first), max(structure.last, cue.last)
+                    yield _Stated(name, Polarity.NEGATED, first, last, place=place, weak=True)
+
+    def _subjects(self, clause: Clause, cue: Mention, structures: list[Mention]) -> list[Mention]:
+        """The structures that a normal cue speaks of: those before it, else those after it."""
+        # "heart size and vascular engorgement are within normal limits"
+        limits = "within" in clause.words[cue.first : cue.last]
+        parting = ("negation", "normal") if limits else ("finding", "negation", "normal")
+        beside = [m for m in structures if m.last <= cue.first and not self._parted(clause, m.last, cue.first, parting)]
+        if not beside or any(m.is_a("show") for m in clause.between(beside[-1].last, cue.first)):
+            after = [m for m in structures if m.first >= cue.last and not self._parted(clause, cue.last, m.first)]
+            beside = after or beside
+        if len(beside) > 1:
+            beside = [m for m in beside if m.value("anatomy") != "examination"]
+        return [m for m in beside if self.vocabulary.anatomy[m.value("anatomy")].normal]
+
+    def _no_abnormality(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
+        """ "The bones show no acute abnormality", "no acute disease"."""
+        for mention in clause.mentions:
+            if not mention.is_a("generic") or mention.is_a("finding"):
+                continue
+            if modes[mention.first - clause.start] is not Polarity.NEGATED:
+                continue
+            if any(m.is_a("finding") and m.first - mention.last <= 3 for m in clause.after(mention.last)):
+                continue  # "no findings of pulmonary edema"
+            structures = [
+                m for m in clause.mentions
+                if m.is_structure and m.first not in placed and abs(m.first - mention.first) < 14
+            ]  # fmt: skip
+            if len(structures) > 1:
+                structures = [m for m in structures if m.value("anatomy") != "examination"]
+            names = dict.fromkeys(self.vocabulary.anatomy[m.value("anatomy")].abnormality for m in structures)
+            first = min(m.first for m in (mention, *structures))
+            last = max(m.last for m in (mention, *structures))
+            for name in filter(None, names) if structures else (_WHOLE_CHEST,):
+                yield _Stated(name, Polarity.NEGATED, first, last)
+
+    @staticmethod
+    def _parted(clause: Clause, start: int, end: int, by: tuple[str, ...] = ("finding", "negation", "normal")) -> bool:
+        """Whether another statement stands between; "expanded and clear" are one."""
+        for m in clause.between(start, end):
+            if m.is_a("normal"):
+                if not all(word in ("and", ",") for word in clause.words[m.last : end]):
+                    return True
+            elif m.is_a(*by):
+                return True
+        return False
+
+    @staticmethod
+    def _side_of(clause: Clause, structure: Mention) -> str:
+        for other in clause.mentions:
+            side = other.value("side")
+            if side and (
+                0 <= structure.first - other.last <= 1 or (side == "bilateral" and other.first >= structure.last)
+            ):
+                return side
+        return ""
+
+
+def _only_new_ones(clause: Clause, mention: Mention) -> bool:
+    """ "No new opacity" denies nothing that is known; neither does "no XXXX opacity", where the word is masked."""
+    return any(
+        not {"new", "additional", "xxxx"}.isdisjoint(clause.words[cue.first : min(cue.last + 1, mention.first)])
+        for cue in clause.before(mention.first)
+        if cue.is_a("negation")
+    )
+
+
+def _denied(normal: tuple[str, ...], cue: list[str]) -> tuple[str, ...]:
+    """What a normal statement denies; lungs that are expanded have volume, and may be anything else."""
+    if "opacity" in normal and {"expanded", "inflated", "aerated"} & set(cue):
+        return _VOLUME if "normally" in cue else _VOLUME[:1]
+    return normal
+
+
+def _refused(clause: Clause, cue: Mention) -> bool:
+    """ "not clear", "otherwise clear"."""
+    nearby = clause.words[max(clause.start, cue.first - 2) : cue.first]
+    return "not" in nearby or "nor" in nearby or "otherwise" in clause.words[max(0, cue.first - 8) : cue.first]
+
+
+def _leads(clause: Clause, mention: Mention, after: list[Mention]) -> bool:
+    """Whether a property stands before its structure: "enlarged heart", "prominence of the hila"."""
+    if not after:
+        return False
+    between = clause.words[mention.last : after[0].first]
+    return len(between) <= 4 and {",", "and", "or", ";", "is", "are", "with"}.isdisjoint(between)
+
+
+def _settled(stated: list[tuple[FindingSentence, bool]]) -> list[FindingSentence]:
+    """Each once; no doubt about what is affirmed at the same place, no weak denial of what is there."""
+    affirmed = [s for s, _ in stated if s.polarity is Polarity.AFFIRMED]
+    places = {(s.finding, s.side, s.site) for s in affirmed}
+    names = {s.finding for s in affirmed}
+    present = {s.finding for s, _ in stated if s.polarity is not Polarity.NEGATED}
+    kept: dict[FindingSentence, None] = {}
+    for sentence, weak in stated:
+        if sentence.polarity is Polarity.UNCERTAIN:
+            nowhere = not sentence.side and not sentence.site
+            if (sentence.finding, sentence.side, sentence.site) in places or (nowhere and sentence.finding in names):
+                continue
+        if weak and (sentence.finding in present or (sentence.finding == "opacity" and not present.isdisjoint(_WHITE))):
+            continue
+        kept.setdefault(sentence)
+    return list(kept)

@@ -1,0 +1,162 @@
+"""A report's sentence as words, the vocabulary's terms in it, and the clauses that it is made of."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from radzero.reports.vocabulary import Meaning, Vocabulary, singular
+
+_TOKEN = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[^\w\s]|_+")
+# Of a clause that ends a list of denials: "no pneumothorax, mild cardiomegaly".
+_PLAIN_STARTS = frozenset((
+    "there", "stable", "unchanged", "mild", "persistent", "again", "moderate", "minimal", "some", "a", "an",
+    "low", "slight",
+))  # fmt: skip
+_LISTED_ADJECTIVES = frozenset(("focal", "acute", "displaced", "diffuse"))
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word in lower case and singular, or a punctuation mark, and where it stands."""
+
+    word: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A term at words ``first`` to ``last`` (exclusive) of a sentence."""
+
+    first: int
+    last: int
+    meanings: tuple[Meaning, ...]
+
+    def value(self, kind: str) -> str:
+        """What it means as a term of that kind; "" when it is none."""
+        return next((m.value for m in self.meanings if m.kind == kind), "")
+
+    def is_a(self, *kinds: str) -> bool:
+        """Whether it is a term of one of these kinds."""
+        return any(m.kind in kinds for m in self.meanings)
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether it names anatomy and no finding."""
+        return self.is_a("anatomy") and not self.is_a("finding")
+
+
+def tokens_of(text: str, start: int, end: int) -> list[Token]:
+    """Words and punctuation of ``text[start:end]``; hyphens inside words are dropped."""
+    tokens = []
+    for match in _TOKEN.finditer(text, start, end):
+        if match[0] == "-" and _joins(text, match.start()):
+            continue
+        tokens.append(Token(singular(match[0].lower()), match.start(), match.end()))
+    return tokens
+
+
+def _joins(text: str, position: int) -> bool:
+    return 0 < position < len(text) - 1 and text[position - 1].isalnum() and text[position + 1].isalnum()
+
+
+def mentions_in(words: list[str], vocabulary: Vocabulary) -> list[Mention]:
+    """The vocabulary's terms, the longest first, without overlaps."""
+    mentions, position = [], 0
+    while position < len(words):
+        end, meanings = vocabulary.longest(words, position)
+        if meanings:
+            mentions.append(Mention(position, end, meanings))
+        position = max(end, position + 1)
+    return mentions
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A stretch of a sentence that says one thing, or a list of the same kind.
+
+    Attributes:
+        words: of the whole sentence.
+        start, end: of the clause in them.
+        mentions: the terms inside the clause.
+    """
+
+    words: list[str]
+    start: int
+    end: int
+    mentions: list[Mention]
+
+    def before(self, position: int) -> list[Mention]:
+        """Terms that end before ``position``."""
+        return [m for m in self.mentions if m.last <= position]
+
+    def after(self, position: int) -> list[Mention]:
+        """Terms that begin at or after ``position``."""
+        return [m for m in self.mentions if m.first >= position]
+
+    def between(self, start: int, end: int) -> list[Mention]:
+        """Terms that stand in ``start`` to ``end``."""
+        return [m for m in self.mentions if m.first >= start and m.last <= end]
+
+    def at(self, position: int) -> Mention | None:
+        """The term that begins at ``position``."""
+        return next((m for m in self.mentions if m.first == position), None)
+
+
+def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
+    """Cuts a sentence where a new thought begins: at "but" and its like, at semicolons, and where a comma, "and" or
+    "with" is followed by a statement of its own."""
+    starts = {0, *(m.first for m in mentions if m.is_a("cut"))}
+    by_first = {m.first: m for m in mentions}
+    begun = 0
+    for position, word in enumerate(words):
+        if word in (";", ".") or (word in (":", "-") and position > 0):
+            starts.add(position + 1)
+            begun = position + 1
+        elif position in starts:
+            begun = position
+        elif word in (",", "and", "with") and _begins_a_statement(words, by_first, begun, position):
+            starts.add(position + 1)
+            begun = position + 1
+    edges = [*sorted(start for start in starts if start < len(words)), len(words)]
+    return [Clause(words, a, b, [m for m in mentions if a <= m.first and m.last <= b]) for a, b in pairwise(edges)]
+
+
+def _begins_a_statement(words: list[str], by_first: dict[int, Mention], begun: int, position: int) -> bool:
+    start = position + 1
+    if start < len(words) and words[start] == "and":
+        start += 1
+    if start >= len(words):
+        return False
+    if words[start] in ("there", "no", "it"):
+        return True
+    end = start
+    while end < len(words) and words[end] not in (",", ";", ".", "and", "or"):
+        end += 1
+    segment = [by_first[k] for k in range(start, end) if k in by_first]
+    before = [by_first[k] for k in range(begun, position) if k in by_first]
+    if not segment or not _any(before, lambda m: m.is_a("verb", "normal", "negation", "finding")):
+        return False
+    structure = next((m for m in segment if m.is_structure), None)
+    finding = next((m for m in segment if m.is_a("finding")), None)
+    has_verb = _any(segment, lambda m: m.is_a("verb"))
+    if structure is not None and (finding is None or structure.first < finding.first):
+        if not _any(before, lambda m: m.is_a("verb", "normal")):
+            return False
+        if has_verb:
+            return True
+        has_predicate = _any(segment, lambda m: m.is_a("normal", "property"))
+        return has_predicate and not before[0].is_a("normal") and words[position] == ","
+    if finding is not None and _any(before, lambda m: m.is_a("negation")):
+        listed = words[position] == "and" or "or" in words[begun:position] or {"or", "nor"} & set(words[end : end + 12])
+        described = (
+            segment[0].is_a("descriptor") and segment[0].first == start and words[start] not in _LISTED_ADJECTIVES
+        )
+        sided = start in by_first and by_first[start].is_a("side")
+        return (words[start] in _PLAIN_STARTS or described or sided) and not listed
+    return False
+
+
+def _any(mentions: Iterable[Mention], test: Callable[[Mention], bool]) -> bool:
+    return any(test(m) for m in mentions)

@@ -1,0 +1,191 @@
+"""The finding-sentence as data: one minimal finding, in one of three templates, that cannot be made invalid.
+
+    There is {descriptors} {side} {finding}                      There is small right pleural effusion
+    There is {descriptors} {finding} in the {side} {site}        There is opacity in the left lower lobe
+    There may be ...                                             uncertain
+    There is no ...                                              negated
+
+Sentences speak of the current film alone, so no word of time or comparison is allowed in them, and each names one
+finding.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+MAX_WORDS = 20
+"""Longest sentence, in words."""
+
+
+class Polarity(StrEnum):
+    """What a finding-sentence says of its finding."""
+
+    AFFIRMED = "affirmed"
+    UNCERTAIN = "uncertain"
+    NEGATED = "negated"
+
+
+class InvalidSentenceError(ValueError):
+    """A sentence that the grammar does not allow; the message is the reason."""
+
+
+SIDES = ("left", "right", "bilateral")
+DESCRIPTORS = (
+    "tiny", "minimal", "trace", "small", "mild", "moderate", "large", "marked", "severe", "massive", "extensive",
+    "subtle", "focal", "multifocal", "diffuse", "patchy", "scattered", "multiple", "linear", "streaky", "plate-like",
+    "discoid", "subsegmental", "round", "rounded", "nodular", "hazy", "dense", "confluent", "ill-defined", "acute",
+    "chronic", "old", "healed", "displaced", "nondisplaced", "calcified", "cavitary", "loculated", "layering",
+)  # fmt: skip
+"""Words before a finding that say how much or what like, but not what or where."""
+
+TEMPORAL = re.compile(
+    r"\b(?:new(?:ly)?|unchanged|stable|stability|persist\w*|interval|again|re-?demonstrat\w*|re-?accumulat\w*|"
+    r"improv\w*|worse\w*|increas\w*|decreas\w*|progress(?:ed|ing|ive|ion)?|regress\w*|resol(?:v\w*|ution)|"
+    r"previous\w*|prior|earlier|compar\w*|since|develop(?:ed|ing)|evolving|evolution|enlarging|"
+    r"growing|remain\w*|continu(?:ed?|es|ing|ous\w*)|no longer|now|currently|today|recent(?:ly)?|redistribut\w*|"
+    r"clear(?:ed|ing)|(?:un)?altered|similar|change[ds]?(?= (?:since|from|in))|long-?standing|still|"
+    r"more|less|larger|smaller|greater|accumulating)\b",
+    re.IGNORECASE,
+)
+"""Words that speak of another time or film."""
+
+_OPENING = {
+    Polarity.AFFIRMED: "There is",
+    Polarity.UNCERTAIN: "There may be",
+    Polarity.NEGATED: "There is no",
+}
+_TEMPLATE = re.compile(r"There (is no|may be|is) (\S.*)", re.IGNORECASE)
+_OPENED = {"is no": Polarity.NEGATED, "may be": Polarity.UNCERTAIN, "is": Polarity.AFFIRMED}
+_PLACE = re.compile(r" (?:of|in|at)(?: the)? ")
+_PREPOSITION = re.compile(
+    r"\b(?:of|in|at|on|over|overlying|within|involving|along|near|throughout|from|to|by|than)\b", re.IGNORECASE
+)
+_SEVERAL = re.compile(r",|;|/|\b(?:and|or|with|without|versus|vs)\b", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"X{3,}|_{2,}|[^\w \-'()+%]", re.IGNORECASE)
+_AT = ("base", "apex", "bases", "apices", "angle", "hilum", "junction")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a sentence came from.
+
+    Attributes:
+        report: the report's name.
+        section: "findings", "impression", ...
+        start, end: characters of the section's text that state it.
+        engine: "rules" or "llm".
+        model: of the engine: vocabulary hash, or language model.
+        prompt: hash of the prompt; empty for the rules.
+        time: when a language model said it, ISO 8601; empty for the rules, which say the same at all times.
+    """
+
+    report: str
+    section: str
+    start: int
+    end: int
+    engine: str
+    model: str = ""
+    prompt: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class FindingSentence:
+    """One minimal finding of one film.
+
+    Attributes:
+        polarity: affirmed, uncertain or negated.
+        finding: noun phrase without place or descriptors, lower case but for abbreviations: "pleural effusion".
+        descriptors: words of :data:`DESCRIPTORS`, in the order said.
+        side: "left", "right", "bilateral" or "".
+        site: the place without its side: "lower lobe"; or "".
+        provenance: where it was said; takes no part in comparisons.
+
+    Raises:
+        InvalidSentenceError: on construction, when the grammar does not allow it.
+    """
+
+    polarity: Polarity
+    finding: str
+    descriptors: tuple[str, ...] = ()
+    side: str = ""
+    site: str = ""
+    provenance: Provenance | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not re.search(r"[a-z]", self.finding, re.IGNORECASE):
+            raise InvalidSentenceError("no finding")
+        if self.side and self.side not in SIDES:
+            raise InvalidSentenceError(f"the side is {self.side!r}, not one of {', '.join(SIDES)}")
+        if _SEVERAL.search(self.finding):
+            raise InvalidSentenceError(f"more than one finding: {self.finding!r}")
+        for part in (self.finding, self.site, *self.descriptors):
+            _check_words(part)
+        if _PREPOSITION.search(self.finding):
+            raise InvalidSentenceError(f"a place inside the finding: {self.finding!r}")
+        first = self.finding.split()[0].lower()
+        if (
+            first in SIDES
+            or (first in DESCRIPTORS and len(self.finding.split()) > 1)
+            or first in ("no", "a", "an", "the")
+        ):
+            raise InvalidSentenceError(f"the finding begins with {first!r}: {self.finding!r}")
+        if unknown := [d for d in self.descriptors if d not in DESCRIPTORS]:
+            raise InvalidSentenceError(f"not a descriptor: {unknown[0]!r}")
+        if self.site.lower().startswith(("the ", *(f"{s} " for s in SIDES))) or self.site in SIDES:
+            raise InvalidSentenceError(f"the site begins with an article or a side: {self.site!r}")
+        if len(self.text.split()) > MAX_WORDS:
+            raise InvalidSentenceError(f"longer than {MAX_WORDS} words")
+
+    @property
+    def text(self) -> str:
+        """The sentence, without a full stop."""
+        head = (_OPENING[self.polarity], *self.descriptors)
+        if self.site:
+            preposition = "at" if self.site.split()[-1] in _AT else "in"
+            place = " ".join(part for part in (self.side, self.site) if part)
+            return " ".join((*head, self.finding, preposition, "the", place))
+        return " ".join((*head, *filter(None, (self.side,)), self.finding))
+
+    @classmethod
+    def parse(cls, text: str, provenance: Provenance | None = None) -> "FindingSentence":
+        """The sentence that ``text`` says; ``parse(s.text) == s``.
+
+        Raises:
+            InvalidSentenceError: when it follows none of the templates.
+        """
+        text = re.sub(r"\s+", " ", text).strip().rstrip(".")
+        match = _TEMPLATE.fullmatch(text)
+        if not match:
+            raise InvalidSentenceError("does not begin with 'There is', 'There may be' or 'There is no'")
+        polarity = _OPENED[match[1].lower()]
+        head, *places = _PLACE.split(match[2], maxsplit=1)
+        words = head.split()
+        descriptors, sides = [], []
+        while len(words) > 1 and (word := words[0].lower()) in (*SIDES, *DESCRIPTORS, "a", "an", "the"):
+            if word in SIDES:
+                sides.append(word)
+            elif word in DESCRIPTORS:
+                descriptors.append(word)
+            words.pop(0)
+        site = places[0] if places else ""
+        if match_side := re.match(rf"({'|'.join(SIDES)})\b ?", site, re.IGNORECASE):
+            sides.append(match_side[1].lower())
+            site = site[match_side.end() :]
+        if len(set(sides)) > 1:
+            raise InvalidSentenceError(f"more than one side: {' and '.join(sides)}")
+        side = sides[0] if sides else ""
+        return cls(polarity, " ".join(words), tuple(descriptors), side, site, provenance)
+
+    def at(self, provenance: Provenance) -> "FindingSentence":
+        """The same sentence, from there."""
+        return replace(self, provenance=provenance)
+
+
+def _check_words(part: str) -> None:
+    if part != " ".join(part.split()):
+        raise InvalidSentenceError(f"spaces out of place: {part!r}")
+    if temporal := TEMPORAL.search(part):
+        raise InvalidSentenceError(f"speaks of another time or film: {temporal[0]!r}")
+    if forbidden := _FORBIDDEN.search(part):
+        raise InvalidSentenceError(f"not a word: {forbidden[0]!r}")
