@@ -115,12 +115,16 @@ def test_one_line_per_film_with_what_the_model_says(tiny_model: RadZero, folder:
             assert entry["probability"] == pytest.approx(reading.probabilities[k], abs=1e-4)
             assert entry["peak"] == reading.peaks[k].tolist()
             assert all(type(v) is int for v in entry["peak"])
-    identity = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
-    assert identity == {
+    note = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert sorted(note.pop("files")) == [str(path) for path in sorted(folder.iterdir())]
+    assert note == {
         "model": tiny_model.name,
-        "sha256": "hash",
+        "sha256": tiny_model.sha256,
+        "dtype": "float32",
+        "precision": "highest",
         "sentences": list(SENTENCES),
         "threshold": 0.5,
+        "overlays": False,
         "version": radzero.__version__,
     }
 

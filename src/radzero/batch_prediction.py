@@ -172,11 +172,9 @@ class OutputFolder:
             ) from error
 
     def sort_lines(self) -> None:
-        """Puts the lines in the order of this run's files, those of other runs first, as if none had been tried twice."""
+        """Puts the lines in the order of this run's files, those of other runs first, as if none was tried twice."""
         lines = self.lines.read_bytes().splitlines(keepends=True)
-        ranked = sorted(
-            range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1)[0], -1), k)
-        )
+        ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1)[0], -1), k))
         if ranked != list(range(len(lines))):
             _write_whole(self.lines, b"".join(lines[k] for k in ranked))
 

@@ -366,9 +366,12 @@ def train(
     console.print(f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False)
 
 
-@app.command()
-def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="phantom")],
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or an extraction engine.")
+app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.command("phantom")
+def evaluate_phantom(
     model: ModelOption = None,
     films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
@@ -377,14 +380,12 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
-    """Measure a model: per finding and per grade, pointing game, Dice, sides, negation, quiet maps."""
+    """Measure a model on phantoms: per finding and per grade, pointing game, Dice, sides, negation, quiet maps."""
     import torch
 
     from radzero.evaluation.phantom import evaluate_phantoms, result_tables
     from radzero.reading import load
 
-    if benchmark != "phantom":
-        raise _fail(f"no benchmark is called {benchmark!r}; there is: phantom")
     torch.set_float32_matmul_precision(precision.value)
     try:
         reader = load(model)
@@ -409,6 +410,36 @@ def evaluate(
         console.print(table)
     if output:
         output.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@evaluate.command("extraction")
+def evaluate_extraction(
+    reports: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Open-I reports (NLMCXR) for the hand-made gold set; phantom reports if not given."),
+    ] = None,
+    half: Annotated[str, typer.Option(help="Of the gold set: development or test.")] = "development",
+    films: Annotated[int, typer.Option(min=1, help="How many phantom reports.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms.")] = 990,
+    vocabulary: Annotated[Path | None, typer.Option(help="Findings and anatomy for the rules engine.")] = None,
+    cues: Annotated[Path | None, typer.Option(help="Cues for the rules engine.")] = None,
+    errors_too: Annotated[bool, typer.Option("--errors", help="Also list what is wrong, report by report.")] = False,
+) -> None:
+    """Measure the rules engine: F1 of findings with their polarity, polarity and laterality of matched findings."""
+    from radzero.reports.gold import GoldSet, phantom_gold, score_engine
+    from radzero.reports.rules import RulesEngine
+    from radzero.reports.vocabulary import Vocabulary
+
+    try:
+        engine = RulesEngine(Vocabulary(vocabulary, cues))
+        gold = GoldSet.open_i(reports, half) if reports else phantom_gold(films, seed)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    score = score_engine(engine, gold)
+    console.print(score.table())
+    if errors_too:
+        for line in score.errors:
+            console.print(_plain(line), highlight=False, soft_wrap=True)
 
 
 @app.command()

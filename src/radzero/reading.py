@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 

@@ -56,7 +56,7 @@ def test_the_three_templates(sentence: FindingSentence, text: str):
         ("The heart is enlarged", "does not begin"),
         ("There is new pleural effusion", "another time"),
         ("There is unchanged opacity in the left lower lobe", "another time"),
-        ("There is opacity compared with the film of yesterday", "another time"),
+        ("There is opacity since the film of yesterday", "another time"),
         ("There is effusion and atelectasis", "more than one finding"),
         ("There is cardiomegaly with congestion", "more than one finding"),
         ("There is no effusion, pneumothorax", "more than one finding"),

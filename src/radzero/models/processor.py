@@ -69,7 +69,7 @@ class RadZeroProcessor(ProcessorMixin):
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens per sentence: the tokenizer's limit or the encoder's positions, whichever is less; at most 512."""
+        """Most tokens per sentence: the lesser of the tokenizer's limit and the encoder's positions; at most 512."""
         return min(int(self.tokenizer.model_max_length), self.positions or 512, 512)
 
     def unknown_words(self, sentence: str) -> list[str]:

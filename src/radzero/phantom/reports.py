@@ -150,11 +150,11 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # what stands in the dictated sentence, the signs that it states beside the finding
     ("Linear opacities", ("linear opacity",)),
     ("calcified granuloma", ("granuloma",)),
-    ("Perihilar haze and septal lines", ("perihilar haze", "septal lines")),
+    ("Perihilar haze and septal lines", ("haze", "septal lines")),
     ("Bilateral perihilar opacities", ("opacity",)),
     ("flattened diaphragms", ("hyperinflation", "flattened diaphragm")),
     ("Reticular opacities", ("reticular opacity",)),
-    ("Blunting of the", ("costophrenic angle blunting",)),
+    ("Blunting of", ("costophrenic angle blunting",)),
     ("pleural line", ("pleural line",)),
 )
 _UNCERTAIN = (
@@ -200,7 +200,8 @@ def write_report(film: Film, rng: np.random.Generator | None = None) -> Report:
         body.append((text, (sentence,)))
         for words, names in _SIGNS:
             if words in text:
-                signs.update(dict.fromkeys(FindingSentence(Polarity.AFFIRMED, n, finding.side) for n in names))
+                side = "bilateral" if words.startswith("Bilateral") else finding.side
+                signs.update(dict.fromkeys(FindingSentence(Polarity.AFFIRMED, n, side) for n in names))
     present = {f.name for f in film.findings}
     for statement, denied, untrue in _NORMAL:
         if not present & set(untrue) and rng.random() < 0.35:

@@ -1,5 +1,6 @@
 """Where a clause puts a finding: the words beside it, after a preposition, or the structure that shows it."""
 
+import re
 from dataclasses import dataclass, replace
 
 from radzero.reports.scanning import Clause, Mention
@@ -9,6 +10,8 @@ _BREAKS = frozenset((
     ",", ";", ":", ".", "(", ")", "/", "and", "or", "with", "of", "in", "at", "is", "are", "no", "to", "for", "the",
     "from", "on", "by", "as", "than",
 ))  # fmt: skip
+
+_ORDINAL = re.compile(r"\d+|st|nd|rd|th")
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class PlaceFinder:
         edge = mention.first
         for other in reversed(clause.before(mention.first)):
             between = clause.words[other.last : edge]
-            listed = chosen and between in (["and"], [","], [",", "and"], ["or"]) and not other.is_a("finding")
+            plain = [word for word in between if not _ORDINAL.fullmatch(word)]  # "right 10th and left 9th rib fracture"
+            listed = chosen and plain in (["and"], [","], [",", "and"], ["or"]) and not other.is_a("finding")
             if not listed and not adjacent(clause.words, other.last, edge):
                 break
             if other.is_a("side") or other.is_structure:

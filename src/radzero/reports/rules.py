@@ -18,7 +18,7 @@ from radzero.reports.splitting import sentence_spans
 from radzero.reports.vocabulary import Vocabulary
 
 _WHOLE_CHEST = "cardiopulmonary abnormality"
-_VOLUME = ("low lung volume", "hyperinflation")
+_VOLUME = frozenset(("low lung volume", "hyperinflation"))
 _LEFT_BY_SURGERY = frozenset(("sternotomy", "surgical change", "surgical clip", "mastectomy"))
 """Findings that a history ("status post sternotomy") states too."""
 _WHITE = frozenset(("airspace disease", "consolidation", "infiltrate", "mass", "pneumonia"))
@@ -224,7 +224,7 @@ class RulesEngine:
                 entry = self.vocabulary.anatomy[structure.value("anatomy")]
                 side = self._side_of(clause, structure) or entry.side
                 for name in _denied(entry.normal, words[cue.first : cue.last]):
-                    place = Place() if name in self.vocabulary.unlocated else Place(side)
+                    place = Place() if name in self.vocabulary.unlocated - _VOLUME else Place(side)
                     first, last = min(structure.first, cue.first), max(structure.last, cue.last)
                     yield _Stated(name, Polarity.NEGATED, first, last, place=place, weak=True)
 
@@ -296,7 +296,7 @@ def _only_new_ones(clause: Clause, mention: Mention) -> bool:
 def _denied(normal: tuple[str, ...], cue: list[str]) -> tuple[str, ...]:
     """What a normal statement denies; lungs that are expanded have volume, and may be anything else."""
     if "opacity" in normal and {"expanded", "inflated", "aerated"} & set(cue):
-        return _VOLUME if "normally" in cue else _VOLUME[:1]
+        return ("low lung volume", "hyperinflation") if "normally" in cue else ("low lung volume",)
     return normal
 
 
