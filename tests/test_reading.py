@@ -351,3 +351,86 @@ def test_ten_thousand_sentences_take_less_than_two_gibibytes(tiny_checkpoint: Pa
     command = [sys.executable, "-c", _MANY, str(tiny_checkpoint)]
     grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 0 < grown < 2 * 2**30
+
+
+# -- what was found in review --------------------------------------------------------------------------
+
+
+def test_films_that_become_inputs_of_different_sizes_go_together(tiny_model: RadZero, films: list[Radiograph]):
+    """A checkpoint that resizes the shortest edge and crops nothing: every film keeps its format."""
+    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+    processor = type(tiny_model.processor)(
+        BitImageProcessorPil(
+            size={"shortest_edge": 64}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
+        ),
+        tiny_model.processor.tokenizer,
+    )
+    model = RadZero(tiny_model.model, processor, name="shortest edge")
+    together = model.predict([films[1], films[1], films[2], films[1]], SENTENCES)
+    for reading, film in zip(together, (films[1], films[1], films[2], films[1]), strict=True):
+        same(reading, model.predict(film, SENTENCES)[0])
+    assert together[2].similarity.shape != together[1].similarity.shape
+
+
+def test_a_sentence_that_is_cut_is_named(tiny_model: RadZero, films: list[Radiograph]):
+    limit = tiny_model.processor.max_tokens
+    long = "There is nodule " + "and nodule " * limit
+    (reading,) = tiny_model.predict(films[0], ["There is nodule", long])
+    (warning,) = reading.warnings
+    assert f"reads the first {limit} only" in warning
+    assert warning.startswith(repr(long))
+
+
+def test_the_processor_is_called_like_any_other(tiny_model: RadZero, films: list[Radiograph], tmp_path: Path):
+    path = tmp_path / "film.png"
+    Image.fromarray(films[0].to_uint8()).save(path)
+    processor = tiny_model.processor
+    grey = films[0].to_uint8()
+    called = processor(images=[grey, path, Image.fromarray(grey)], text="There is nodule", return_tensors="pt")
+    assert called["pixel_values"].shape == (3, 3, 64, 64)
+    assert torch.equal(called["pixel_values"][0], called["pixel_values"][1])
+    output = tiny_model.model(**called)
+    (reading,) = tiny_model.predict(path, "There is nodule")
+    assert output.logits[:, 0].detach().numpy() == pytest.approx(np.repeat(reading.logits, 3), abs=1e-4)
+    padded = processor(text=["There is nodule"], padding="max_length", max_length=12)
+    assert padded["input_ids"].shape == (1, 12)
+    with pytest.raises(TypeError, match="colour"):
+        processor(images=grey, colour="red")
+    with pytest.raises(ValueError, match="PyTorch"):
+        processor(images=grey, return_tensors="np")
+
+
+def test_temperatures_stay_exact_in_bfloat16(tiny_checkpoint: Path):
+    exact, rounded = load(tiny_checkpoint), load(tiny_checkpoint, dtype="bfloat16")
+    assert rounded.dtype is torch.bfloat16
+    assert torch.equal(exact.model.temperature, rounded.model.temperature)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_named(tiny_checkpoint: Path):
+    with pytest.raises(ValueError, match=r"device 'cuda' cannot be used.*cpu"):
+        load(tiny_checkpoint, device="cuda")
+
+
+def test_readings_are_compared_by_identity(tiny_model: RadZero, films: list[Radiograph]):
+    first, second = tiny_model.predict(films[:2], SENTENCES)
+    assert first in [second, first]
+    assert first != second
+    assert len({first, second}) == 2
+
+
+def test_transformers_options_of_loading(tiny_checkpoint: Path):
+    model = radzero.RadZeroModel.from_pretrained(
+        pretrained_model_name_or_path=tiny_checkpoint, attn_implementation="eager"
+    )
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(TypeError, match="colour"):
+        radzero.RadZeroModel.from_pretrained(tiny_checkpoint, colour="red")
+
+
+def test_larger_films_can_be_allowed(tiny_model: RadZero):
+    film = np.zeros((40, 50), dtype=np.uint8)
+    with pytest.raises(RadiographError, match="max_pixels"):
+        tiny_model.predict(film, SENTENCES, limits=radzero.ReadLimits(max_pixels=1999))
+    assert tiny_model.predict(film, SENTENCES, limits=radzero.ReadLimits(max_pixels=2000))

@@ -208,7 +208,7 @@ class RadZero:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return next(self.model.vision_model.parameters()).dtype
+        return self.model.dtype
 
     @cached_property
     def sha256(self) -> str:

@@ -283,7 +283,16 @@ def test_first_of_several_windows(file: Path) -> None:
     data = dicom_bytes(image, bits=12, WindowCenter=["2048", "10"], WindowWidth=["4096", "5"])
     radiograph = read(file, data)
     np.testing.assert_allclose(radiograph.pixels, image / 4095, atol=1e-6)
-    assert "VOI: window center 2048 width 4096 (LINEAR), the first of 2" in radiograph.choices
+    assert "VOI: window center 2048 width 4096 (LINEAR), number 1 of 2" in radiograph.choices
+
+
+def test_a_window_that_shows_nothing_gives_way_to_the_next(file: Path) -> None:
+    image = chest_like()
+    windows = {"WindowCenter": ["99999", "7", "2048"], "WindowWidth": ["10", "0", "4096"]}
+    radiograph = read(file, dicom_bytes(image, bits=12, **windows))
+    np.testing.assert_allclose(radiograph.pixels, image / 4095, atol=1e-6)
+    assert "VOI: window center 2048 width 4096 (LINEAR), number 3 of 3" in radiograph.choices
+    assert ["one value" in w or "invalid" in w for w in radiograph.warnings] == [True, True]
 
 
 def slow_lut(value: int, entries: list[int], first: int) -> int:
@@ -354,6 +363,23 @@ def test_lut_with_too_few_bits_in_its_descriptor(file: Path) -> None:
     assert "its entries need 12" in radiograph.warnings[0]
 
 
+def test_lut_that_uses_few_of_the_bits_in_its_descriptor(file: Path) -> None:
+    """12-bit entries under a 16-bit descriptor would show the film at a sixteenth of its brightness."""
+    radiograph = read(file, dicom_bytes(row([0, 1]), bits=12, VOILUTSequence=[lut_item([0, 4095], 0, 16)]))
+    assert radiograph.pixels[0, :2].tolist() == [0.0, 1.0]
+    assert "claims 16 bits but uses 12" in radiograph.warnings[0]
+
+
+def test_padding_is_black_in_monochrome1_too(file: Path) -> None:
+    image = np.zeros((32, 32), np.uint16)  # a border of 0, which MONOCHROME1 would show white
+    image[4:-4, 4:-4] = np.arange(24 * 24).reshape(24, 24) + 1000
+    options = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
+    for voi in ({}, WINDOW_4096):
+        radiograph = read(file, dicom_bytes(image, bits=12, **options, **voi))
+        assert radiograph.pixels[0].max() == 0.0
+        assert radiograph.pixels[4, 4] > radiograph.pixels[-5, -5]
+
+
 def test_no_voi_and_8_bits_is_the_full_range(file: Path) -> None:
     assert shown(file, [0, 51, 255], np.uint8, bits=8) == pytest.approx([0, 0.2, 1], abs=1e-6)
     radiograph = read(file, dicom_bytes((chest_like() >> 4).astype(np.uint8)))
@@ -365,10 +391,10 @@ def test_no_voi_is_a_percentile_window_without_padding(file: Path) -> None:
     values = [*range(1, 1001), *[4000] * 24]
     image = np.array(values, np.uint16).reshape(32, 32)
     radiograph = read(file, dicom_bytes(image, bits=12, PixelPaddingValue=4000))
-    expected = [min(max((value - 5) / 990, 0.0), 1.0) for value in values]
+    expected = [0.0 if value == 4000 else min(max((value - 5) / 990, 0.0), 1.0) for value in values]
     np.testing.assert_allclose(radiograph.pixels.ravel(), expected, atol=1e-6)
     assert "no VOI in file: 0.5-99.5 percentile default window 5..995" in radiograph.choices
-    assert "pixel padding 4000..4000: 24 pixels left out of the window statistics" in radiograph.choices
+    assert "pixel padding 4000..4000: 24 pixels left out of the window statistics and shown black" in radiograph.choices
     with_range = read(file, dicom_bytes(image, bits=12, PixelPaddingValue=4000, PixelPaddingRangeLimit=995))
     assert "percentile default window 5..990" in " ".join(with_range.choices)
 

@@ -160,3 +160,15 @@ def test_a_count_below_one_is_refused(count: int, tmp_path: Path):
     with pytest.raises(ValueError, match="count"):
         write_phantoms(tmp_path, count=count, seed=0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("projection", ["AP", "PA"])
+def test_the_view_code_says_the_projection_too(projection: str, films: list[Film], tmp_path: Path):
+    """SNOMED CT: 272479007 postero-anterior, 399348003 antero-posterior; readers may go by the code alone."""
+    film = next(film for film in films if film.body.projection == projection)
+    dataset = to_dataset(film)
+    (code,) = dataset.ViewCodeSequence
+    assert code.CodeValue == {"PA": "272479007", "AP": "399348003"}[projection]
+    del dataset.ViewPosition
+    dataset.save_as(tmp_path / "film.dcm", enforce_file_format=True)
+    assert read_radiograph(tmp_path / "film.dcm").view == projection

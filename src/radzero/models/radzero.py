@@ -145,6 +145,11 @@ class RadZeroModel(PreTrainedModel):
         return model.eval() if device_map is None else model.eval().to(device_map)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the encoders' weights; the temperatures are float32 in any case."""
+        return next(self.vision_model.parameters()).dtype
+
+    @property
     def temperature(self) -> Tensor:
         """tau, a float32 scalar."""
         return self.log_temperature.float().exp()

@@ -101,7 +101,10 @@ def run_extraction(
         ValueError: for an output that another run made, or words that cannot be used.
         EndpointError: when the language model cannot be reached any more.
     """
-    files = report_files(inputs)
+    own = output.resolve()
+    files = [f for f in report_files(inputs) if f.name != output.name or f.resolve() != own]  # it may lie among them
+    if not files:
+        raise ValueError(f"{output}: is the only input; give another output")
     llm = None
     engine: Engine
     if options.endpoint:
@@ -130,7 +133,7 @@ def run_extraction(
     page = None
     if options.audit:
         page = output.with_suffix(".html")
-        page.write_text(_page(files, output, options), encoding="utf-8")
+        page.write_text(_page(files, output, options), encoding="utf-8", errors="backslashreplace")
     return Result(summary, costs, page)
 
 
@@ -140,7 +143,7 @@ def _page(files: Sequence[Path], output: Path, options: Options) -> str:
     That sample does not depend on the reports' order, and stays when reports are added.
     """
     lines = {record["source"]: record for record in read_lines(output) if record.get("error") != "unread"}
-    ranked = sorted(lines, key=lambda source: hashlib.sha256(source.encode()).digest())
+    ranked = sorted(lines, key=lambda source: hashlib.sha256(source.encode(errors="backslashreplace")).digest())
     wanted = set(islice(ranked, options.audit))
     pairs = [
         (report, lines[report.source])

@@ -60,6 +60,10 @@ class Summary:
         self.set_aside.update(s["reason"].split(":")[0] for s in record["set_aside"])
 
 
+_LINE_START = b'{"report": '
+"""Of every line of an output; what begins otherwise is somebody's file, and is left as it is."""
+
+
 def record_of(report: Report | Unread, extraction: Extraction | None, identity: dict[str, str]) -> dict[str, Any]:
     """The output line of a report."""
     if isinstance(report, Unread) or extraction is None:
@@ -166,7 +170,8 @@ def extract_reports(
                 continue
             yield report
 
-    with output.open("a", encoding="utf-8", newline="\n") as file:
+    # of a file name that is no UTF-8, JSON's own escapes keep every byte
+    with output.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         count = len(done)
         for report, extraction in _paired(remaining(), engine):
             record = record_of(report, extraction, engine.identity)
@@ -210,19 +215,20 @@ def _lines_done(output: Path, identity: dict[str, str], summary: Summary) -> lis
     with output.open("rb+") as file:
         end = 0
         for line in file:
+            foreign = f"{output}: line {len(sources) + 1} is not of an extraction; give another output"
             if not line.endswith(b"\n"):
+                if line[: len(_LINE_START)] != _LINE_START[: len(line)]:
+                    raise ValueError(foreign)
                 break
             try:
                 record = json.loads(line)
                 source = record["source"]
                 found = {key: record[key] for key in identity if key in record}
+                summary.add(record)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{output}: line {len(sources) + 1} is not of an extraction; give another output"
-                ) from error
+                raise ValueError(foreign) from error
             if record.get("error") != "unread" and found != identity:
                 raise ValueError(f"{output}: was made by {found}, not by {identity}; give another output")
-            summary.add(record)
             sources.append(source)
             end += len(line)
         file.truncate(end)

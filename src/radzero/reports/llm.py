@@ -71,6 +71,9 @@ class Endpoint:
         timeout: seconds for one answer.
         backoff: seconds before the first repetition; doubled each time, at most 60.
         price_in, price_out: money per million tokens, for the summary.
+
+    Raises:
+        ValueError: on construction, when the URL is none, or holds a password.
     """
 
     url: str
@@ -83,6 +86,13 @@ class Endpoint:
     backoff: float = 1.0
     price_in: float = 0.0
     price_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)  # a ValueError of its own where brackets or the like are wrong
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{self.url}: not an http:// or https:// URL")
+        if parts.username or parts.password:
+            raise ValueError(f"the URL of {parts.hostname} holds a name or password; put the key in {KEY_VARIABLE}")
 
     @property
     def is_local(self) -> bool:

@@ -3,19 +3,24 @@
 import csv
 import io
 import json
+import lzma
 import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from radzero.reports.sections import Report, Section, heading_name
 
-SUFFIXES = (".xml", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".tgz", ".tar", ".tar.gz", ".zip")
+ARCHIVES = (".tgz", ".tar", ".tar.gz", ".zip")
+SUFFIXES = (".xml", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", *ARCHIVES)
 MAX_BYTES = 64 * 2**20
 """Largest text, XML file or archive member that is read as one report."""
+_BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+"""What reading a file or archive that is damaged, or packed in a way that Python does not know, ends in."""
 
 _NAME_COLUMNS = (
     "report",
@@ -93,16 +98,24 @@ def read_reports(files: Sequence[Path], columns: Columns | None = None) -> Itera
     for path in files:
         lower = path.name.lower()
         try:
-            if lower.endswith((".tgz", ".tar", ".tar.gz")):
-                yield from _tar(path, columns)
-            elif lower.endswith(".zip"):
-                yield from _zip(path, columns)
+            if lower.endswith(ARCHIVES):
+                archive = _zip if lower.endswith(".zip") else _tar
+                yield from _or_nothing(path, archive(path, columns))
             elif path.stat().st_size > MAX_BYTES and lower.endswith((".xml", ".txt")):
                 yield Unread(str(path), f"{path.stat().st_size} bytes are too many for one report")
             else:
                 yield from _file(path.name, str(path), path.read_bytes(), columns)
-        except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except _BROKEN as error:
             yield Unread(str(path), f"cannot be read: {error}")
+
+
+def _or_nothing(path: Path, members: Iterator[Report | Unread]) -> Iterator[Report | Unread]:
+    empty = True
+    for member in members:
+        empty = False
+        yield member
+    if empty:
+        yield Unread(str(path), f"no report file ({', '.join(SUFFIXES)}) in this archive")
 
 
 def _tar(path: Path, columns: Columns) -> Iterator[Report | Unread]:
@@ -118,6 +131,10 @@ def _tar(path: Path, columns: Columns) -> Iterator[Report | Unread]:
             stream = archive.extractfile(member)
             assert stream is not None  # a plain file has one
             yield from _file(name, source, stream.read(), columns)
+        assert archive.fileobj is not None  # it is open
+        end = archive.fileobj.read(512)  # tarfile stops at a damaged header as at the second of the two empty ones
+        if not end or end.strip(b"\0"):
+            yield Unread(str(path), "the archive is damaged or cut off after these reports; more may be missing")
 
 
 def _zip(path: Path, columns: Columns) -> Iterator[Report | Unread]:
@@ -130,7 +147,15 @@ def _zip(path: Path, columns: Columns) -> Iterator[Report | Unread]:
             if member.file_size > MAX_BYTES:
                 yield Unread(source, f"{member.file_size} bytes are too many")
                 continue
-            yield from _file(name, source, archive.read(member), columns)
+            if member.flag_bits & 1:
+                yield Unread(source, "it is encrypted; unpack the archive")
+                continue
+            try:
+                content = archive.read(member)
+            except _BROKEN as error:  # its neighbours may be whole
+                yield Unread(source, f"cannot be read: {error}")
+                continue
+            yield from _file(name, source, content, columns)
 
 
 def _file(name: str, source: str, content: bytes, columns: Columns) -> Iterator[Report | Unread]:
@@ -138,9 +163,14 @@ def _file(name: str, source: str, content: bytes, columns: Columns) -> Iterator[
     if lower.endswith(".xml"):
         yield _xml(stem, source, content)
         return
+    if lower.endswith(ARCHIVES):
+        yield Unread(source, "an archive inside an archive; unpack it")
+        return
     text = _decode(content)
     if text is None:
         yield Unread(source, "not text: it holds NUL bytes")
+    elif not text.strip():
+        yield Unread(source, "the file is empty")
     elif lower.endswith((".csv", ".tsv")):
         yield from _table(source, text, columns, "\t" if lower.endswith(".tsv") else ",")
     elif lower.endswith((".jsonl", ".ndjson")):
@@ -171,7 +201,7 @@ def _xml(stem: str, source: str, content: bytes) -> Report | Unread:
         return Unread(source, "the XML declares entities; remove its DOCTYPE")
     try:
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: an encoding it does not know
         return Unread(source, f"not well-formed XML: {error}")
     uid = root.find(".//uId")
     name = uid.get("id", stem) if uid is not None else stem
@@ -203,12 +233,12 @@ def _table(source: str, text: str, columns: Columns, delimiter: str) -> Iterator
 
 
 def _lines(source: str, text: str, columns: Columns) -> Iterator[Report | Unread]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would cut at U+2028 and others inside a string
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             yield Unread(f"{source}:{number}", f"not JSON: {error}")
             continue
         if not isinstance(entry, dict):
@@ -218,7 +248,12 @@ def _lines(source: str, text: str, columns: Columns) -> Iterator[Report | Unread
         if isinstance(chosen, str):
             yield Unread(f"{source}:{number}", chosen)
             continue
-        yield _row(f"{source}:{number}", {k: "" if v is None else str(v) for k, v in entry.items()}, chosen)
+        yield _row(f"{source}:{number}", {k: _json_text(v) for k, v in entry.items()}, chosen)
+
+
+def _json_text(value: object) -> str:
+    """A JSON value as text; half a surrogate pair, which "\\ud83d" alone makes, is no character."""
+    return "" if value is None else str(value).encode("utf-8", "replace").decode()
 
 
 def _choose(header: list[str], columns: Columns) -> Columns | str:
