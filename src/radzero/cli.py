@@ -298,10 +298,13 @@ def extract(
     if engine is EngineChoice.LLM:
         if not llm_model:
             raise _fail("--engine llm needs --model, the model's name at the endpoint")
-        endpoint = Endpoint(
-            url, llm_model, temperature=temperature, tries=tries, concurrency=concurrency, timeout=timeout,
-            price_in=price_in, price_out=price_out,
-        )  # fmt: skip
+        try:
+            endpoint = Endpoint(
+                url, llm_model, temperature=temperature, tries=tries, concurrency=concurrency, timeout=timeout,
+                price_in=price_in, price_out=price_out,
+            )  # fmt: skip
+        except ValueError as error:
+            raise _fail(f"--url {error}") from error
         if not endpoint.is_local:
             errors.print(
                 f"[yellow]the reports' text leaves this machine for {_plain(url)}; "

@@ -181,16 +181,17 @@ def _voi(
         lut = _read_lut(item, values, "VOI LUT", header)
         if lut is None:
             continue
+        mapped = lut(values)
+        if np.ptp(mapped[shown]) == 0 and not _is_single(values[shown]):
+            header.warnings.append("the VOI LUT maps the whole image to one value and was ignored")
+            continue
         bits = lut.bits
         if lut.entries.max() * 2 < (1 << bits) - 1:
             bits = max(1, int(lut.entries.max()).bit_length())
             header.warnings.append(f"the VOI LUT claims {lut.bits} bits but uses {bits}, and was scaled to those")
-        table = lut(values) / float((1 << bits) - 1)
-        if np.ptp(table[shown]) > 0 or _is_single(values[shown]):
-            named = f" '{lut.name}'" if lut.name else ""
-            choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
-            return table
-        header.warnings.append("the VOI LUT maps the whole image to one value and was ignored")
+        named = f" '{lut.name}'" if lut.name else ""
+        choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
+        return mapped / float((1 << bits) - 1)
     centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
     function = header.code("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):

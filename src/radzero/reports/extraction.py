@@ -3,8 +3,12 @@
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -51,7 +55,7 @@ class Summary:
             return
         self.reports += 1
         if "error" in record:
-            self.failed[record["reason"]] += 1
+            self.failed[record["reason"].split(":")[0]] += 1
             return
         self.empty += not record["sentences"]
         self.sentences += len(record["sentences"])
@@ -242,7 +246,16 @@ _worker: RulesEngine | None = None
 
 def _start_worker(vocabulary: Path | None, cues: Path | None) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process; the parent ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = RulesEngine(Vocabulary(vocabulary, cues))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    parent.join()
+    os._exit(1)
 
 
 def _work(report: Report) -> Extraction:
@@ -269,12 +282,22 @@ class RulesPool:
         return self._engine.identity
 
     def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
-        """One extraction per report, in their order."""
+        """One extraction per report, in their order.
+
+        Raises:
+            ChildProcessError: when a process was killed.
+        """
         if self._processes == 1:
             yield from self._engine.extract_all(reports)
             return
         context = multiprocessing.get_context("spawn")
-        with context.Pool(self._processes, _start_worker, self._files) as pool:
-            source = iter(reports)
-            while batch := list(islice(source, 512 * self._processes)):  # bounded: an archive may hold 200,000 reports
-                yield from pool.imap(_work, batch, chunksize=32)
+        source = iter(reports)
+        try:
+            with ProcessPoolExecutor(self._processes, context, _start_worker, self._files) as pool:
+                # bounded: an archive may hold 200,000 reports
+                while batch := list(islice(source, 512 * self._processes)):
+                    yield from pool.map(_work, batch, chunksize=32)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process of the rules engine was killed (for memory?); what was extracted is kept, run again to go on"
+            ) from error

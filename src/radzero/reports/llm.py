@@ -51,10 +51,18 @@ _FORMATS: tuple[dict[str, Any] | None, ...] = (
     None,
 )
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+_OF_THIS_REPORT = re.compile(
+    r"context.(?:length|size|window)|too long|content.?filter|content management", re.IGNORECASE
+)
+"""In a refusal that speaks of what was sent, not of how: longer than the model can read, or filtered."""
 
 
 class EndpointError(RuntimeError):
     """The endpoint cannot be used: unreachable for too long, or it refuses; nothing is lost, run again to go on."""
+
+
+class RefusedReportError(RuntimeError):
+    """The endpoint refuses one report; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)  # a ValueError of its own where brackets or the like are wrong
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(f"{self.url}: not an http:// or https:// URL")
         if parts.username or parts.password:
             raise ValueError(f"the URL of {parts.hostname} holds a name or password; put the key in {KEY_VARIABLE}")
@@ -141,27 +149,38 @@ class AnswerCache:
 
     Args:
         path: of the SQLite file.
+
+    Raises:
+        OSError: when the file cannot be used as such, here and in every method.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, content TEXT, time TEXT)")
+        try:
+            self._execute("PRAGMA journal_mode=WAL")
+            self._execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, content TEXT, time TEXT)")
+        except OSError:
+            self.close()
+            raise
 
     def get(self, key: str) -> _Answer | None:
         """The answer under ``key``, if there is one."""
-        with self._lock:
-            row = self._database.execute("SELECT content, time FROM answers WHERE key = ?", (key,)).fetchone()
-        return _Answer(*row) if row else None
+        rows = self._execute("SELECT content, time FROM answers WHERE key = ?", key)
+        return _Answer(*rows[0]) if rows else None
 
     def put(self, key: str, answer: _Answer) -> None:
         """Keep an answer."""
-        with self._lock:
-            self._database.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, answer.content, answer.time)
-            )
+        self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", key, answer.content, answer.time)
+
+    def _execute(self, statement: str, *values: str) -> list[tuple[str, ...]]:
+        try:
+            with self._lock:
+                return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: cannot be used as the cache of answers: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -195,16 +214,18 @@ class LLMEngine:
         self.usage = Usage()
         self._prompt = (prompt or PROMPT).read_text(encoding="utf-8")
         self._prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()[:12]
+        self._key = _key()
         self._cache = AnswerCache(cache)
         self._sleep = sleep
         self._format = 0
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
-        key = os.environ.get(KEY_VARIABLE) or os.environ.get("OPENAI_API_KEY")
         self._client = httpx.Client(
             timeout=endpoint.timeout,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=endpoint.concurrency),
+            # what stays on this machine goes through no proxy that the environment names
+            mounts={"http://": None, "https://": None} if endpoint.is_local else None,
         )
 
     @property
@@ -244,7 +265,10 @@ class LLMEngine:
         text = "\n\n".join(f"{section.name.upper()}:\n{section.text}" for section in sections)
         problem = ""
         for attempt in range(self.endpoint.tries):
-            answer = self._ask(text, attempt)
+            try:
+                answer = self._ask(text, attempt)
+            except RefusedReportError as error:
+                return Extraction(report.name, (), 0, (), error=str(error))
             try:
                 items = _items(answer.content)
             except ValueError as error:
@@ -283,49 +307,61 @@ class LLMEngine:
         for repetition in range(self.endpoint.tries):
             if repetition:
                 self._sleep(self._delay(repetition, failure))
-            response_format = _FORMATS[self._format]
-            body: dict[str, Any] = {
-                "model": self.endpoint.model,
-                "messages": [{"role": "system", "content": self._prompt}, {"role": "user", "content": text}],
-                "temperature": self.endpoint.temperature
-                if attempt == 0
-                else max(self.endpoint.temperature, 0.2 * attempt),
-                "max_tokens": self.endpoint.max_tokens,
-                "seed": attempt,
-            }
-            if response_format is not None:
-                body["response_format"] = response_format
-            with self._lock:
-                self.usage.requests += 1
             try:
-                response = self._client.post(self.endpoint.completions, json=body)
+                response = self._post(text, attempt)
             except httpx.HTTPError as error:
-                failure = f"{type(error).__name__}: {error}"
+                failure = self._without_key(f"{type(error).__name__}: {error}")
                 continue
             if response.status_code in _RETRIED:
                 failure = f"HTTP {response.status_code}; retry-after {response.headers.get('retry-after', '')}"
                 continue
-            if response.status_code in (400, 422) and response_format is not None and "format" in response.text.lower():
-                with self._lock:  # the server does not know this way of asking for JSON
-                    self._format = min(_FORMATS.index(response_format) + 1, len(_FORMATS) - 1)
-                failure = "response_format is not supported"
-                continue
             if response.status_code != 200:
-                raise EndpointError(f"{self.endpoint.completions}: HTTP {response.status_code}: {response.text[:300]}")
+                said = f"HTTP {response.status_code}: {self._without_key(response.text)[:300]}"
+                if response.status_code == 413 or (
+                    response.status_code in (400, 422) and _OF_THIS_REPORT.search(response.text)
+                ):
+                    raise RefusedReportError(f"refused by the endpoint: {said}")
+                raise EndpointError(f"{self.endpoint.completions}: {said}")
             try:
                 return self._answer(response.json())
-            except (ValueError, KeyError, IndexError, TypeError) as error:
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
                 failure = f"not a chat completion: {error}"
         raise EndpointError(
             f"{self.endpoint.completions}: gave up after {self.endpoint.tries} tries ({failure}). "
             "What was extracted is kept; run the same command again when the endpoint answers"
         )
 
+    def _post(self, text: str, attempt: int) -> httpx.Response:
+        """What the endpoint says; asked in a plainer way at once where it does not know the one for JSON."""
+        body: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "messages": [{"role": "system", "content": self._prompt}, {"role": "user", "content": text}],
+            "temperature": self.endpoint.temperature if attempt == 0 else max(self.endpoint.temperature, 0.2 * attempt),
+            "max_tokens": self.endpoint.max_tokens,
+            "seed": attempt,
+        }
+        for plainness, response_format in enumerate(_FORMATS):
+            if plainness < self._format:
+                continue
+            with self._lock:
+                self.usage.requests += 1
+            response = self._client.post(
+                self.endpoint.completions,
+                json={**body, "response_format": response_format} if response_format else body,
+            )
+            if response.status_code not in (400, 422) or "format" not in response.text.lower():
+                break
+        if response.status_code == 200:
+            with self._lock:
+                self._format = max(self._format, plainness)
+        return response
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
     def _delay(self, repetition: int, failure: str) -> float:
         if match := re.search(r"retry-after (\d+(?:\.\d+)?)$", failure):
             return min(float(match[1]), 300.0)
-        if failure.startswith("response_format"):
-            return 0.0
         return min(self.endpoint.backoff * 2 ** (repetition - 1), 60.0) * (0.75 + 0.5 * random.random())
 
     def _answer(self, completion: dict[str, Any]) -> _Answer:
@@ -335,8 +371,10 @@ class LLMEngine:
             self.usage.tokens_in += int(usage.get("prompt_tokens") or 0)
             self.usage.tokens_out += int(usage.get("completion_tokens") or 0)
         created = completion.get("created")
-        moment = datetime.fromtimestamp(created, UTC) if isinstance(created, int) else datetime.now(UTC)
-        return _Answer(str(content), moment.isoformat(timespec="seconds"))
+        if not isinstance(created, int | float) or not 0 < created < 1e11:
+            created = time.time()  # some say nothing, or milliseconds
+        moment = datetime.fromtimestamp(int(created), UTC)
+        return _Answer(_characters(str(content)), moment.isoformat(timespec="seconds"))
 
     # -- checking ----------------------------------------------------------------------------------------
 
@@ -366,6 +404,25 @@ class LLMEngine:
         return Extraction(report.name, tuple(kept), merged, tuple(aside), moment)
 
 
+def _key() -> str:
+    """The endpoint's key, or "".
+
+    Raises:
+        ValueError: when it can be no key; without the key.
+    """
+    for variable in (KEY_VARIABLE, "OPENAI_API_KEY"):
+        if key := os.environ.get(variable, "").strip():
+            if not re.fullmatch(r"[!-~]+", key):
+                raise ValueError(f"{variable}: holds a space or a character that no key has")
+            return key
+    return ""
+
+
+def _characters(text: str) -> str:
+    """Text without the halves of surrogate pairs that JSON escapes can hold and no file can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _items(content: str) -> list[tuple[str, str]]:
     """Sentences and quotes of an answer.
 
@@ -373,11 +430,14 @@ def _items(content: str) -> list[tuple[str, str]]:
         ValueError: when it is not JSON of the form asked for.
     """
     content = re.sub(r"^\s*<think>.*?</think>", "", content, flags=re.DOTALL).strip()
-    content = re.sub(r"^```(?:json)?\s*|\s*```$", "", content)
     try:
         answer = json.loads(content)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from error
+        answer = _object_in(content)
+        if answer is None:
+            raise ValueError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not JSON: nested too deeply") from error
     sentences = answer.get("sentences") if isinstance(answer, dict) else None
     if not isinstance(sentences, list):
         raise ValueError('no list under "sentences"')
@@ -385,8 +445,19 @@ def _items(content: str) -> list[tuple[str, str]]:
     for entry in sentences:
         if not (isinstance(entry, dict) and isinstance(entry.get("text"), str) and isinstance(entry.get("quote"), str)):
             raise ValueError('a sentence without "text" and "quote"')
-        items.append((entry["text"], entry["quote"]))
+        items.append((_characters(entry["text"]), entry["quote"]))
     return items
+
+
+def _object_in(content: str) -> Any:
+    """The JSON object with sentences that stands between other words or in a code fence; None without one."""
+    decoder, found = json.JSONDecoder(), None
+    for match in re.finditer(r'\{\s*"sentences"', content):
+        try:
+            found = decoder.raw_decode(content, match.start())[0]  # the last: before it models think aloud
+        except (json.JSONDecodeError, RecursionError):
+            continue
+    return found
 
 
 def _locate(report: Report, quote: str) -> tuple[str, int, int] | None:

@@ -50,11 +50,15 @@ class PlaceFinder:
         """Where a finding is; more than one for "right upper and left lower lobe", one empty place for nowhere."""
         before = self._gathered(clause.words, self._before(clause, mention))
         after = self._gathered(clause.words, self._after(clause, mention))
+        if before and before[0].site and len(after) > 1:
+            return before
         if len(before) > 1 or len(after) > 1:
             return before if len(before) > 1 else after
         one, other = (before or [Place()])[0], (after or [Place()])[0]
         if one.site and other:
             return [one if one.side or not other.side else replace(one, side=other.side, last=other.last)]
+        if one.side and other.site and self.vocabulary.anatomy[other.anatomy].midline:
+            return [one]  # "right PICC in the superior vena cava"
         if one.side and other.site:
             return [replace(other, side=other.side or one.side, first=one.first)]
         return [one or other or self._of_subject(clause, mention)]
@@ -165,6 +169,8 @@ class PlaceFinder:
         before = clause.before(mention.first)
         shows = [m for m in before if m.is_a("show")]
         chosen: list[Mention] = []
+        if any(m.is_a("finding") for m in before):
+            return Place()
         if shows:
             chosen = [
                 m

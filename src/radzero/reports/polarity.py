@@ -41,7 +41,8 @@ def modes_of(clause: Clause) -> list[Mode]:
             mention.is_a("normal") and "within" in words[mention.first : mention.last]
         ):
             _set(modes, start, earlier, Polarity.NEGATED)
-        if mention.is_a("uncertainty_after"):
+        ends = mention.is_a("uncertainty") and mention.last >= clause.end and mention.first > clause.start
+        if mention.is_a("uncertainty_after") or ends:  # "pneumonia is likely"
             _set(modes, start, _last_group(words, earlier), Polarity.UNCERTAIN)
     _doubt_alternatives(clause, modes)
     return modes

@@ -2,7 +2,7 @@
 
 import re
 
-from radzero.reports.sentences import TEMPORAL, FindingSentence, InvalidSentenceError, Polarity
+from radzero.reports.sentences import SIDES, TEMPORAL, FindingSentence, InvalidSentenceError, Polarity
 
 _OPENINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), polarity)
@@ -28,6 +28,15 @@ _RESOLVED = re.compile(
 _SPLIT = re.compile(r"\s*(?:;|,\s*(?:and|or)?\b|\band/or\b|/|\b(?:and|or|versus|vs\.?|with|without)\b)\s*", re.I)
 _ARTICLE = re.compile(r"^(?:a|an|the|some|any|evidence of|signs? of)\s+", re.I)
 _PLACED = re.compile(r"\s+(?:of|in|at)(?:\s+the)?\s+", re.I)
+_BOTH = re.compile(r"\b(?:left and (?:the )?right|right and (?:the )?left|both)\b", re.I)
+_OF_LUNG = re.compile(r"^(.+?) of (?:the )?(left|right) (?:lungs?|hemithorax|chest)$", re.I)
+_LEADING_SIDE = re.compile(rf"^(?:{'|'.join(SIDES)}) ", re.I)
+_PLACE_NOUN = re.compile(
+    r"\b(?:lobes?|lungs?|bases?|ap(?:ex|ices)|zones?|fields?|hil(?:um|a)|lingula|regions?|angles?|hemithora(?:x|ces)|"
+    r"mediastinum|fissures?|hemidiaphragms?|ribs?|clavicles?|spine|shoulders?)$",
+    re.I,
+)
+_PLACE_PART = re.compile(rf"{_PLACE_NOUN.pattern}|\b(?:{'|'.join(SIDES)}|upper|mid|middle|lower)$", re.I)
 _OTHER_PLACES = re.compile(r"\s+(?:within|over|overlying|involving|along|near|throughout|on)(?:\s+the)?\s+", re.I)
 
 
@@ -58,10 +67,10 @@ def repaired(text: str) -> list[FindingSentence]:
     opening = {Polarity.AFFIRMED: "There is", Polarity.UNCERTAIN: "There may be", Polarity.NEGATED: "There is no"}[
         polarity
     ]
-    site = f" in the {_SPLIT.split(places[0])[0].strip()}" if places else ""
+    sites = [f" in the {place}" for place in _places(places[0])] if places else [""]
     if not parts:
         raise InvalidSentenceError("no finding")
-    return [FindingSentence.parse(f"{opening} {_lower(part)}{site}") for part in parts]
+    return [FindingSentence.parse(f"{opening} {_lower(part)}{site}") for part in parts for site in sites]
 
 
 def _opened(text: str) -> tuple[Polarity, str]:
@@ -69,6 +78,26 @@ def _opened(text: str) -> tuple[Polarity, str]:
         if match := pattern.match(text):
             return polarity, text[match.end() :]
     raise InvalidSentenceError("does not begin with 'There is', 'There may be' or 'There is no'")
+
+
+def _places(text: str) -> list[str]:
+    """The places that "left and right upper lobes", "right upper and left lower lobe", "base of the left lung" name."""
+    parts = [_ARTICLE.sub("", part).strip() for part in _SPLIT.split(_BOTH.sub("bilateral", text))]
+    parts = [_OF_LUNG.sub(r"\2 \1", part) for part in parts if part]
+    if not parts:
+        raise InvalidSentenceError("no place")
+    if len(parts) > 1 and not (_PLACE_NOUN.search(parts[-1]) and all(map(_PLACE_PART.search, parts))):
+        raise InvalidSentenceError(f"more than one finding: {text!r}")
+    noun, side = parts[-1].split()[-1], ""
+    for k, part in enumerate(parts[:-1]):
+        if part in SIDES:
+            parts[k] = f"{part} {re.sub(_LEADING_SIDE, '', parts[-1])}"
+        elif not _PLACE_NOUN.search(part):
+            parts[k] = f"{part} {noun}"
+            side = side or next((s for s in SIDES if part.startswith(f"{s} ")), "")
+    if side:  # "left upper and lower lobes"
+        parts = [part if _LEADING_SIDE.match(part) else f"{side} {part}" for part in parts]
+    return parts
 
 
 def _lower(part: str) -> str:

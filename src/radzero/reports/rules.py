@@ -92,6 +92,7 @@ class RulesEngine:
         """What a sentence states, and the place that the next one may refer back to."""
         words = [token.word for token in tokens]
         mentions = mentions_in(words, self.vocabulary)
+        _open_headings(words, mentions)
         advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
         mentions = [m for m in mentions if m.first < advice]
         refers_back = words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")
@@ -284,6 +285,15 @@ class RulesEngine:
         return ""
 
 
+def _open_headings(words: list[str], mentions: list[Mention]) -> None:
+    """ "Lungs: clear" says that the lungs are clear."""
+    if ":" in words:
+        colon = words.index(":")
+        heading = [m for m in mentions if m.last <= colon]
+        if heading and all(m.is_a("anatomy", "side") and not m.is_a("finding") for m in heading) and colon <= 6:
+            words[colon] = "is"
+
+
 def _only_new_ones(clause: Clause, mention: Mention) -> bool:
     """ "No new opacity" denies nothing that is known; neither does "no XXXX opacity", where the word is masked."""
     return any(
@@ -316,16 +326,12 @@ def _leads(clause: Clause, mention: Mention, after: list[Mention]) -> bool:
 
 def _settled(stated: list[tuple[FindingSentence, bool]]) -> list[FindingSentence]:
     """Each once; no doubt about what is affirmed at the same place, no weak denial of what is there."""
-    affirmed = [s for s, _ in stated if s.polarity is Polarity.AFFIRMED]
-    places = {(s.finding, s.side, s.site) for s in affirmed}
-    names = {s.finding for s in affirmed}
+    places = {(s.finding, s.side, s.site) for s, _ in stated if s.polarity is Polarity.AFFIRMED}
     present = {s.finding for s, _ in stated if s.polarity is not Polarity.NEGATED}
     kept: dict[FindingSentence, None] = {}
     for sentence, weak in stated:
-        if sentence.polarity is Polarity.UNCERTAIN:
-            nowhere = not sentence.side and not sentence.site
-            if (sentence.finding, sentence.side, sentence.site) in places or (nowhere and sentence.finding in names):
-                continue
+        if sentence.polarity is Polarity.UNCERTAIN and (sentence.finding, sentence.side, sentence.site) in places:
+            continue
         if weak and (sentence.finding in present or (sentence.finding == "opacity" and not present.isdisjoint(_WHITE))):
             continue
         kept.setdefault(sentence)

@@ -61,6 +61,7 @@ _PREPOSITION = re.compile(
     r"\b(?:of|in|at|on|over|overlying|within|involving|along|near|throughout|from|to|by|than)\b", re.IGNORECASE
 )
 _SEVERAL = re.compile(r",|;|/|\b(?:and|or|with|without|versus|vs)\b", re.IGNORECASE)
+_SIDE = re.compile(rf"\b(?:{'|'.join(SIDES)}|both)\b", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"X{3,}|_{2,}|[^\w \-'()+%]", re.IGNORECASE)
 _AT = ("base", "apex", "bases", "apices", "angle", "hilum", "junction")
 
@@ -134,6 +135,10 @@ class FindingSentence:
             raise InvalidSentenceError(f"not a descriptor: {unknown[0]!r}")
         if self.site.lower().startswith(("the ", *(f"{s} " for s in SIDES))) or self.site in SIDES:
             raise InvalidSentenceError(f"the site begins with an article or a side: {self.site!r}")
+        if _SEVERAL.search(self.site):
+            raise InvalidSentenceError(f"more than one place: {self.site!r}")
+        if _SIDE.search(self.site):
+            raise InvalidSentenceError(f"a side inside the place: {self.site!r}")
         if len(self.text.split()) > MAX_WORDS:
             raise InvalidSentenceError(f"longer than {MAX_WORDS} words")
 

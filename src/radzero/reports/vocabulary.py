@@ -10,7 +10,13 @@ from typing import Any
 
 import yaml
 
+from radzero.reports.sentences import DESCRIPTORS, FindingSentence, InvalidSentenceError, Polarity
+
 FOLDER = Path(__file__).parent / "data"
+_ADVERBS = {
+    "mildly": "mild", "slightly": "mild", "minimally": "minimal", "moderately": "moderate", "markedly": "marked",
+    "severely": "severe", "massively": "massive", "diffusely": "diffuse", "slight": "mild",
+}  # fmt: skip
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -22,6 +28,7 @@ class Anatomy:
         name: its key.
         site: how it is written as a location; "" when it is none.
         side: side that its terms imply, or "".
+        midline: whether the body has one of it.
         normal: findings that "the X is normal" denies.
         abnormality: finding that "no abnormality of the X" denies, or "".
         becomes: property -> the finding that "the X is <property>" states.
@@ -30,6 +37,7 @@ class Anatomy:
     name: str
     site: str
     side: str
+    midline: bool
     normal: tuple[str, ...]
     abnormality: str
     becomes: dict[str, str]
@@ -119,41 +127,39 @@ class Vocabulary:
 
     def __init__(self, vocabulary: Path | None = None, cues: Path | None = None) -> None:
         vocabulary, cues = vocabulary or FOLDER / "vocabulary.yaml", cues or FOLDER / "cues.yaml"
-        content, cue_content = _read(vocabulary), _read(cues)
+        content = _read(vocabulary, _REQUIRED, _OPTIONAL)
+        cue_content = _read(cues, _CUES)
         self.hash = hashlib.sha256(vocabulary.read_bytes() + cues.read_bytes()).hexdigest()[:12]
-        self.findings: dict[str, tuple[str, ...]] = {
-            str(name): (str(name), *map(str, terms or ())) for name, terms in content["findings"].items()
-        }
-        self.anatomy = {name: _anatomy(name, entry) for name, entry in content["anatomy"].items()}
-        self.narrower: dict[str, dict[str, str]] = {
-            k: dict(v or {}) for k, v in (content.get("narrower") or {}).items()
-        }
-        self.silent = {k: frozenset(v) for k, v in (content.get("silent") or {}).items()}
-        self.unlocated = frozenset(content.get("unlocated") or ())
-        self.explanations = frozenset(content.get("explanations") or ())
+        self.findings = {name: (name, *_terms(vocabulary, name, terms)) for name, terms in content["findings"].items()}
+        entries = {name: _mapping(vocabulary, name, entry) for name, entry in content["anatomy"].items()}
+        properties = {name: (name, *_terms(vocabulary, name, t)) for name, t in content["properties"].items()}
+        self.anatomy = {name: _anatomy(vocabulary, name, entry) for name, entry in entries.items()}
+        self.narrower = {k: _mapping(vocabulary, k, v) for k, v in content["narrower"].items()}
+        self.silent = {k: frozenset(_terms(vocabulary, k, v)) for k, v in content["silent"].items()}
+        self.unlocated = frozenset(_terms(vocabulary, "unlocated", content["unlocated"]))
+        self.explanations = frozenset(_terms(vocabulary, "explanations", content["explanations"]))
         self._root = _Node()
         self._names: dict[tuple[str, ...], str] = {}
         for name, terms in self.findings.items():
             for term in terms:
-                self._add(term, Meaning("finding", name))
-                self._names[tuple(words_of(term))] = name
-        for name, entry in content["anatomy"].items():
-            for term in entry["terms"]:
-                self._add(str(term), Meaning("anatomy", name))
-        for name, terms in content["properties"].items():
-            for term in (name, *(terms or ())):
-                self._add(str(term), Meaning("property", name))
+                self._add(vocabulary, term, Meaning("finding", name))
+                if self._names.setdefault(tuple(words_of(term)), name) != name:
+                    raise ValueError(f"{vocabulary}: {name}: {term!r} is also a term of another finding")
+        for name, entry in entries.items():
+            for term in _terms(vocabulary, name, entry.get("terms")):
+                self._add(vocabulary, term, Meaning("anatomy", name))
+        for name, terms in properties.items():
+            for term in terms:
+                self._add(vocabulary, term, Meaning("property", name))
         for side, terms in _SIDES.items():
             for term in terms:
-                self._add(term, Meaning("side", side))
-        from radzero.reports.sentences import DESCRIPTORS
-
-        for descriptor in DESCRIPTORS:
-            self._add(descriptor, Meaning("descriptor", descriptor))
-        for kind, terms in cue_content.items():
-            for term in terms:
-                self._add(str(term), Meaning(kind, str(term)))
-        self._check(vocabulary)
+                self._add(vocabulary, term, Meaning("side", side))
+        for term, descriptor in (*zip(DESCRIPTORS, DESCRIPTORS, strict=True), *_ADVERBS.items()):
+            self._add(vocabulary, term, Meaning("descriptor", descriptor))
+        for kind, listed in cue_content.items():
+            for term in _terms(cues, kind, listed):
+                self._add(cues, term, Meaning(kind, term))
+        self._check(vocabulary, properties)
 
     def canonical(self, finding: str) -> str:
         """The vocabulary's name of a finding, or the phrase itself when it has none."""
@@ -172,49 +178,100 @@ class Vocabulary:
                 end, meanings = position + 1, node.meanings
         return end, meanings
 
-    def _add(self, term: str, meaning: Meaning) -> None:
+    def _add(self, path: Path, term: str, meaning: Meaning) -> None:
         words = words_of(term)
         if not words:
-            raise ValueError(f"vocabulary: the term {term!r} has no word")
+            raise ValueError(f"{path}: {meaning.value}: the term {term!r} has no word")
         node = self._root
         for word in words:
             node = node.children.setdefault(word, _Node())
         if meaning not in node.meanings:
             node.meanings = (*node.meanings, meaning)
 
-    def _check(self, path: Path) -> None:
-        mentioned: Iterable[tuple[str, str]] = (
-            *(
-                (a.name, n)
-                for a in self.anatomy.values()
-                for n in (*a.normal, *a.becomes.values(), *filter(None, (a.abnormality,)))
-            ),
-            *((k, n) for k, v in self.narrower.items() for n in v.values()),
-            *(("silent", n) for n in self.silent),
-            *(("unlocated", n) for n in self.unlocated),
-            *(("explanations", n) for n in self.explanations),
+    def _check(self, path: Path, properties: Iterable[str]) -> None:
+        """Whether every name that an entry mentions is there, and every finding and site fits into a sentence."""
+        known = {
+            "findings": frozenset(self.findings),
+            "anatomy": frozenset(self.anatomy),
+            "properties": frozenset(properties),
+        }
+        mentioned = (
+            *((a.name, "findings", n) for a in self.anatomy.values() for n in (*a.normal, *a.becomes.values())),
+            *((a.name, "findings", a.abnormality) for a in self.anatomy.values() if a.abnormality),
+            *((a.name, "properties", n) for a in self.anatomy.values() for n in a.becomes),
+            *(("narrower", "findings", n) for k, v in self.narrower.items() for n in (k, *v.values())),
+            *((k, "anatomy", n) for k, v in (*self.narrower.items(), *self.silent.items()) for n in v),
+            *(("silent", "findings", n) for n in self.silent),
+            *(("unlocated", "findings", n) for n in sorted(self.unlocated)),
+            *(("explanations", "findings", n) for n in sorted(self.explanations)),
         )
-        for where, name in mentioned:
-            if name not in self.findings:
-                raise ValueError(f"{path}: {where}: {name!r} is not among the findings")
+        for where, kind, name in mentioned:
+            if not isinstance(name, str) or name not in known[kind]:
+                raise ValueError(f"{path}: {where}: {name!r} is not among the {kind}")
+        sites = ((a.name, next(iter(self.findings), "opacity"), a.site, a.side) for a in self.anatomy.values())
+        for where, finding, site, side in (*((name, name, "", "") for name in self.findings), *sites):
+            try:
+                FindingSentence(Polarity.AFFIRMED, finding, (), side, site)
+            except InvalidSentenceError as error:
+                raise ValueError(f"{path}: {where}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+_REQUIRED = ("findings", "anatomy", "properties")
+_OPTIONAL = ("narrower", "silent", "unlocated", "explanations")
+_ANATOMY = ("terms", "site", "side", "midline", "normal", "abnormality", "becomes")
+_CUES = (
+    "negation", "negation_after", "uncertainty", "uncertainty_after", "certainty", "normal", "generic", "pseudo", "cut",
+    "history", "recommendation", "other_film", "show", "verb", "place",
+)  # fmt: skip
+
+
+def _read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping at the top")
-    return content
+    if missing := [key for key in required if key not in content]:
+        raise ValueError(f"{path}: there is no entry {missing[0]!r}")
+    if unknown := [key for key in content if key not in (*required, *optional)]:
+        raise ValueError(f"{path}: {unknown[0]!r} is none of {', '.join((*required, *optional))}")
+    for key in ("findings", "anatomy", "properties", "narrower", "silent"):
+        if key in (*required, *optional):
+            content[key] = _mapping(path, key, content.get(key))
+    return dict.fromkeys(optional) | content
 
 
-def _anatomy(name: str, entry: dict[str, Any]) -> Anatomy:
+def _mapping(path: Path, where: str, value: object) -> dict[str, Any]:
+    """A mapping of words; one without an entry may be left empty."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f'{path}: {where}: expected a mapping of words (in quotes where YAML knows better: "no")')
+    return value
+
+
+def _terms(path: Path, where: str, value: object) -> tuple[str, ...]:
+    """A list of words; one without an entry may be left empty."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(term, str) for term in value):
+        raise ValueError(f'{path}: {where}: expected a list of words (in quotes where YAML knows better: "no")')
+    return tuple(value)
+
+
+def _anatomy(path: Path, name: str, entry: dict[str, Any]) -> Anatomy:
+    if unknown := [key for key in entry if key not in _ANATOMY]:
+        raise ValueError(f"{path}: {name}: {unknown[0]!r} is none of {', '.join(_ANATOMY)}")
+    texts = {key: entry.get(key) or "" for key in ("site", "side", "abnormality")}
+    if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
+        raise ValueError(f"{path}: {name}: {wrong[0]} is not a word")
     return Anatomy(
         name,
-        entry.get("site", ""),
-        entry.get("side", ""),
-        tuple(entry.get("normal") or ()),
-        entry.get("abnormality", ""),
-        dict(entry.get("becomes") or {}),
+        texts["site"],
+        texts["side"],
+        bool(entry.get("midline", False)),
+        _terms(path, name, entry.get("normal")),
+        texts["abnormality"],
+        _mapping(path, name, entry.get("becomes")),
     )
