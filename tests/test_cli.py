@@ -265,8 +265,9 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
 def test_another_question_needs_another_folder(predict: list[object], tmp_path: Path):
     call(*predict, "-s", NODULE, "--no-overlays")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    assert "other sentences; name another output folder" in fails(*predict, "-s", EFFUSION)
-    assert "other threshold;" in fails(*predict, "-s", NODULE, "--threshold", "0.3")
+    assert "other sentences; name another output folder" in fails(*predict, "-s", EFFUSION, "--no-overlays")
+    assert "other threshold;" in fails(*predict, "-s", NODULE, "--threshold", "0.3", "--no-overlays")
+    assert "other overlays;" in fails(*predict, "-s", NODULE)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
     assert "4 of them earlier" in call(*predict, "-s", NODULE, "--no-overlays").stdout
 
@@ -444,7 +445,7 @@ def test_evaluate_writes_json_that_every_program_reads(tiny_checkpoint: Path, tm
 
 
 def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
-    assert "no benchmark is called 'chexpert'" in fails("evaluate", "chexpert", "-m", tiny_checkpoint)
+    assert "No such command 'chexpert'" in fails("evaluate", "chexpert", "-m", tiny_checkpoint)
     assert "--films" in fails("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 19)
 
 

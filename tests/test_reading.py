@@ -375,7 +375,7 @@ def test_films_that_become_inputs_of_different_sizes_go_together(tiny_model: Rad
 
 def test_a_sentence_that_is_cut_is_named(tiny_model: RadZero, films: list[Radiograph]):
     limit = tiny_model.processor.max_tokens
-    long = "There is nodule " + "and nodule " * limit
+    long = "There is nodule " * limit
     (reading,) = tiny_model.predict(films[0], ["There is nodule", long])
     (warning,) = reading.warnings
     assert f"reads the first {limit} only" in warning
@@ -430,7 +430,7 @@ def test_transformers_options_of_loading(tiny_checkpoint: Path):
 
 
 def test_larger_films_can_be_allowed(tiny_model: RadZero):
-    film = np.zeros((40, 50), dtype=np.uint8)
+    film = np.arange(2000, dtype=np.uint16).reshape(40, 50)
     with pytest.raises(RadiographError, match="max_pixels"):
         tiny_model.predict(film, SENTENCES, limits=radzero.ReadLimits(max_pixels=1999))
     assert tiny_model.predict(film, SENTENCES, limits=radzero.ReadLimits(max_pixels=2000))

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,15 @@ def test_every_name_that_an_entry_mentions_exists(packaged: Vocabulary):
 
 
 def test_every_finding_and_place_makes_a_sentence_that_parses_back(packaged: Vocabulary):
-    sites = {("", ""), *((a.side, a.site) for a in packaged.anatomy.values())}
-    for finding in packaged.findings:
-        for polarity in Polarity:
-            for descriptors in ((), ("small",), ("mild", "patchy")):
-                sentence = FindingSentence(polarity, finding, descriptors)
-                assert FindingSentence.parse(sentence.text) == sentence
-            for side, site in sites:
-                sentence = FindingSentence(polarity, finding, (), side, site)
-                assert FindingSentence.parse(sentence.text) == sentence
+    for finding, polarity, side in product(packaged.findings, Polarity, ("", "left")):
+        for descriptors, site in (((), ""), (("small",), "lower lobe"), (("mild", "patchy"), "lung base")):
+            sentence = FindingSentence(polarity, finding, descriptors, side, site)
+            assert FindingSentence.parse(sentence.text) == sentence
+            assert (sentence.finding, sentence.polarity) == (finding, polarity)
+    sites = sorted({(a.side, a.site) for a in packaged.anatomy.values()})
+    for (implied, site), polarity, side in product(sites, Polarity, SIDES):
+        sentence = FindingSentence(polarity, "opacity", (), implied or side, site)
+        assert FindingSentence.parse(sentence.text) == sentence
 
 
 def test_every_term_leads_to_its_one_finding(packaged: Vocabulary):

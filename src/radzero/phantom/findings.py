@@ -301,6 +301,7 @@ def _atelectasis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Ma
         haze = np.exp(-np.maximum(chest.diaphragm_distance, 0.0) / 1.3) * here * 0.22 * strength
         chest.extra += haze.astype(np.float32)
         heart = body.heart_left if side == LEFT else body.heart_right
+        shown = np.zeros_like(mask)
         for n in range(plates):
             y0 = base - 1.5 - 1.6 * n - rng.uniform(0.0, 0.8)
             tilt = rng.uniform(-0.12, 0.32)
@@ -313,7 +314,16 @@ def _atelectasis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Ma
             along = smoothstep(-0.3, 0.6, u) * smoothstep(length + 0.6, length - 0.6, u)
             plate = np.exp(-((offset / thick) ** 2)) * along * here
             chest.extra += (strength * plate).astype(np.float32)
-            mask |= (np.abs(offset) < 1.6 * thick) & (along > 0.3) & here
+            shown |= (np.abs(offset) < 1.6 * thick) & (along > 0.3) & here
+        if not shown.any():  # an enlarged heart hides them all: one plate in what is left of the lung base
+            lateral = here & (chest.y > chest.y[here].max() - 4.0)
+            u = chest.across - chest.across[lateral].min()
+            offset = chest.y - (chest.y[lateral].max() - 2.0)
+            chest.extra += (strength * np.exp(-((offset / 0.4) ** 2)) * smoothstep(-0.3, 0.6, u) * here).astype(
+                np.float32
+            )
+            shown = (np.abs(offset) < 0.64) & (u > 0.0) & here
+        mask |= shown
     return mask
 
 

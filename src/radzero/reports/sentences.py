@@ -41,9 +41,11 @@ DESCRIPTORS = (
 TEMPORAL = re.compile(
     r"\b(?:new(?:ly)?|unchanged|stable|stability|persist\w*|interval|again|re-?demonstrat\w*|re-?accumulat\w*|"
     r"improv\w*|worse\w*|increas\w*|decreas\w*|progress(?:ed|ing|ive|ion)?|regress\w*|resol(?:v\w*|ution)|"
-    r"previous\w*|prior|earlier|compar\w*|since|develop(?:ed|ing)|evolving|evolution|enlarging|"
+    r"remov\w+|previous\w*|prior|earlier|compar\w*|since|develop(?:ed|ing)|evolving|evolution|enlarging|"
     r"growing|remain\w*|continu(?:ed?|es|ing|ous\w*)|no longer|now|currently|today|recent(?:ly)?|redistribut\w*|"
-    r"clear(?:ed|ing)|(?:un)?altered|similar|change[ds]?(?= (?:since|from|in))|long-?standing|still|"
+    r"clear(?:ed|ing)|(?:un)?altered|similar|change[ds]?(?= (?:since|from))|long-?standing|still|"
+    r"change[ds]?(?= in (?:the )?(?:interval|size|extent|appearance|position|number|severity|volume))|"
+    r"^(?:(?:significant|definite|appreciable|substantial|relevant|other) )?changes?$|"
     r"more|less|larger|smaller|greater|accumulating)\b",
     re.IGNORECASE,
 )
@@ -61,6 +63,12 @@ _PREPOSITION = re.compile(
     r"\b(?:of|in|at|on|over|overlying|within|involving|along|near|throughout|from|to|by|than)\b", re.IGNORECASE
 )
 _SEVERAL = re.compile(r",|;|/|\b(?:and|or|with|without|versus|vs)\b", re.IGNORECASE)
+_SAYS_MORE = re.compile(
+    r"\b(?:no|not|but|however|although|there|is|are|was|were|be|been|may|might|could|can|likely|possibl[ey]|probabl[ey]|"
+    r"perhaps|suspected|questionable|evidence|signs?|presence|placement|insertion|which|that|represent\w*|suggest\w*|"
+    r"consistent|compatible|due)\b",
+    re.IGNORECASE,
+)
 _SIDE = re.compile(rf"\b(?:{'|'.join(SIDES)}|both)\b", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"X{3,}|_{2,}|[^\w \-'()+%]", re.IGNORECASE)
 _AT = ("base", "apex", "bases", "apices", "angle", "hilum", "junction")
@@ -122,6 +130,10 @@ class FindingSentence:
             raise InvalidSentenceError(f"more than one finding: {self.finding!r}")
         for part in (self.finding, self.site, *self.descriptors):
             _check_words(part)
+        if temporal := TEMPORAL.search(self.text):
+            raise InvalidSentenceError(f"speaks of another time or film: {temporal[0]!r}")
+        if says_more := _SAYS_MORE.search(self.finding):
+            raise InvalidSentenceError(f"says more than a finding: {says_more[0]!r}")
         if _PREPOSITION.search(self.finding):
             raise InvalidSentenceError(f"a place inside the finding: {self.finding!r}")
         first = self.finding.split()[0].lower()
@@ -133,7 +145,7 @@ class FindingSentence:
             raise InvalidSentenceError(f"the finding begins with {first!r}: {self.finding!r}")
         if unknown := [d for d in self.descriptors if d not in DESCRIPTORS]:
             raise InvalidSentenceError(f"not a descriptor: {unknown[0]!r}")
-        if self.site.lower().startswith(("the ", *(f"{s} " for s in SIDES))) or self.site in SIDES:
+        if self.site.lower().startswith(("the ", "a ", "an ", *(f"{s} " for s in SIDES))) or self.site in SIDES:
             raise InvalidSentenceError(f"the site begins with an article or a side: {self.site!r}")
         if _SEVERAL.search(self.site):
             raise InvalidSentenceError(f"more than one place: {self.site!r}")
