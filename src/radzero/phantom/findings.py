@@ -144,7 +144,7 @@ def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
             body,
             dome={side: y + down for side, y in body.dome.items()},
             drop=body.drop * _by_grade(grade, rng, (0.25, 0.4), (0.4, 0.55), (0.5, 0.65)),
-            heart_left=body.heart_left * 0.88,
+            heart_left=body.heart_left * rng.uniform(0.86, 1.0),
             lung_density=body.lung_density - _by_grade(grade, rng, (0.09, 0.11), (0.06, 0.09), (0.04, 0.06)),
             markings=body.markings * _by_grade(grade, rng, (0.25, 0.4), (0.4, 0.55), (0.55, 0.7)),
         )
@@ -233,10 +233,10 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     air = inside & (chest.wall_distance < line) & (chest.across > body.mediastinum + 0.5)
     edge = np.exp(-(((chest.wall_distance - line) / 0.14) ** 2)) * inside * (chest.across > body.mediastinum + 0.5)
     chest.markings = chest.markings * np.where(air, 0.0, 1.0)
-    chest.aeration = chest.aeration * np.where(air, 1.13, 1.0)
+    chest.aeration = chest.aeration * np.where(air, 1.18, 1.0)
     collapsed = inside & ~air & (chest.wall_distance < line + 6.0)
     chest.aeration = chest.aeration * np.where(collapsed, 1.0 - 0.02 * gap, 1.0)
-    chest.extra += (0.17 * edge).astype(np.float32)
+    chest.extra += (rng.uniform(0.03, 0.17) * edge).astype(np.float32)  # a faint line leaves only what is beyond it
     return (air | (edge > 0.4)).astype(bool)
 
 
