@@ -18,10 +18,10 @@ def said(engine: RulesEngine, text: str) -> list[str]:
 
 SLIDES = (
     "Cardiomegaly is accompanied by improving pulmonary vascular congestion and decreasing pulmonary edema. Left "
-    "retrocardiac opacity has substantially improved, likely a combination of atelectasis and effusion. A more confluent "
-    "opacity at the right lung base persists, and could be due to asymmetrically resolving edema, but pneumonia should be "
-    "considered in the appropriate clinical setting. Small right pleural effusion is likely unchanged, with pigtail pleural "
-    "catheter remaining in place and no visible pneumothorax."
+    "retrocardiac opacity has substantially improved, likely a combination of atelectasis and effusion. A more "
+    "confluent opacity at the right lung base persists, and could be due to asymmetrically resolving edema, but "
+    "pneumonia should be considered in the appropriate clinical setting. Small right pleural effusion is likely "
+    "unchanged, with pigtail pleural catheter remaining in place and no visible pneumothorax."
 )
 
 
@@ -45,25 +45,43 @@ def test_the_example_of_the_paper(engine: RulesEngine):
     ("text", "expected"),
     [
         # coordination
-        ("No focal consolidation, effusion or pneumothorax.", ["is no focal consolidation", "is no pleural effusion", "is no pneumothorax"]),
+        (
+            "No focal consolidation, effusion or pneumothorax.",
+            ["is no focal consolidation", "is no pleural effusion", "is no pneumothorax"],
+        ),
         ("Bilateral effusions and cardiomegaly.", ["is bilateral pleural effusion", "is cardiomegaly"]),
-        ("Atelectasis and scarring at the left base.", ["is atelectasis at the left lung base", "is scarring at the left lung base"]),
+        (
+            "Atelectasis and scarring at the left base.",
+            ["is atelectasis at the left lung base", "is scarring at the left lung base"],
+        ),
         ("Healed right 5th and left 7th rib fractures.", ["is bilateral fracture"]),
         # negation and its end
-        ("There is no pneumothorax, but there is a small left effusion.", ["is no pneumothorax", "is small left pleural effusion"]),
+        (
+            "There is no pneumothorax, but there is a small left effusion.",
+            ["is no pneumothorax", "is small left pleural effusion"],
+        ),
         ("No pneumothorax, mild cardiomegaly.", ["is no pneumothorax", "is mild cardiomegaly"]),
         ("No opacity to suggest pneumonia.", ["is no opacity", "is no pneumonia"]),
         ("Cardiomegaly without pulmonary edema.", ["is cardiomegaly", "is no pulmonary edema"]),
-        ("A pleural line without lung markings beyond it is consistent with pneumothorax.", ["is pleural line", "is pneumothorax"]),
+        (
+            "A pleural line without lung markings beyond it is consistent with pneumothorax.",
+            ["is pleural line", "is pneumothorax"],
+        ),
         ("Pneumothorax is not seen.", ["is no pneumothorax"]),
         ("The previously seen right effusion has resolved.", ["is no right pleural effusion"]),
         ("Interval removal of the endotracheal tube.", ["is no endotracheal tube"]),
         ("Opacity is not significantly changed.", ["is opacity"]),
         ("No change in the right effusion.", ["is right pleural effusion"]),
         # doubt
-        ("Left basilar opacity, likely atelectasis.", ["is opacity at the left lung base", "may be atelectasis at the left lung base"]),
+        (
+            "Left basilar opacity, likely atelectasis.",
+            ["is opacity at the left lung base", "may be atelectasis at the left lung base"],
+        ),
         ("Opacity, atelectasis versus pneumonia.", ["is opacity", "may be atelectasis", "may be pneumonia"]),
-        ("Scarring or atelectasis at the left base.", ["may be scarring at the left lung base", "may be atelectasis at the left lung base"]),
+        (
+            "Scarring or atelectasis at the left base.",
+            ["may be scarring at the left lung base", "may be atelectasis at the left lung base"],
+        ),
         ("Pneumonia cannot be excluded.", ["may be pneumonia"]),
         ("Pneumonia is likely.", ["may be pneumonia"]),
         ("Effusion is likely unchanged.", ["is pleural effusion"]),
@@ -92,12 +110,15 @@ def test_the_example_of_the_paper(engine: RulesEngine):
         # not about this film
         ("History of pneumonia.", []),
         ("Recommend CT to exclude malignancy.", []),
-        ("Nodule in the right apex. Follow-up CT is recommended to exclude malignancy.", ["is nodule at the right lung apex"]),
+        (
+            "Nodule in the right apex. Follow-up CT is recommended to exclude malignancy.",
+            ["is nodule at the right lung apex"],
+        ),
         ("Compared to the prior film with a mass, no change.", []),
         ("The patient is rotated. Two views of the chest.", []),
         ("", []),
     ],
-)  # fmt: skip
+)
 def test_sentences(engine: RulesEngine, text: str, expected: list[str]):
     assert said(engine, text) == expected
 

@@ -143,30 +143,6 @@ def test_many_interruptions_and_torn_files(pool: PhantomPool, uninterrupted: Tra
     assert_same(model, tmp_path, uninterrupted)
 
 
-def test_an_attention_temperature_is_held_from_its_stage_on(pool: PhantomPool, tmp_path: Path):
-    recipe = dataclasses.replace(
-        RECIPE, stages=(STAGES[0], dataclasses.replace(STAGES[1], attention_temperature=0.2, learning_rate=1e-3))
-    )
-    whole, _ = train(recipe, pool, tmp_path / "whole")
-    assert whole.attention_temperature.item() == pytest.approx(0.2)
-    assert whole.config.attention_temperature == 0.2
-    assert whole.temperature.item() != pytest.approx(0.07, abs=1e-6)
-    for at in (6, 7, 9):  # before, at and after its beginning
-
-        def on_step(step: int, parts: dict[str, float], at: int = at) -> None:
-            if step == at:
-                raise CrashError
-
-        run = tmp_path / str(at)
-        with pytest.raises(CrashError):
-            train(recipe, pool, run, save_every=1, on_step=on_step)
-        model, _ = train(recipe, pool, run)
-        assert_same(model, run, Trained(losses(tmp_path / "whole"), whole.state_dict()))
-    whole.save_pretrained(tmp_path / "model")
-    read = type(whole).from_pretrained(tmp_path / "model")
-    assert read.attention_temperature.item() == pytest.approx(0.2)
-
-
 def test_a_finished_run_does_nothing(pool: PhantomPool, uninterrupted: Trained, tmp_path: Path):
     train(RECIPE, pool, tmp_path)
     steps: list[int] = []

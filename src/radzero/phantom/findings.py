@@ -236,7 +236,7 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     chest.aeration = chest.aeration * np.where(air, 1.18, 1.0)
     collapsed = inside & ~air & (chest.wall_distance < line + 6.0)
     chest.aeration = chest.aeration * np.where(collapsed, 1.0 - 0.02 * gap, 1.0)
-    chest.extra += (rng.uniform(0.03, 0.17) * edge).astype(np.float32)  # a faint line leaves only what is beyond it
+    chest.extra += (rng.uniform(0.0, 0.13) * edge).astype(np.float32)  # a faint line leaves only what is beyond it
     return (air | (edge > 0.4)).astype(bool)
 
 

@@ -201,7 +201,6 @@ def train(
         state = torch.load(state_path, weights_only=True)
         if state["recipe"] != repr(recipe):
             raise ValueError(f"{run}: was begun with another recipe; give the changed one another folder")
-        _hold_attention_temperature(model, stage_at(recipe, state["step"] - 1)[0])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, seconds = state["step"], state["seconds"]
@@ -215,7 +214,6 @@ def train(
             if step < first:
                 continue
             model.vision_model.config.token_stride = stage.token_stride
-            _hold_attention_temperature(model, stage)
             batch = make_batch(pool, films, recipe, stage, step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step)
@@ -240,13 +238,6 @@ def train(
                 _save_state(state_path, model, optimizer, recipe, step + 1, elapsed)
     model.vision_model.config.token_stride = recipe.stages[-1].token_stride
     return model.eval(), tokenizer
-
-
-def _hold_attention_temperature(model: RadZeroModel, stage: Stage) -> None:
-    value = stage.attention_temperature
-    if value and model.config.attention_temperature != value:
-        model.config.attention_temperature = value
-        model.log_attention_temperature = torch.nn.Parameter(torch.tensor(math.log(value)), requires_grad=False)
 
 
 def _save_state(

@@ -39,8 +39,6 @@ class Stage:
         negations: fewest and most negated sentences per film.
         binary_weight: weight of :func:`~radzero.training.losses.binary_pair_loss` beside the contrastive loss.
         quiet_weight: weight of :func:`~radzero.training.losses.quiet_map_loss`.
-        attention_temperature: 0 to leave the model's; else held from this stage on, apart from tau. Wider attention than
-            tau's makes maps cover more of a finding.
         learning_rate: 0 to take part in the recipe's warm-up and cosine; else where the stage's own cosine begins.
             Stages with one come last.
     """
@@ -51,7 +49,6 @@ class Stage:
     negations: tuple[int, int]
     binary_weight: float
     quiet_weight: float = 0.0
-    attention_temperature: float = 0.0
     learning_rate: float = 0.0
 
 
