@@ -28,7 +28,7 @@ def tiny_recipe(**changes: object) -> PhantomRecipe:
         "warmup_steps": 2,
         "clip_norm": 1.0,
         "binary_negative_weight": 1.0,
-        "ignore_duplicates": True,
+        "ignore": "stated",
         "shift": 3,
         "gamma": 0.2,
     }

@@ -15,6 +15,7 @@ from radzero.phantom.sentences import (
     FindingSentence,
     Polarity,
     finding_sentence,
+    holds,
     training_sentences,
 )
 
@@ -259,7 +260,7 @@ def test_training_sentences_are_true():
     for index in range(COUNT):
         findings = film_of(index).findings
         present = {f.name: f for f in findings}
-        sentences = training_sentences(findings, np.random.default_rng(index), (2, 6))
+        sentences = [s.text for s in training_sentences(findings, np.random.default_rng(index), (2, 6))]
         assert len(set(sentences)) == len(sentences)
         named = set()
         for text in sentences:
@@ -284,5 +285,32 @@ def test_training_sentences_are_true():
 
 def test_no_negation_can_be_asked_for():
     for index in range(30):
-        sentences = training_sentences(film_of(index).findings, np.random.default_rng(index), (0, 0))
+        sentences = [s.text for s in training_sentences(film_of(index).findings, np.random.default_rng(index), (0, 0))]
         assert not any(text.startswith("There is no ") for text in sentences)
+
+
+def test_what_a_film_states_holds_of_it():
+    for index in range(60):
+        findings = film_of(index).findings
+        for sentence in training_sentences(findings, np.random.default_rng(index), (2, 6)):
+            assert holds(sentence, findings), sentence.text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "truth"),
+    [
+        (FindingSentence(Polarity.AFFIRMED, "effusion"), True),
+        (FindingSentence(Polarity.AFFIRMED, "pleural effusion", "right"), True),
+        (FindingSentence(Polarity.AFFIRMED, "pleural effusion", "bilateral"), True),
+        (FindingSentence(Polarity.NEGATED, "pleural effusion", "left"), False),
+        (FindingSentence(Polarity.UNCERTAIN, "nodule", "left", "upper"), True),
+        (FindingSentence(Polarity.AFFIRMED, "lung nodule", "left", "lower"), False),
+        (FindingSentence(Polarity.AFFIRMED, "nodule", "bilateral"), False),
+        (FindingSentence(Polarity.NEGATED, "nodule", "right"), True),
+        (FindingSentence(Polarity.NEGATED, "mass"), True),
+        (FindingSentence(Polarity.AFFIRMED, "mass"), False),
+    ],
+)
+def test_truth_of_a_sentence(sentence: FindingSentence, truth: bool):
+    findings = (Finding("pleural effusion", side="bilateral"), Finding("nodule", side="left", zone="upper"))
+    assert holds(sentence, findings) is truth

@@ -152,9 +152,7 @@ def test_a_finished_run_does_nothing(pool: PhantomPool, uninterrupted: Trained, 
     assert model.vision_model.config.token_stride == 8
 
 
-@pytest.mark.parametrize(
-    "change", [{"learning_rate": 2e-3}, {"seed": 4}, {"stages": STAGES[:1]}, {"ignore_duplicates": False}]
-)
+@pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"seed": 4}, {"stages": STAGES[:1]}, {"ignore": "none"}])
 def test_a_changed_recipe_needs_another_folder(change: dict[str, object], pool: PhantomPool, tmp_path: Path):
     train(dataclasses.replace(RECIPE, stages=(dataclasses.replace(STAGES[0], steps=1),)), pool, tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
@@ -304,7 +302,7 @@ def test_the_vocabulary_holds_every_training_word():
     seen: set[str] = set()
     for index in range(1500):
         rng = np.random.default_rng(index)
-        for text in training_sentences(sample_findings(rng), rng, (2, 6)):
+        for text in (s.text for s in training_sentences(sample_findings(rng), rng, (2, 6))):
             seen |= set(text.lower().split())
     assert seen <= set(words), "nothing is unknown"
     assert set(words) <= seen, "nothing is never trained"

@@ -61,7 +61,7 @@ def test_sizes_have_defaults(content: dict[str, Any], tmp_path: Path):
         ({"seed": None}, "seed must be int, not None"),
         ({"gamma": "0.2"}, "gamma must be float, not '0.2'"),
         ({"gamma": False}, "gamma must be float, not False"),
-        ({"ignore_duplicates": 1}, "ignore_duplicates must be bool, not 1"),
+        ({"ignore": 1}, "ignore must be str, not 1"),
         ({"model": [1]}, "model. must be a mapping, not [1]"),
         ({"model": {"widths": 8, "heads": 2}}, "model.widths must be a list, not 8"),
         ({"model": {"widths": [8, "x"], "heads": 2}}, "model.widths[1] must be int, not 'x'"),

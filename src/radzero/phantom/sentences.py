@@ -67,9 +67,27 @@ def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -
     return FindingSentence(polarity, finding.name, finding.side, finding.zone)
 
 
+_NAME_OF = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}
+
+
+def holds(sentence: FindingSentence, findings: tuple[Finding, ...]) -> bool:
+    """Whether a sentence is true of a film with these findings and devices, whether or not its report says so.
+
+    "There is right pleural effusion" is true of a bilateral one; an uncertain sentence is true where the finding is.
+    """
+    name = _NAME_OF.get(sentence.finding, sentence.finding)
+    there = any(
+        finding.name == name
+        and (sentence.side is None or finding.side in (sentence.side, "bilateral"))
+        and sentence.zone in (None, finding.zone)
+        for finding in findings
+    )
+    return there != (sentence.polarity is Polarity.NEGATED)
+
+
 def training_sentences(
     findings: tuple[Finding, ...], rng: np.random.Generator, negations: tuple[int, int] = (0, 2)
-) -> list[str]:
+) -> list[FindingSentence]:
     """Finding-sentences of a film as varied as reports state them, each once.
 
     Every finding and device is stated once with its location and, half of the time, once without; names are
@@ -81,13 +99,13 @@ def training_sentences(
         rng: what is said and how.
         negations: fewest and most negated sentences.
     """
-    sentences: dict[str, None] = {}
+    sentences: dict[FindingSentence, None] = {}
 
     def say(polarity: Polarity, name: str, side: str | None = None, zone: str | None = None) -> None:
         names = SYNONYMS.get(name, ())
         if names and rng.random() < 0.3:
             name = str(rng.choice(names))
-        sentences[FindingSentence(polarity, name, side, zone).text] = None
+        sentences[FindingSentence(polarity, name, side, zone)] = None
 
     for finding in findings:
         uncertain = finding.grade is Grade.SUBTLE and rng.random() < 0.15

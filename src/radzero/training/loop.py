@@ -17,7 +17,7 @@ from transformers import BertConfig, Dinov2Config, PreTrainedTokenizerFast
 
 from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.radzero import RadZeroModel
-from radzero.phantom.sentences import training_sentences
+from radzero.phantom.sentences import FindingSentence, holds, training_sentences
 from radzero.training.losses import binary_pair_loss, multi_positive_loss, quiet_map_loss
 from radzero.training.phantom_pool import PhantomPool
 from radzero.training.recipe import PhantomRecipe, Stage
@@ -36,12 +36,14 @@ class Batch:
         texts: U different sentences.
         text_N: (N,) index of each sentence in ``texts``.
         owner_N: (N,) index of each sentence's film.
+        ignore_BN: (B, N) pairs of a film with another film's sentence that are no negatives: the recipe's ``ignore``.
     """
 
     pixel_values: Tensor
     texts: list[str]
     text_N: Tensor
     owner_N: Tensor
+    ignore_BN: Tensor
 
 
 def build_model(recipe: PhantomRecipe) -> tuple[RadZeroModel, PreTrainedTokenizerFast]:
@@ -97,17 +99,23 @@ def make_batch(pool: PhantomPool, films: list[int], recipe: PhantomRecipe, stage
     rng = np.random.default_rng([recipe.seed, 2, step])
     pixels = np.stack([_augment(pool.pixels[k], recipe, rng) for k in films])
     values = (torch.from_numpy(pixels) - IMAGE_MEAN) / IMAGE_STD
-    texts: dict[str, int] = {}
+    texts: dict[FindingSentence, int] = {}
     text_N, owner_N = [], []
     for row, film in enumerate(films):
         for text in training_sentences(pool.findings[film], rng, stage.negations):
             text_N.append(texts.setdefault(text, len(texts)))
             owner_N.append(row)
+    fits_BU = torch.zeros(len(films), len(texts), dtype=torch.bool)
+    if recipe.ignore == "stated":
+        fits_BU[owner_N, text_N] = True
+    elif recipe.ignore == "true":
+        fits_BU = torch.tensor([[holds(text, pool.findings[film]) for text in texts] for film in films])
     return Batch(
         values[:, None].expand(-1, 3, -1, -1),
-        list(texts),
+        [text.text for text in texts],
         torch.tensor(text_N, dtype=torch.long),
         torch.tensor(owner_N, dtype=torch.long),
+        fits_BU[:, text_N],  # the losses never ignore a sentence's own film
     )
 
 
@@ -133,11 +141,7 @@ def batch_loss(
     tokens = model.encode_images(batch.pixel_values)
     logits, similarity = model.similarity(tokens, sentences)
     logits = logits[:, batch.text_N]
-    ignore = None
-    if recipe.ignore_duplicates:
-        states = torch.zeros(len(tokens), len(batch.texts), dtype=torch.bool)
-        states[batch.owner_N, batch.text_N] = True
-        ignore = states[:, batch.text_N]  # the loss never ignores a sentence's own film
+    ignore = batch.ignore_BN
     contrastive = multi_positive_loss(logits, batch.owner_N, ignore_BN=ignore)
     binary = binary_pair_loss(logits, batch.owner_N, ignore_BN=ignore, negative_weight=recipe.binary_negative_weight)
     loss = contrastive + stage.binary_weight * binary

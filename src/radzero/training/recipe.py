@@ -64,7 +64,9 @@ class PhantomRecipe:
         stages: in order; the learning rate's cosine runs over those without one of their own.
         learning_rate, weight_decay, warmup_steps, clip_norm: AdamW's.
         binary_negative_weight: of other films' pairs in the binary term.
-        ignore_duplicates: leave out pairs of a film with a sentence that another film states in the same words.
+        ignore: which pairs of a film with another film's sentence are no negatives: "none"; "stated", those that the
+            film's own report says in the same words; "true", those that are true of the film, said or not, which is
+            known of phantoms alone.
         shift: largest random shift of a film in pixels. Films are never mirrored.
         gamma: largest random change of a film's gamma, as a logarithm.
     """
@@ -80,11 +82,13 @@ class PhantomRecipe:
     warmup_steps: int
     clip_norm: float
     binary_negative_weight: float
-    ignore_duplicates: bool
+    ignore: str
     shift: int
     gamma: float
 
     def __post_init__(self) -> None:
+        if self.ignore not in ("none", "stated", "true"):
+            raise ValueError(f'ignore is "none", "stated" or "true", not {self.ignore!r}')
         if not self.stages:
             raise ValueError("stages: there is none")
         own = [bool(stage.learning_rate) for stage in self.stages]
