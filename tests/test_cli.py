@@ -14,11 +14,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import radzero
+from command_line import call
 from radzero import RadZero
-from radzero.cli import app
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.phantom.film import Film
 
@@ -32,14 +31,6 @@ def _precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
-
-
-def call(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def fails(*arguments: object) -> str:

@@ -333,8 +333,7 @@ def extract(
             )
     except (ValueError, OSError, EndpointError) as error:
         raise _fail(str(error)) from error
-    for table in result.tables():
-        console.print(table)
+    console.print(result.table())
     console.print(f"{output}{f', {result.page}' if result.page else ''}", highlight=False, soft_wrap=True)
     if result.summary.unread or result.summary.failed:
         raise typer.Exit(1)

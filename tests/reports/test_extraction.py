@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from radzero.cli import app
+from command_line import call
 from radzero.reports.command import Options, run_extraction
 from radzero.reports.extraction import read_lines, sentences_of
 from radzero.reports.rules import RulesEngine
@@ -52,14 +52,6 @@ STATEMENTS = (
     "Nothing acute – “otherwise” normal.",
     "Purple monkeys dishwasher.",
 )
-
-
-def call(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def said(result: Result) -> str:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from radzero.cli import app
+from command_line import call
 from radzero.reports.extraction import Summary, extract_reports, read_lines, sentences_of
 from radzero.reports.llm import Endpoint, EndpointError, LLMEngine, Usage
 from radzero.reports.repair import repaired
@@ -806,14 +806,6 @@ def test_tokens_and_cost_are_counted_as_the_server_does(server: Server, tmp_path
 
 def full_text(report: Report) -> str:
     return "\n".join(f"{section.name.upper()}: {section.text}" for section in report.sections)
-
-
-def call(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import numpy as np
 
 from radzero.phantom.film import Film
 from radzero.phantom.findings import FINDINGS, Finding, Grade
-from radzero.phantom.sentences import FindingSentence, Polarity
+from radzero.phantom.sentences import FindingSentence
+from radzero.reports.sentences import Polarity
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Result:
     costs: dict[str, str]
     page: Path | None
 
-    def tables(self) -> list[Table]:
+    def table(self) -> Table:
         """The counts for a terminal."""
         s = self.summary
         table = Table("figure", "value")
@@ -78,7 +78,7 @@ class Result:
         for label, value in rows.items():
             if value:
                 table.add_row(label, value)
-        return [table]
+        return table
 
 
 def run_extraction(

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -70,8 +70,9 @@ _LINE_START = b'{"report": '
 
 def record_of(report: Report | Unread, extraction: Extraction | None, identity: dict[str, str]) -> dict[str, Any]:
     """The output line of a report."""
-    if isinstance(report, Unread) or extraction is None:
-        return {"report": None, "source": report.source, "error": "unread", "reason": getattr(report, "reason", "")}
+    if isinstance(report, Unread):
+        return {"report": None, "source": report.source, "error": "unread", "reason": report.reason}
+    assert extraction is not None  # every report has one
     line: dict[str, Any] = {"report": report.name, "source": report.source, **identity}
     if extraction.error:
         return {**line, "error": "failed", "reason": extraction.error}
@@ -194,7 +195,7 @@ def extract_reports(
 
 def _paired(items: Iterable[Report | Unread], engine: Engine) -> Iterator[tuple[Report | Unread, Extraction | None]]:
     """Items with their extractions, in order, while the engine works ahead."""
-    waiting: list[Report | Unread] = []
+    waiting: deque[Report | Unread] = deque()
 
     def readable() -> Iterator[Report]:
         for item in items:
@@ -204,8 +205,8 @@ def _paired(items: Iterable[Report | Unread], engine: Engine) -> Iterator[tuple[
 
     for extraction in engine.extract_all(readable()):
         while isinstance(waiting[0], Unread):
-            yield waiting.pop(0), None
-        yield waiting.pop(0), extraction
+            yield waiting.popleft(), None
+        yield waiting.popleft(), extraction
     for item in waiting:
         yield item, None
 

@@ -123,7 +123,7 @@ class PlaceFinder:
         chosen: list[Mention] = []
         position, prepositions = mention.last, 0
         while position < clause.end:
-            other, word = clause.at(position), clause.words[position]
+            other, word = clause.by_first.get(position), clause.words[position]
             if other is None:
                 if word in (";", ":", ".") or (word in (",", "/", "(", ")") and chosen):
                     break
@@ -151,14 +151,14 @@ class PlaceFinder:
 
     @staticmethod
     def _place_follows(clause: Clause, position: int) -> bool:
-        other = clause.at(position) or clause.at(position + 1)
+        other = clause.by_first.get(position) or clause.by_first.get(position + 1)
         return other is not None and (other.is_a("side") or other.is_structure) and not other.is_a("finding")
 
     @staticmethod
     def _only_a_place(clause: Clause, position: int) -> bool:
         start = position
         while position < clause.end and clause.words[position] not in (",", ";", "."):
-            other = clause.at(position)
+            other = clause.by_first.get(position)
             if other is None or other.is_a("finding") or not other.is_a("side", "anatomy"):
                 return False
             position = other.last

@@ -23,9 +23,8 @@ def modes_of(clause: Clause) -> list[Mode]:
     modes: list[Mode] = []
     current: Mode = Polarity.AFFIRMED
     position = start
-    by_first = {m.first: m for m in clause.mentions}
     while position < clause.end:
-        mention = by_first.get(position)
+        mention = clause.by_first.get(position)
         if mention is None:
             if words[position] == "," and current is NOT_THIS_FILM:
                 current = Polarity.AFFIRMED

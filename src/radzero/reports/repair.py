@@ -2,7 +2,15 @@
 
 import re
 
-from radzero.reports.sentences import DESCRIPTORS, SIDES, TEMPORAL, FindingSentence, InvalidSentenceError, Polarity
+from radzero.reports.sentences import (
+    DESCRIPTORS,
+    OPENING,
+    SIDES,
+    TEMPORAL,
+    FindingSentence,
+    InvalidSentenceError,
+    Polarity,
+)
 
 _OPENINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), polarity)
@@ -30,11 +38,6 @@ _SPLIT = re.compile(
     r"\b(?:and|or|nor|versus|vs\.?|with|without|but|however|although)\b)\s*",
     re.I,
 )
-_OPENED = {
-    Polarity.AFFIRMED: "There is",
-    Polarity.UNCERTAIN: "There may be",
-    Polarity.NEGATED: "There is no",
-}
 _ALTERNATIVE = frozenset(("or", "and/or", "/", "versus", "vs", "vs."))
 _TURN = frozenset(("but", "however", "although"))
 _COMPARISON = re.compile(
@@ -92,7 +95,7 @@ def repaired(text: str) -> list[FindingSentence]:
         raise InvalidSentenceError(f"more than one finding: {rest!r}")  # of which one has resolved, or is there
     sites = [f" in the {place}" for place in _places(places[0])] if places else [""]
     return [
-        FindingSentence.parse(f"{_OPENED[polarity]} {_lower(finding)}{site}")
+        FindingSentence.parse(f"{OPENING[polarity]} {_lower(finding)}{site}")
         for polarity, finding in stated
         for site in sites
     ]

@@ -1,8 +1,8 @@
 """A report's sentence as words, the vocabulary's terms in it, and the clauses that it is made of."""
 
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from radzero.reports.vocabulary import Meaning, Vocabulary, singular
@@ -99,9 +99,10 @@ class Clause:
         """Terms that stand in ``start`` to ``end``."""
         return [m for m in self.mentions if m.first >= start and m.last <= end]
 
-    def at(self, position: int) -> Mention | None:
-        """The term that begins at ``position``."""
-        return next((m for m in self.mentions if m.first == position), None)
+    @cached_property
+    def by_first(self) -> dict[int, Mention]:
+        """The terms by the word that they begin at."""
+        return {m.first: m for m in self.mentions}
 
 
 def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
@@ -136,19 +137,19 @@ def _begins_a_statement(words: list[str], by_first: dict[int, Mention], begun: i
         end += 1
     segment = [by_first[k] for k in range(start, end) if k in by_first]
     before = [by_first[k] for k in range(begun, position) if k in by_first]
-    if not segment or not _any(before, lambda m: m.is_a("verb", "normal", "negation", "finding")):
+    if not segment or not any(m.is_a("verb", "normal", "negation", "finding") for m in before):
         return False
     structure = next((m for m in segment if m.is_structure), None)
     finding = next((m for m in segment if m.is_a("finding")), None)
-    has_verb = _any(segment, lambda m: m.is_a("verb"))
+    has_verb = any(m.is_a("verb") for m in segment)
     if structure is not None and (finding is None or structure.first < finding.first):
-        if not _any(before, lambda m: m.is_a("verb", "normal")):
+        if not any(m.is_a("verb", "normal") for m in before):
             return False
         if has_verb:
             return True
-        has_predicate = _any(segment, lambda m: m.is_a("normal", "property"))
+        has_predicate = any(m.is_a("normal", "property") for m in segment)
         return has_predicate and not before[0].is_a("normal") and words[position] == ","
-    if finding is not None and _any(before, lambda m: m.is_a("negation")):
+    if finding is not None and any(m.is_a("negation") for m in before):
         listed = words[position] == "and" or "or" in words[begun:position] or {"or", "nor"} & set(words[end : end + 12])
         described = (
             segment[0].is_a("descriptor") and segment[0].first == start and words[start] not in _LISTED_ADJECTIVES
@@ -156,7 +157,3 @@ def _begins_a_statement(words: list[str], by_first: dict[int, Mention], begun: i
         sided = start in by_first and by_first[start].is_a("side")
         return (words[start] in _PLAIN_STARTS or described or sided) and not listed
     return False
-
-
-def _any(mentions: Iterable[Mention], test: Callable[[Mention], bool]) -> bool:
-    return any(test(m) for m in mentions)

@@ -51,11 +51,12 @@ TEMPORAL = re.compile(
 )
 """Words that speak of another time or film."""
 
-_OPENING = {
+OPENING = {
     Polarity.AFFIRMED: "There is",
     Polarity.UNCERTAIN: "There may be",
     Polarity.NEGATED: "There is no",
 }
+"""How a sentence of each polarity begins."""
 _TEMPLATE = re.compile(r"There (is no|may be|is) (\S.*)", re.IGNORECASE)
 _OPENED = {"is no": Polarity.NEGATED, "may be": Polarity.UNCERTAIN, "is": Polarity.AFFIRMED}
 _PLACE = re.compile(r" (?:of|in|at)(?: the)? ")
@@ -130,7 +131,8 @@ class FindingSentence:
             raise InvalidSentenceError(f"more than one finding: {self.finding!r}")
         for part in (self.finding, self.site, *self.descriptors):
             _check_words(part)
-        if temporal := TEMPORAL.search(self.text):
+        text = self.text
+        if temporal := TEMPORAL.search(text):  # of two parts together: "no longer"
             raise InvalidSentenceError(f"speaks of another time or film: {temporal[0]!r}")
         if says_more := _SAYS_MORE.search(self.finding):
             raise InvalidSentenceError(f"says more than a finding: {says_more[0]!r}")
@@ -151,13 +153,13 @@ class FindingSentence:
             raise InvalidSentenceError(f"more than one place: {self.site!r}")
         if _SIDE.search(self.site):
             raise InvalidSentenceError(f"a side inside the place: {self.site!r}")
-        if len(self.text.split()) > MAX_WORDS:
+        if len(text.split()) > MAX_WORDS:
             raise InvalidSentenceError(f"longer than {MAX_WORDS} words")
 
     @property
     def text(self) -> str:
         """The sentence, without a full stop."""
-        head = (_OPENING[self.polarity], *self.descriptors)
+        head = (OPENING[self.polarity], *self.descriptors)
         if self.site:
             preposition = "at" if self.site.split()[-1] in _AT else "in"
             place = " ".join(part for part in (self.side, self.site) if part)

@@ -101,12 +101,10 @@ def singular(word: str) -> str:
 _IRREGULAR = {
     "bases": "base", "apices": "apex", "atelectases": "atelectasis", "metastases": "metastasis", "bullae": "bulla",
     "pneumothoraces": "pneumothorax", "pneumothoracies": "pneumothorax", "pneumothoracices": "pneumothorax",
-    "hila": "hilum", "hili": "hilum", "hilus": "hilum", "vertebrae": "vertebra", "diagnoses": "diagnosis",
-    "prostheses": "prosthesis", "sulci": "sulcus", "axillae": "axilla", "scapulae": "scapula", "lungs": "lung",
-    "processes": "process", "biapices": "apex", "foci": "focus", "pleurae": "pleura", "granulomata": "granuloma",
-    "opacites": "opacity", "opacties": "opacity", "consolidations": "consolidation", "hemithoraces": "hemithorax",
-    "diaphgram": "diaphragm", "cardiomediastinal": "cardiomediastinal", "effusi": "effusion", "neoplasms": "neoplasm",
-    "bronchi": "bronchus",
+    "hila": "hilum", "hili": "hilum", "vertebrae": "vertebra", "diagnoses": "diagnosis", "prostheses": "prosthesis",
+    "sulci": "sulcus", "axillae": "axilla", "scapulae": "scapula", "foci": "focus", "pleurae": "pleura",
+    "granulomata": "granuloma", "hemithoraces": "hemithorax", "bronchi": "bronchus", "opacites": "opacity",
+    "opacties": "opacity", "diaphgram": "diaphragm",
 }  # fmt: skip
 
 
