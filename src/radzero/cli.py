@@ -346,7 +346,7 @@ def train(
         Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
     ],
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
-    precision: PrecisionOption = Precision.MEDIUM,
+    precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
     """Train a small RadZero on phantoms; can be interrupted at any moment and continued by the same command."""
     import torch

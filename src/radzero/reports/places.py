@@ -61,6 +61,9 @@ class PlaceFinder:
             return [one]  # "right PICC in the superior vena cava"
         if one.side and other.site:
             return [replace(other, side=other.side or one.side, first=one.first)]
+        if other.site and not other.side and self.vocabulary.anatomy[other.anatomy].midline:
+            subject = self._of_subject(clause, mention)  # "Left chest XXXX, catheter in the atrium"
+            return [Place(subject.side, first=subject.first, last=subject.last) if subject.side else other]
         return [one or other or self._of_subject(clause, mention)]
 
     def _gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
@@ -165,7 +168,8 @@ class PlaceFinder:
         return position > start
 
     def _of_subject(self, clause: Clause, mention: Mention) -> Place:
-        """ "The left base shows opacity", "In the right upper lobe there is a nodule"."""
+        """ "The left base shows opacity", "In the right upper lobe there is a nodule", "Left chest XXXX with a
+        catheter tip in the atrium"."""
         before = clause.before(mention.first)
         shows = [m for m in before if m.is_a("show")]
         chosen: list[Mention] = []
@@ -183,4 +187,8 @@ class PlaceFinder:
                     chosen.append(other)
                 elif not other.is_a("place"):
                     break
+        elif before and before[0].first == clause.start and not before[0].is_a("finding"):
+            chosen = [m for m in before if m.is_a("side") or m.is_structure]
+            if not chosen or "xxxx" not in clause.words[chosen[-1].first : chosen[-1].last + 1]:
+                return Place()
         return (self._gathered(clause.words, chosen) or [Place()])[0]
