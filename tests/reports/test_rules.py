@@ -55,6 +55,27 @@ def test_the_example_of_the_paper(engine: RulesEngine):
             ["is atelectasis at the left lung base", "is scarring at the left lung base"],
         ),
         ("Healed right 5th and left 7th rib fractures.", ["is bilateral fracture"]),
+        # places that are shared, inherited, or the subject's
+        ("Right effusion and infiltrate.", ["is right pleural effusion", "is right infiltrate"]),
+        ("Left effusion and cardiomegaly.", ["is left pleural effusion", "is cardiomegaly"]),
+        (
+            "Bibasilar and right midlung opacities, XXXX atelectatic changes.",
+            [
+                "is opacity at the bilateral lung base",
+                "is opacity in the right mid lung zone",
+                "is atelectasis at the bilateral lung base",
+                "is atelectasis in the right mid lung zone",
+            ],
+        ),
+        ("Left base irregularity compatible with scarring.", ["is scarring at the left lung base"]),
+        ("The mediastinum suggests pneumonia.", ["may be pneumonia"]),
+        ("Left chest XXXX with catheter tip in the superior vena cava.", ["is left catheter"]),
+        (
+            "No effusion (blunting of both costophrenic angles may represent scarring).",
+            ["is no pleural effusion", "is bilateral costophrenic angle blunting", "may be bilateral scarring"],
+        ),
+        ("Bihilar prominence.", ["is bilateral hilar enlargement"]),
+        ("Calcified left lower lobe granuloma.", ["is calcified granuloma in the left lower lobe"]),
         # negation and its end
         (
             "There is no pneumothorax, but there is a small left effusion.",

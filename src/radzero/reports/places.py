@@ -64,7 +64,24 @@ class PlaceFinder:
         if other.site and not other.side and self.vocabulary.anatomy[other.anatomy].midline:
             subject = self._of_subject(clause, mention)  # "Left chest XXXX, catheter in the atrium"
             return [Place(subject.side, first=subject.first, last=subject.last) if subject.side else other]
-        return [one or other or self._of_subject(clause, mention)]
+        return [one or other or self._of_subject(clause, mention) or self._of_neighbour(clause, mention)]
+
+    def _of_neighbour(self, clause: Clause, mention: Mention) -> Place:
+        """ "Right effusion and infiltrate": findings of lung and pleura that "and" joins share the place before them."""
+        before = [m for m in clause.before(mention.first) if not m.is_a("descriptor")]
+        if not before or not {before[-1].value("finding"), mention.value("finding")} <= self.vocabulary.explanations:
+            return Place()
+        between = clause.words[before[-1].last : mention.first]
+        if between[:1] not in (["and"], ["/"], ["or"]) or not adjacent(
+            clause.words, before[-1].last + 1, mention.first
+        ):
+            return Place()
+        places = self._gathered(clause.words, self._before(clause, before[-1]))
+        return places[0] if places else Place()
+
+    def _is_beside(self, mention: Mention) -> bool:
+        """Whether it is a structure that lies on one side, or on both."""
+        return mention.is_structure and not self.vocabulary.anatomy[mention.value("anatomy")].midline
 
     def _gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
         """Places of neighbouring side and anatomy terms, cut where "and" or a comma begins another place."""
@@ -168,10 +185,11 @@ class PlaceFinder:
         return position > start
 
     def _of_subject(self, clause: Clause, mention: Mention) -> Place:
-        """ "The left base shows opacity", "In the right upper lobe there is a nodule", "Left chest XXXX with a
-        catheter tip in the atrium"."""
+        """ "The left base shows opacity", "left base irregularity compatible with scarring", "In the right upper lobe
+        there is a nodule", "Left chest XXXX with a catheter tip in the atrium"."""
         before = clause.before(mention.first)
         shows = [m for m in before if m.is_a("show")]
+        explains = [m for m in before if m.is_a("certainty", "uncertainty")]
         chosen: list[Mention] = []
         if any(m.is_a("finding") for m in before):
             return Place()
@@ -181,6 +199,8 @@ class PlaceFinder:
                 for m in before
                 if m.last <= shows[-1].first and (m.is_a("side") or m.is_structure) and not m.is_a("finding")
             ]
+        elif explains and mention.value("finding") in self.vocabulary.explanations:
+            chosen = [m for m in before if m.last <= explains[0].first and (m.is_a("side") or self._is_beside(m))]
         elif before and before[0].is_a("place") and before[0].first == clause.start:
             for other in before[1:]:
                 if other.is_a("side", "anatomy"):

@@ -65,10 +65,10 @@ class RulesEngine:
         stated: list[tuple[FindingSentence, bool]] = []
         set_aside: list[SetAside] = []
         for section in report.film_sections:
-            place = Place()
+            places: list[Place] = []
             for start, end in sentence_spans(section.text):
                 tokens = tokens_of(section.text, start, end)
-                items, place = self._sentence(tokens, place)
+                items, places = self._sentence(tokens, places)
                 for item in items:
                     first, last = tokens[item.first].start, tokens[item.last - 1].end
                     provenance = Provenance(report.name, section.name, first, last, self.name, self.vocabulary.hash)
@@ -88,30 +88,34 @@ class RulesEngine:
         sentences = _settled(stated)
         return Extraction(report.name, tuple(sentences), len(stated) - len(sentences), tuple(set_aside))
 
-    def _sentence(self, tokens: list[Token], previous: Place) -> tuple[list[_Stated], Place]:
-        """What a sentence states, and the place that the next one may refer back to."""
+    def _sentence(self, tokens: list[Token], previous: list[Place]) -> tuple[list[_Stated], list[Place]]:
+        """What a sentence states, and the places that the next one may refer back to."""
         words = [token.word for token in tokens]
         mentions = mentions_in(words, self.vocabulary)
         _open_headings(words, mentions)
         advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
         mentions = [m for m in mentions if m.first < advice]
         refers_back = words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")
-        place = previous if refers_back else Place()
+        places = previous if refers_back else []
+        placed = ""  # the finding that they are of
         found: list[_Stated] = []
         for clause in clauses_of(words, mentions):
             for item in self._clause(clause):
-                explains = item.polarity is Polarity.UNCERTAIN or any(
-                    m.is_a("certainty") for m in clause.before(item.first)
+                explains = (
+                    item.polarity is Polarity.UNCERTAIN
+                    or any(m.is_a("certainty") for m in clause.before(item.first))
+                    or words[max(0, item.first - 2) : item.first] == [",", "xxxx"]
                 )
+                inherited: list[Place] = []
                 if item.place or item.polarity is Polarity.NEGATED:
-                    if item.place.site and item.polarity is not Polarity.NEGATED:
-                        place = item.place
-                elif (
-                    explains and item.finding in self.vocabulary.explanations and place.anatomy != "retrocardiac region"
-                ):
-                    item.place = replace(place, first=-1, last=-1)  # what explains an opacity is where the opacity is
-                found.append(item)
-        return found, place
+                    if (item.place.site or item.place.side) and item.polarity is not Polarity.NEGATED:
+                        places = [*places, item.place] if placed == item.finding else [item.place]
+                        placed = item.finding
+                elif explains and item.finding in self.vocabulary.explanations:
+                    # what explains an opacity is where the opacity is
+                    inherited = [self._fitting(item.finding, p) for p in places if p.anatomy != "retrocardiac region"]
+                found += [replace(item, place=replace(p, first=-1, last=-1)) for p in inherited] or [item]
+        return found, places
 
     def _clause(self, clause: Clause) -> list[_Stated]:
         modes = modes_of(clause)
@@ -137,6 +141,8 @@ class RulesEngine:
             return
         if mention.first and clause.words[mention.first - 1] in ("this", "these", "those", "such"):
             return  # said before
+        if finding == "calcification" and _describes_another(clause, mention):
+            return  # "calcified left lower lobe granuloma"
         assert mode is not None
         weak = mode is Polarity.NEGATED and _only_new_ones(clause, mention)
         for place in self._finder.places(clause, mention):
@@ -162,11 +168,13 @@ class RulesEngine:
             first, last = min(first, place.first), max(last, place.last)
         if finding == "calcification":
             descriptors = [d for d in descriptors if d != "calcified"]
+        return _Stated(finding, polarity, first, last, tuple(descriptors), self._fitting(finding, place), weak)
+
+    def _fitting(self, finding: str, place: Place) -> Place:
+        """What is said of a place beside a finding that may imply it."""
         if finding in self.vocabulary.unlocated:
-            place = Place()
-        elif place.anatomy in self.vocabulary.silent.get(finding, ()):
-            place = replace(place, site="")
-        return _Stated(finding, polarity, first, last, tuple(descriptors), place, weak)
+            return Place()
+        return replace(place, site="") if place.anatomy in self.vocabulary.silent.get(finding, ()) else place
 
     # -- structures --------------------------------------------------------------------------------------
 
@@ -292,6 +300,22 @@ def _open_headings(words: list[str], mentions: list[Mention]) -> None:
         heading = [m for m in mentions if m.last <= colon]
         if heading and all(m.is_a("anatomy", "side") and not m.is_a("finding") for m in heading) and colon <= 6:
             words[colon] = "is"
+
+
+def _describes_another(clause: Clause, mention: Mention) -> bool:
+    """Whether "calcified" belongs to the finding after it."""
+    if clause.words[mention.last - 1] != "calcified":
+        return False
+    last = mention.last
+    for other in clause.after(mention.last):
+        if not adjacent(clause.words, last, other.first):
+            return False
+        if other.is_a("finding"):
+            return True
+        if not (other.is_a("side", "descriptor") or other.is_structure):
+            return False
+        last = other.last
+    return False
 
 
 def _only_new_ones(clause: Clause, mention: Mention) -> bool:

@@ -112,7 +112,7 @@ def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
     by_first = {m.first: m for m in mentions}
     begun = 0
     for position, word in enumerate(words):
-        if word in (";", ".") or (word in (":", "-") and position > 0):
+        if word in (";", ".") or (word in (":", "-") and position > 0) or _aside(words, by_first, position):
             starts.add(position + 1)
             begun = position + 1
         elif position in starts:
@@ -122,6 +122,16 @@ def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
             begun = position + 1
     edges = [*sorted(start for start in starts if start < len(words)), len(words)]
     return [Clause(words, a, b, [m for m in mentions if a <= m.first and m.last <= b]) for a, b in pairwise(edges)]
+
+
+def _aside(words: list[str], by_first: dict[int, Mention], position: int) -> bool:
+    """Whether a bracket opens a statement of its own: "no effusion (blunting of the angles may represent scarring)"."""
+    if words[position] != "(":
+        return False
+    end = words.index(")", position) if ")" in words[position:] else len(words)
+    inside = [by_first[k] for k in range(position, end) if k in by_first]
+    finding = next((m.first for m in inside if m.is_a("finding")), end)
+    return any(m.is_a("verb", "uncertainty") and m.first > finding for m in inside)
 
 
 def _begins_a_statement(words: list[str], by_first: dict[int, Mention], begun: int, position: int) -> bool:
