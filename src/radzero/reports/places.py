@@ -67,14 +67,12 @@ class PlaceFinder:
         return [one or other or self._of_subject(clause, mention) or self._of_neighbour(clause, mention)]
 
     def _of_neighbour(self, clause: Clause, mention: Mention) -> Place:
-        """ "Right effusion and infiltrate": findings of lung and pleura that "and" joins share the place before them."""
+        """ "Right effusion and infiltrate": findings of lung and pleura that "and" joins share what stands before."""
         before = [m for m in clause.before(mention.first) if not m.is_a("descriptor")]
         if not before or not {before[-1].value("finding"), mention.value("finding")} <= self.vocabulary.explanations:
             return Place()
-        between = clause.words[before[-1].last : mention.first]
-        if between[:1] not in (["and"], ["/"], ["or"]) or not adjacent(
-            clause.words, before[-1].last + 1, mention.first
-        ):
+        joint = before[-1].last
+        if clause.words[joint] not in ("and", "or", "/") or not adjacent(clause.words, joint + 1, mention.first):
             return Place()
         places = self._gathered(clause.words, self._before(clause, before[-1]))
         return places[0] if places else Place()
