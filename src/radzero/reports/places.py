@@ -11,6 +11,15 @@ _BREAKS = frozenset((
     "from", "on", "by", "as", "than",
 ))  # fmt: skip
 
+_NARROWING = frozenset(
+    ("including", "particularly", "especially", "predominantly", "mainly", "mostly", "greatest", "worst")
+)
+
+_AMOUNTS = frozenset(("area", "region", "focus", "band", "patch", "component", "degree", "amount"))
+_PARTS = frozenset((
+    "mid", "proximal", "distal", "lateral", "medial", "anterior", "posterior", "upper", "lower", "peripheral", "periphery",
+))  # fmt: skip
+
 _ORDINAL = re.compile(r"\d+|st|nd|rd|th")
 
 
@@ -67,25 +76,47 @@ class PlaceFinder:
         return [one or other or self._of_subject(clause, mention) or self._of_neighbour(clause, mention)]
 
     def _of_neighbour(self, clause: Clause, mention: Mention) -> Place:
-        """ "Right effusion and infiltrate": findings of lung and pleura that "and" joins share what stands before."""
+        """ "Right effusion with consolidation and atelectasis": findings of lung and pleura that are listed share what
+        stands before the first."""
         before = [m for m in clause.before(mention.first) if not m.is_a("descriptor")]
         if not before or not {before[-1].value("finding"), mention.value("finding")} <= self.vocabulary.explanations:
             return Place()
-        joint = before[-1].last
-        if clause.words[joint] not in ("and", "or", "/") or not adjacent(clause.words, joint + 1, mention.first):
+        words, joint = clause.words, before[-1].last
+        if joint == mention.first:
+            joint -= 1  # "left lower lobe atelectasis infiltrate"
+        elif words[joint] == "," and "and" in words[joint : clause.end]:
+            joint += words[joint + 1] == "and"
+        elif words[joint] not in ("and", "or", "/", "with"):
             return Place()
-        places = self._gathered(clause.words, self._before(clause, before[-1]))
-        return places[0] if places else Place()
+        if not adjacent(words, joint + 1, mention.first):
+            return Place()
+        places = self._gathered(words, self._before(clause, before[-1]))
+        return places[0] if places else self._of_neighbour(clause, before[-1])
+
+    @staticmethod
+    def _introduces(clause: Clause, before: list[Mention], mention: Mention) -> bool:
+        """ "The left upper lobe with scarring"."""
+        places = [m for m in before if m.is_a("side") or m.is_structure]
+        return bool(places) and "with" in clause.words[places[-1].last : mention.first]
 
     def _is_beside(self, mention: Mention) -> bool:
         """Whether it is a structure that lies on one side, or on both."""
         return mention.is_structure and not self.vocabulary.anatomy[mention.value("anatomy")].midline
 
+    def _has_sides(self, place: Place) -> bool:
+        return bool(place.anatomy) and not self.vocabulary.anatomy[place.anatomy].midline
+
+    def named(self, words: list[str], mentions: list[Mention]) -> list[Place]:
+        """The places that words name which name nothing else."""
+        return self._gathered(words, mentions)
+
     def _gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
         """Places of neighbouring side and anatomy terms, cut where "and" or a comma begins another place."""
         groups: list[list[Mention]] = []
         for mention in chosen:
-            joined = groups and {"and", "or", ",", "/"} & set(words[groups[-1][-1].last : mention.first])
+            between = words[groups[-1][-1].last : mention.first] if groups else []
+            numbered = any(map(_ORDINAL.fullmatch, between))  # "right 7th and 8th rib"
+            joined = groups and not numbered and {"and", "or", ",", "/"} & set(between)
             sided = groups and mention.is_a("side") and any(m.is_a("side") for m in groups[-1])
             if not groups or joined or sided:
                 groups.append([])
@@ -94,6 +125,10 @@ class PlaceFinder:
         for k in range(len(places) - 2, -1, -1):  # "right and left lower lobe": the site is of both
             if not places[k].site and places[k + 1].site:
                 places[k] = replace(places[k], site=places[k + 1].site, anatomy=places[k + 1].anatomy)
+        for k in range(1, len(places)):  # "left upper and lower lobe": the side is of both
+            last = places[k - 1]
+            if not places[k].side and last.side in ("left", "right") and last.site and self._has_sides(places[k]):
+                places[k] = replace(places[k], side=last.side)
         distinct: list[Place] = []
         for place in places:
             if not any((place.side, place.site) == (d.side, d.site) for d in distinct):
@@ -127,7 +162,10 @@ class PlaceFinder:
             between = clause.words[other.last : edge]
             plain = [word for word in between if not _ORDINAL.fullmatch(word)]  # "right 10th and left 9th rib fracture"
             listed = chosen and plain in (["and"], [","], [",", "and"], ["or"]) and not other.is_a("finding")
-            if not listed and not adjacent(clause.words, other.last, edge):
+            numbered = len(plain) < len(between) and {"and", ",", "through", "to"}.issuperset(plain)
+            measured = len(between) > 1 and between[-2] in _AMOUNTS and between[-1] == "of"  # "bibasilar areas of"
+            apart = between == [","] and other.value("side") == "bilateral"  # "right greater than left, opacities"
+            if not (listed or numbered or measured or apart or adjacent(clause.words, other.last, edge)):
                 break
             if other.is_a("side") or other.is_structure:
                 chosen.insert(0, other)
@@ -139,17 +177,25 @@ class PlaceFinder:
     def _after(self, clause: Clause, mention: Mention) -> list[Mention]:
         """ "opacity is seen in the right upper lobe and at the left base", "granuloma, right base"."""
         chosen: list[Mention] = []
-        position, prepositions = mention.last, 0
+        position, prepositions, joined = mention.last, 0, False
+        beside = mention.last  # where a place without a preposition may stand: "opacity right base"
         while position < clause.end:
             other, word = clause.by_first.get(position), clause.words[position]
             if other is None:
                 if word in (";", ":", ".") or (word in (",", "/", "(", ")") and chosen):
                     break
-                if word == ",":
+                if (
+                    word == ","
+                    and clause.words[position + 1 : position + 2]
+                    and clause.words[position + 1] in _NARROWING
+                ):
+                    prepositions += 1
+                elif word == ",":
                     if not prepositions and self._only_a_place(clause, position + 1):
                         prepositions += 1
                     elif not {"and", "or"} & set(clause.words[position + 1 : min(clause.end, position + 6)]):
                         break
+                beside += word in _PARTS and position == beside
                 if chosen and word in ("and", "or") and not self._place_follows(clause, position + 1):
                     break
                 position += 1
@@ -158,8 +204,14 @@ class PlaceFinder:
                 prepositions += 1
             elif other.is_a("finding"):
                 # "atelectasis and scarring in the left base": the place is of both
-                if prepositions or not {"and", "or", "/", ","} & set(clause.words[mention.last : position]):
+                if prepositions or not (joined or {"and", "or", "/", ","} & set(clause.words[mention.last : position])):
                     break
+                beside = other.last
+            elif other.is_a("certainty") and not chosen:
+                joined = True  # "nodules consistent with granulomas bilaterally"
+            elif position == beside and self._sided_place(clause, position):
+                prepositions += 1
+                chosen.append(other)
             elif other.value("side") == "bilateral" or (prepositions and other.is_a("side", "anatomy")):
                 chosen.append(other)
             elif not other.is_a("verb", "descriptor", "property"):
@@ -175,12 +227,23 @@ class PlaceFinder:
     @staticmethod
     def _only_a_place(clause: Clause, position: int) -> bool:
         start = position
-        while position < clause.end and clause.words[position] not in (",", ";", "."):
+        while position < clause.end and clause.words[position] not in (",", ";", ".", "and"):
             other = clause.by_first.get(position)
+            if other is None and clause.words[position] in _PARTS:
+                position += 1
+                continue
             if other is None or other.is_a("finding") or not other.is_a("side", "anatomy"):
                 return False
             position = other.last
         return position > start
+
+    @staticmethod
+    def _sided_place(clause: Clause, position: int) -> bool:
+        """Whether a side and its structure stand here, and nothing is said of them."""
+        terms = [m for m in clause.after(position) if not m.is_a("descriptor")]
+        if len(terms) < 2 or not terms[0].is_a("side") or not terms[1].is_structure:
+            return terms[:1] != [] and PlaceFinder._only_a_place(clause, position)
+        return not (terms[2:] and terms[2].is_a("normal", "verb", "show"))
 
     def _of_subject(self, clause: Clause, mention: Mention) -> Place:
         """ "The left base shows opacity", "left base irregularity compatible with scarring", "In the right upper lobe
@@ -189,8 +252,13 @@ class PlaceFinder:
         shows = [m for m in before if m.is_a("show")]
         explains = [m for m in before if m.is_a("certainty", "uncertainty")]
         chosen: list[Mention] = []
-        if any(m.is_a("finding") for m in before):
-            return Place()
+        if findings := [m for m in before if m.is_a("finding")]:
+            # only what follows a comma can have a subject of its own
+            if "," not in clause.words[findings[-1].last : mention.first]:
+                return Place()
+            comma = clause.words.index(",", findings[-1].last)
+            before, shows = [m for m in before if m.first > comma], []
+            explains = [m for m in explains if m.first > comma]
         if shows:
             chosen = [
                 m
@@ -199,13 +267,15 @@ class PlaceFinder:
             ]
         elif explains and mention.value("finding") in self.vocabulary.explanations:
             chosen = [m for m in before if m.last <= explains[0].first and (m.is_a("side") or self._is_beside(m))]
+        elif mention.value("finding") in self.vocabulary.explanations and self._introduces(clause, before, mention):
+            chosen = [m for m in before if m.is_a("side") or self._is_beside(m)]
         elif before and before[0].is_a("place") and before[0].first == clause.start:
             for other in before[1:]:
                 if other.is_a("side", "anatomy"):
                     chosen.append(other)
                 elif not other.is_a("place"):
                     break
-        elif before and before[0].first == clause.start and not before[0].is_a("finding"):
+        elif before and all(m.is_a("side", "verb") or m.is_structure for m in before):
             chosen = [m for m in before if m.is_a("side") or m.is_structure]
             if not chosen or "xxxx" not in clause.words[chosen[-1].first : chosen[-1].last + 1]:
                 return Place()

@@ -27,7 +27,12 @@ _WHITE = frozenset(("airspace disease", "consolidation", "infiltrate", "mass", "
 
 @dataclass
 class _Stated:
-    """What words ``first`` to ``last`` of a sentence state; ``weak`` when an explicit statement outweighs it."""
+    """What words ``first`` to ``last`` of a sentence state.
+
+    Attributes:
+        weak: whether an explicit statement outweighs it.
+        inherited: whether its place is that of what it explains.
+    """
 
     finding: str
     polarity: Polarity
@@ -36,6 +41,7 @@ class _Stated:
     descriptors: tuple[str, ...] = ()
     place: Place = field(default_factory=Place)
     weak: bool = False
+    inherited: bool = False
 
 
 class RulesEngine:
@@ -62,13 +68,17 @@ class RulesEngine:
 
     def extract(self, report: Report) -> Extraction:
         """The finding-sentences of the sections that describe the film."""
-        stated: list[tuple[FindingSentence, bool]] = []
+        stated: list[tuple[FindingSentence, _Stated]] = []
         set_aside: list[SetAside] = []
         for section in report.film_sections:
             places: list[Place] = []
+            heading = Place()
             for start, end in sentence_spans(section.text):
                 tokens = tokens_of(section.text, start, end)
                 items, places = self._sentence(tokens, places)
+                if heading:
+                    items = [i if i.place else replace(i, place=self._fitting(i.finding, heading)) for i in items]
+                heading = self._heading(tokens)
                 for item in items:
                     first, last = tokens[item.first].start, tokens[item.last - 1].end
                     provenance = Provenance(report.name, section.name, first, last, self.name, self.vocabulary.hash)
@@ -84,9 +94,19 @@ class RulesEngine:
                     except InvalidSentenceError as error:
                         set_aside.append(SetAside(section.text[first:last], str(error), provenance))
                     else:
-                        stated.append((sentence, item.weak))
+                        stated.append((sentence, item))
         sentences = _settled(stated)
         return Extraction(report.name, tuple(sentences), len(stated) - len(sentences), tuple(set_aside))
+
+    def _heading(self, tokens: list[Token]) -> Place:
+        """ "Left ribs." before what they show."""
+        words = [token.word for token in tokens if token.word.isalpha()]
+        mentions = mentions_in(words, self.vocabulary)
+        named = sum(m.last - m.first for m in mentions if m.is_a("side") or m.is_structure)
+        if not any(m.is_a("side") for m in mentions) or named + words.count("and") < len(words):
+            return Place()
+        places = self._finder.named(words, mentions)
+        return replace(places[0], first=-1, last=-1) if len(places) == 1 else Place()
 
     def _sentence(self, tokens: list[Token], previous: list[Place]) -> tuple[list[_Stated], list[Place]]:
         """What a sentence states, and the places that the next one may refer back to."""
@@ -95,18 +115,22 @@ class RulesEngine:
         _open_headings(words, mentions)
         advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
         mentions = [m for m in mentions if m.first < advice]
-        refers_back = words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")
+        refers_back = (words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")) or (
+            mentions and mentions[0].first == 0 and mentions[0].is_a("uncertainty")
+        )
         places = previous if refers_back else []
         placed = ""  # the finding that they are of
         found: list[_Stated] = []
+        inherited: list[Place] = []
         for clause in clauses_of(words, mentions):
             for item in self._clause(clause):
                 explains = (
                     item.polarity is Polarity.UNCERTAIN
                     or any(m.is_a("certainty") for m in clause.before(item.first))
-                    or words[max(0, item.first - 2) : item.first] == [",", "xxxx"]
+                    or _masked_doubt(words[found[-1].last if found else 0 : item.first])
+                    or (inherited and words[found[-1].last : item.first] in (["and"], ["or"], [","], [",", "and"]))
                 )
-                inherited: list[Place] = []
+                inherited = []
                 if item.place or item.polarity is Polarity.NEGATED:
                     if (item.place.site or item.place.side) and item.polarity is not Polarity.NEGATED:
                         places = [*places, item.place] if placed == item.finding else [item.place]
@@ -114,7 +138,9 @@ class RulesEngine:
                 elif explains and item.finding in self.vocabulary.explanations:
                     # what explains an opacity is where the opacity is
                     inherited = [self._fitting(item.finding, p) for p in places if p.anatomy != "retrocardiac region"]
-                found += [replace(item, place=replace(p, first=-1, last=-1)) for p in inherited] or [item]
+                found += [replace(item, place=replace(p, first=-1, last=-1), inherited=True) for p in inherited] or [
+                    item
+                ]
         return found, places
 
     def _clause(self, clause: Clause) -> list[_Stated]:
@@ -173,7 +199,7 @@ class RulesEngine:
     def _fitting(self, finding: str, place: Place) -> Place:
         """What is said of a place beside a finding that may imply it."""
         if finding in self.vocabulary.unlocated:
-            return Place()
+            return Place(place.side) if finding in _VOLUME and place.side == "bilateral" else Place()
         return replace(place, site="") if place.anatomy in self.vocabulary.silent.get(finding, ()) else place
 
     # -- structures --------------------------------------------------------------------------------------
@@ -302,6 +328,14 @@ def _open_headings(words: list[str], mentions: list[Mention]) -> None:
             words[colon] = "is"
 
 
+def _masked_doubt(words: list[str]) -> bool:
+    """ "XXXX a combination of", "XXXX relates to": a masked word where a doubt would stand, soon after a finding."""
+    for k, word in reversed(list(enumerate(words[-8:]))):
+        if word in ("and", "with", ";"):
+            return "xxxx" in words[-8:][k:]
+    return "xxxx" in words[-8:]
+
+
 def _describes_another(clause: Clause, mention: Mention) -> bool:
     """Whether "calcified" belongs to the finding after it."""
     if clause.words[mention.last - 1] != "calcified":
@@ -348,15 +382,20 @@ def _leads(clause: Clause, mention: Mention, after: list[Mention]) -> bool:
     return len(between) <= 4 and {",", "and", "or", ";", "is", "are", "with"}.isdisjoint(between)
 
 
-def _settled(stated: list[tuple[FindingSentence, bool]]) -> list[FindingSentence]:
+def _settled(stated: list[tuple[FindingSentence, _Stated]]) -> list[FindingSentence]:
     """Each once; no doubt about what is affirmed at the same place, no weak denial of what is there."""
     places = {(s.finding, s.side, s.site) for s, _ in stated if s.polarity is Polarity.AFFIRMED}
     present = {s.finding for s, _ in stated if s.polarity is not Polarity.NEGATED}
     kept: dict[FindingSentence, None] = {}
-    for sentence, weak in stated:
-        if sentence.polarity is Polarity.UNCERTAIN and (sentence.finding, sentence.side, sentence.site) in places:
+    for sentence, item in stated:
+        elsewhere = {(sentence.finding, sentence.side, sentence.site)}
+        if item.inherited:
+            elsewhere.add((sentence.finding, "", ""))
+        if sentence.polarity is Polarity.UNCERTAIN and not elsewhere.isdisjoint(places):
             continue
-        if weak and (sentence.finding in present or (sentence.finding == "opacity" and not present.isdisjoint(_WHITE))):
+        if item.weak and (
+            sentence.finding in present or (sentence.finding == "opacity" and not present.isdisjoint(_WHITE))
+        ):
             continue
         kept.setdefault(sentence)
     return list(kept)

@@ -117,11 +117,27 @@ def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
             begun = position + 1
         elif position in starts:
             begun = position
+        elif word == "the" and _sentence_without_a_stop(words, by_first, begun, position):
+            starts.add(position)
+            begun = position
         elif word in (",", "and", "with") and _begins_a_statement(words, by_first, begun, position):
             starts.add(position + 1)
             begun = position + 1
     edges = [*sorted(start for start in starts if start < len(words)), len(words)]
     return [Clause(words, a, b, [m for m in mentions if a <= m.first and m.last <= b]) for a, b in pairwise(edges)]
+
+
+def _sentence_without_a_stop(words: list[str], by_first: dict[int, Mention], begun: int, position: int) -> bool:
+    """Whether "the" begins a statement after a whole one: "there is no pneumothorax the lungs are hyperinflated"."""
+    structure = by_first.get(position + 1)
+    if (
+        structure is None
+        or not structure.is_structure
+        or words[structure.last : structure.last + 1] not in (["is"], ["are"])
+    ):
+        return False
+    last = max((m for k, m in by_first.items() if begun <= k < position), key=lambda m: m.last, default=None)
+    return last is not None and last.last == position and last.is_a("finding", "normal")
 
 
 def _aside(words: list[str], by_first: dict[int, Mention], position: int) -> bool:
