@@ -14,6 +14,7 @@ from radzero.reports.sources import read_reports, report_files
 from radzero.reports.vocabulary import FOLDER, Vocabulary
 
 HALVES = ("development", "test")
+_SIDE_OF_SITE = {"lingula": "left", "middle lobe": "right"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
     """Run an engine over a gold set.
 
     Findings are compared under the vocabulary's names, each with its polarity once per report; descriptors and sites
-    are not compared. "Left" and "right" together are the same as "bilateral".
+    are not compared. "Left" and "right" together are the same as "bilateral"; the lingula is left, the middle lobe
+    right.
     """
     found = extra = missed = matched = same_polarity = sided = same_side = 0
     errors: list[str] = []
@@ -194,6 +196,7 @@ def _by_finding(
         if words[0] in SIDES and len(words) > 1 and vocabulary.canonical(" ".join(words)) == " ".join(words):
             side, words = words[0], words[1:]  # "left atrial enlargement"
         key = vocabulary.canonical(" ".join(words)), sentence.polarity
+        side = side or next((own for part, own in _SIDE_OF_SITE.items() if part in sentence.site), "")
         both = {"bilateral": ("left", "right"), "": ()}.get(side, (side,))
         sides[key] = sides.get(key, frozenset()) | frozenset(both)
     return sides

@@ -11,15 +11,17 @@ _BREAKS = frozenset((
     "from", "on", "by", "as", "than",
 ))  # fmt: skip
 
-_NARROWING = frozenset(
-    ("including", "particularly", "especially", "predominantly", "mainly", "mostly", "greatest", "worst")
-)
-
-_AMOUNTS = frozenset(("area", "region", "focus", "band", "patch", "component", "degree", "amount"))
-_PARTS = frozenset((
-    "mid", "proximal", "distal", "lateral", "medial", "anterior", "posterior", "upper", "lower", "peripheral", "periphery",
+# "opacity, predominantly at the base"
+_NARROWING = frozenset((
+    "including", "particularly", "especially", "predominantly", "mainly", "mostly", "greatest", "worst",
 ))  # fmt: skip
-
+# "areas of atelectasis"
+_AMOUNTS = frozenset(("area", "region", "focus", "band", "patch", "component", "degree", "amount"))
+# "fracture, proximal left humerus"
+_PARTS = frozenset((
+    "mid", "proximal", "distal", "lateral", "medial", "anterior", "posterior", "upper", "lower", "peripheral",
+    "periphery",
+))  # fmt: skip
 _ORDINAL = re.compile(r"\d+|st|nd|rd|th")
 
 
@@ -167,6 +169,11 @@ class PlaceFinder:
             apart = between == [","] and other.value("side") == "bilateral"  # "right greater than left, opacities"
             if not (listed or numbered or measured or apart or adjacent(clause.words, other.last, edge)):
                 break
+            if clause.words[other.first : other.last] == ["to"]:
+                if not any(m.last == other.first and m.is_a("descriptor") for m in clause.mentions):
+                    break
+                edge = other.first  # "moderate to large"
+                continue
             if other.is_a("side") or other.is_structure:
                 chosen.insert(0, other)
             elif listed or not other.is_a("descriptor", "property"):
@@ -184,17 +191,11 @@ class PlaceFinder:
             if other is None:
                 if word in (";", ":", ".") or (word in (",", "/", "(", ")") and chosen):
                     break
-                if (
-                    word == ","
-                    and clause.words[position + 1 : position + 2]
-                    and clause.words[position + 1] in _NARROWING
-                ):
-                    prepositions += 1
-                elif word == ",":
-                    if not prepositions and self._only_a_place(clause, position + 1):
-                        prepositions += 1
-                    elif not {"and", "or"} & set(clause.words[position + 1 : min(clause.end, position + 6)]):
+                if word == ",":
+                    stands_for = self._past_comma(clause, position + 1, prepositions)
+                    if stands_for is None:
                         break
+                    prepositions += stands_for
                 beside += word in _PARTS and position == beside
                 if chosen and word in ("and", "or") and not self._place_follows(clause, position + 1):
                     break
@@ -218,6 +219,18 @@ class PlaceFinder:
                 break
             position = other.last
         return chosen
+
+    def _past_comma(self, clause: Clause, start: int, prepositions: int) -> int | None:
+        """How many prepositions a comma stands for; None where it ends what is said of the finding."""
+        if not _NARROWING.isdisjoint(clause.words[start : start + 1]):
+            return 1
+        if not prepositions and self._only_a_place(clause, start):
+            return 1
+        term = clause.by_first.get(start)
+        then = clause.by_first.get(term.last) if term and term.is_a("descriptor") else None
+        if then and then.is_a("place"):
+            return 0  # "atelectasis, platelike in the right upper lobe"
+        return 0 if {"and", "or"} & set(clause.words[start : min(clause.end, start + 5)]) else None
 
     @staticmethod
     def _place_follows(clause: Clause, position: int) -> bool:
