@@ -150,8 +150,8 @@ def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
     found = extra = missed = matched = same_polarity = sided = same_side = 0
     errors: list[str] = []
     for report, stated in zip(gold.reports, gold.stated, strict=True):
-        wanted = _by_finding(stated, engine.vocabulary)
-        given = _by_finding(engine.extract(report).sentences, engine.vocabulary)
+        wanted = by_finding(stated, engine.vocabulary)
+        given = by_finding(engine.extract(report).sentences, engine.vocabulary)
         found += len(wanted.keys() & given.keys())
         extra += len(given.keys() - wanted.keys())
         missed += len(wanted.keys() - given.keys())
@@ -186,7 +186,7 @@ def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
     )
 
 
-def _by_finding(
+def by_finding(
     sentences: Iterable[Gold | FindingSentence], vocabulary: Vocabulary
 ) -> dict[tuple[str, Polarity], frozenset[str]]:
     """Sides of every finding with its polarity."""
@@ -196,7 +196,7 @@ def _by_finding(
         if words[0] in SIDES and len(words) > 1 and vocabulary.canonical(" ".join(words)) == " ".join(words):
             side, words = words[0], words[1:]  # "left atrial enlargement"
         key = vocabulary.canonical(" ".join(words)), sentence.polarity
-        side = side or next((own for part, own in _SIDE_OF_SITE.items() if part in sentence.site), "")
         both = {"bilateral": ("left", "right"), "": ()}.get(side, (side,))
+        both = (*both, *(own for part, own in _SIDE_OF_SITE.items() if part in sentence.site))
         sides[key] = sides.get(key, frozenset()) | frozenset(both)
     return sides

@@ -208,8 +208,10 @@ class PlaceFinder:
                 if prepositions or not (joined or {"and", "or", "/", ","} & set(clause.words[mention.last : position])):
                     break
                 beside = other.last
-            elif other.is_a("certainty") and not chosen:
+            elif not chosen and (other.is_a("certainty") or clause.words[other.first] in ("versus", "vs")):
                 joined = True  # "nodules consistent with granulomas bilaterally"
+            elif other.is_a("side") and not prepositions and self._of_the_next(clause, other):
+                break  # "low volumes, bilateral effusions"
             elif position == beside and self._sided_place(clause, position):
                 prepositions += 1
                 chosen.append(other)
@@ -231,6 +233,14 @@ class PlaceFinder:
         if then and then.is_a("place"):
             return 0  # "atelectasis, platelike in the right upper lobe"
         return 0 if {"and", "or"} & set(clause.words[start : min(clause.end, start + 5)]) else None
+
+    @staticmethod
+    def _of_the_next(clause: Clause, side: Mention) -> bool:
+        """Whether a side begins what is said of another finding."""
+        then = next(
+            (m for m in clause.after(side.last) if not m.is_a("descriptor", "anatomy") or m.is_a("finding")), None
+        )
+        return then is not None and then.is_a("finding") and adjacent(clause.words, side.last, then.first)
 
     @staticmethod
     def _place_follows(clause: Clause, position: int) -> bool:

@@ -21,6 +21,8 @@ _WHOLE_CHEST = "cardiopulmonary abnormality"
 _VOLUME = frozenset(("low lung volume", "hyperinflation"))
 _LEFT_BY_SURGERY = frozenset(("sternotomy", "surgical change", "surgical clip", "mastectomy"))
 """Findings that a history ("status post sternotomy") states too."""
+_BACK = frozenset(("this", "these", "it", "they", "which", "finding", "appearance", "differential", "distribution"))
+"""Words that begin a sentence about what the last one said."""
 _WHITE = frozenset(("airspace disease", "consolidation", "infiltrate", "mass", "pneumonia"))
 """Findings beside which "the lungs are clear" does not mean that there is no opacity."""
 
@@ -115,7 +117,8 @@ class RulesEngine:
         _open_headings(words, mentions)
         advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
         mentions = [m for m in mentions if m.first < advice]
-        refers_back = (words[:1] and words[0] in ("this", "these", "it", "they", "which", "finding")) or (
+        opening = words[1:2] if words[:1] in (["the"], ["an"], ["a"]) else words[:1]
+        refers_back = not _BACK.isdisjoint(opening) or (
             mentions and mentions[0].first == 0 and mentions[0].is_a("uncertainty")
         )
         places = previous if refers_back else []
@@ -216,7 +219,8 @@ class RulesEngine:
                 continue
             assert mode is not None
             entry = self.vocabulary.anatomy[structure.value("anatomy")]
-            finding, side = entry.becomes[name], self._side_of(clause, structure) or entry.side
+            finding = entry.becomes[name]
+            side = self._side_of(clause, structure) or self._side_of(clause, mention) or entry.side
             item = self._stated(clause, mention, finding, Polarity.UNCERTAIN if name == "borderline" else mode, Place())
             item.place = Place() if finding in self.vocabulary.unlocated else Place(side, "", entry.name)
             item.first, item.last = min(item.first, structure.first), max(item.last, structure.last)
