@@ -94,8 +94,9 @@ class Score:
         reports: how many.
         found, extra, missed: (report, finding, polarity) triples in both, only the engine's, only the gold's.
         polarity: of findings that both have in a report, the share with the same polarities.
-        laterality: of triples in both where either names a side, the share with the same sides.
-        matched, sided: how many those shares are of.
+        laterality: of triples in both, the share with the same sides, or none in both.
+        sided_laterality: the same, of those triples where either names a side.
+        matched, sided: how many findings ``polarity`` and triples ``sided_laterality`` are of.
         errors: every difference in words.
     """
 
@@ -106,6 +107,7 @@ class Score:
     missed: int
     polarity: float
     laterality: float
+    sided_laterality: float
     matched: int
     sided: int
     errors: tuple[str, ...]
@@ -134,7 +136,8 @@ class Score:
             ("recall", f"{self.recall:.3f}"),
             ("F1", f"{self.f1:.3f}"),
             (f"polarity right, of {self.matched} findings in both", f"{self.polarity:.3f}"),
-            (f"sides right, of {self.sided} that have one", f"{self.laterality:.3f}"),
+            (f"laterality right, of {self.found} found with their polarity", f"{self.laterality:.3f}"),
+            (f"  of the {self.sided} of them where either names a side", f"{self.sided_laterality:.3f}"),
         ):
             table.add_row(label, value)
         return table
@@ -179,6 +182,7 @@ def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
         extra,
         missed,
         same_polarity / matched if matched else float("nan"),
+        (found - sided + same_side) / found if found else float("nan"),
         same_side / sided if sided else float("nan"),
         matched,
         sided,
