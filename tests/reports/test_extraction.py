@@ -874,3 +874,24 @@ def test_the_audit_page_of_all_reports_marks_every_sentence_once(few: Path, tmp_
     assert len(page.items) == sum(len(line["sentences"]) for line in written)
     numbers = Counter(int(n) for number in page.numbers for n in number.split(","))
     assert numbers == Counter(k for line in written for k in range(1, len(line["sentences"]) + 1))
+
+
+def test_the_whole_of_open_i(shared_data: Path, tmp_path: Path):
+    """Every report of the folder accounted for, every sentence valid, the same bytes from one process and from two."""
+    folder = shared_data / "reports/openi"
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    assert run_extraction([folder], one, Options()).summary.failed == {}
+    run_extraction([folder], two, Options(processes=2))
+    assert one.read_bytes() == two.read_bytes()
+    read = list(read_reports(report_files([folder])))
+    rows = lines(one)
+    assert [row["source"] for row in rows] == [report.source for report in read]
+    assert {row["source"].rsplit("/", 1)[-1].split(":")[0] for row in rows if "error" in row} == {
+        "indiana_projections.shared.csv",
+        "nlmcxr_view_labels.shared.csv",
+    }  # tables of films, not of reports
+    sentences = [s for row in rows for s in row.get("sentences", ())]
+    assert len(sentences) > 20_000
+    for sentence in sentences:
+        assert not TEMPORAL.search(sentence["text"])
+        assert FindingSentence.parse(sentence["text"]).text == sentence["text"]
