@@ -12,8 +12,7 @@ import numpy as np
 
 from radzero.phantom.film import Film
 from radzero.phantom.findings import FINDINGS, Finding, Grade
-from radzero.phantom.sentences import FindingSentence
-from radzero.reports.sentences import Polarity
+from radzero.phantom.sentences import FindingSentence, Polarity
 
 
 @dataclass(frozen=True)

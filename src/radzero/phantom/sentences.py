@@ -1,11 +1,29 @@
-"""Finding-sentences of a phantom: what is true of a film, said in RadZero's three templates."""
+"""Finding-sentences of a phantom: what is true of a film, said in RadZero's three templates.
+
+Nothing here comes from :mod:`radzero.reports`, templates included: the extraction engines are tested against phantoms.
+"""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
 from radzero.phantom.findings import DEVICES, EITHER_OR_BOTH, FINDINGS, ONE_SIDED, Finding, Grade
-from radzero.reports.sentences import OPENING, Polarity
+
+
+class Polarity(StrEnum):
+    """What a finding-sentence says of its finding."""
+
+    AFFIRMED = "affirmed"
+    UNCERTAIN = "uncertain"
+    NEGATED = "negated"
+
+
+_OPENING = {
+    Polarity.AFFIRMED: "There is",
+    Polarity.UNCERTAIN: "There may be",
+    Polarity.NEGATED: "There is no",
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +46,8 @@ class FindingSentence:
     def text(self) -> str:
         """The sentence, without a full stop."""
         if self.zone:
-            return f"{OPENING[self.polarity]} {self.finding} in the {self.side} {self.zone} lung zone"
-        return " ".join(part for part in (OPENING[self.polarity], self.side, self.finding) if part)
+            return f"{_OPENING[self.polarity]} {self.finding} in the {self.side} {self.zone} lung zone"
+        return " ".join(part for part in (_OPENING[self.polarity], self.side, self.finding) if part)
 
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
