@@ -1,5 +1,6 @@
 """A pool of phantom films on disk for training: pixels in one array, findings beside them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+import radzero.phantom
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 
@@ -42,6 +44,14 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
     return count
 
 
+def _code_of_phantoms() -> str:
+    """A hash of the code that draws, so that films of another version are not taken for this one's."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(radzero.phantom.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(data)
@@ -68,13 +78,16 @@ def build_pool(
         progress: called with the number of films done.
 
     Raises:
-        ValueError: when the folder holds a pool of another seed or size.
+        ValueError: when the folder holds a pool of another seed or size, or of other phantom code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"seed": seed, "size": size}
+    identity = {"seed": seed, "size": size, "code": _code_of_phantoms()}
     note = folder / "pool.json"
     if note.exists() and json.loads(note.read_text()) != identity:
-        raise ValueError(f"{folder}: holds films of {note.read_text()}, not of {identity}; name another folder")
+        raise ValueError(
+            f"{folder}: holds films of {note.read_text()}, not of {json.dumps(identity)}; "
+            "delete it (the films are drawn again), or name another folder"
+        )
     _write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
     missing = [s for s in starts if not (folder / f"films-{s:06d}.npy").exists()]
