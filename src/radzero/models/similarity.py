@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 Similarity: TypeAlias = Literal["cos", "dot"]
 
@@ -80,3 +81,68 @@ def similarity_logits(
         pooled_BND = scores_BNT.softmax(dim=-1) @ values_BTD
         logits_BN = (F.normalize(pooled_BND, dim=-1) * unit_ND).sum(dim=-1) / temperature
     return SimilarityOutput(logits_BN, scores_BNT[..., 1:])
+
+
+class PairOutput(NamedTuple):
+    """Logits (B, N), and the highest patch similarity (B, N) of every pair, both before any sigmoid."""
+
+    logits: Tensor
+    peaks: Tensor
+
+
+def pair_logits(
+    tokens_BTD: Tensor,
+    sentences_ND: Tensor,
+    temperature: float | Tensor,
+    similarity: Similarity = "cos",
+    attention_temperature: float | Tensor | None = None,
+    *,
+    chunk_bytes: int = 2**28,
+) -> PairOutput:
+    """:func:`similarity_logits` for training: the same logits and gradients in bounded memory.
+
+    Autograd would keep arrays of B x N x T and B x N x D for the backward pass. Here images and sentences are taken in
+    chunks whose attention scores fit ``chunk_bytes``, and every chunk is computed again in the backward pass, so that
+    only inputs, outputs and one chunk are held.
+
+    Args:
+        tokens_BTD, sentences_ND, temperature, similarity, attention_temperature: as in :func:`similarity_logits`; B may
+            be 0.
+        chunk_bytes: size of a chunk's (images, sentences, T) scores; a few arrays of that size live at once.
+
+    Returns:
+        logits (B, N) and the maximum of the patch similarities s_1..s_L (B, N).
+    """
+    images, length, _ = tokens_BTD.shape
+    sentences = len(sentences_ND)
+    if images == 0 or sentences == 0:
+        dtype = torch.float64 if tokens_BTD.dtype == torch.float64 else torch.float32
+        empty = tokens_BTD.new_zeros(images, sentences, dtype=dtype)
+        nothing = tokens_BTD.sum() * 0.0 + sentences_ND.sum() * 0.0  # both still get a gradient, of zero
+        return PairOutput(empty + nothing, empty + nothing)
+
+    def chunk(tokens: Tensor, sentences: Tensor, tau: float | Tensor, attention: float | Tensor | None) -> PairOutput:
+        output = similarity_logits(tokens, sentences, tau, similarity, attention)
+        return PairOutput(output.logits, output.similarity.amax(dim=-1))
+
+    pairs = max(1, chunk_bytes // (4 * length))
+    columns = min(sentences, pairs)
+    rows = max(1, pairs // columns)
+    logits, peaks = [], []
+    for first in range(0, images, rows):
+        tokens = tokens_BTD[first : first + rows]
+        outputs = [
+            checkpoint(
+                chunk,
+                tokens,
+                sentences_ND[start : start + columns],
+                temperature,
+                attention_temperature,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for start in range(0, sentences, columns)
+        ]
+        logits.append(torch.cat([output.logits for output in outputs], dim=1))
+        peaks.append(torch.cat([output.peaks for output in outputs], dim=1))
+    return PairOutput(torch.cat(logits), torch.cat(peaks))

@@ -1,0 +1,205 @@
+"""The losses of a batch that is spread over processes: value and gradient of one process with the whole batch.
+
+Every rank holds its own images and sentences. Sentence embeddings travel (:func:`gather_rows`), each rank computes the
+logits of its own images with all sentences, and the losses exchange one number per rank and sentence. Image tokens
+never leave their rank. Each function gives a rank's share of the loss; the shares add up to the loss of the whole
+batch, and their backward passes, which are collective too, to its gradient.
+
+Shape suffixes: b this rank's images, N all ranks' sentences, W ranks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How a batch is spread.
+
+    Attributes:
+        rank: this process's.
+        images, sentences: how many each rank has, in the ranks' order.
+    """
+
+    rank: int
+    images: tuple[int, ...]
+    sentences: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: int, sentences: int, device: torch.device) -> "Shards":
+        """What every rank has, from what this one has; collective. One shard where there is one process."""
+        if not _distributed():
+            return cls(0, (images,), (sentences,))
+        counts = [torch.empty(2, dtype=torch.long, device=device) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, torch.tensor([images, sentences], device=device))
+        pairs = torch.stack(counts).tolist()
+        return cls(dist.get_rank(), tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+
+    @property
+    def first_image(self) -> int:
+        """Index in the whole batch of this rank's first image."""
+        return sum(self.images[: self.rank])
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return len(self.images)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.counts, ctx.rank = counts, rank
+        padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows)))
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded.contiguous())
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+        counts, rank = ctx.counts, ctx.rank
+        if dist.get_backend() == "nccl":
+            size = max(counts)
+            parts = [F.pad(part, (0, 0, 0, size - len(part))) for part in torch.split(gradient, list(counts))]
+            own = torch.empty_like(parts[rank])
+            dist.reduce_scatter_tensor(own, torch.cat(parts))
+            return own[: counts[rank]], None, None
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)  # gloo has no reduce-scatter
+        return torch.split(total, list(counts))[rank], None, None
+
+
+def gather_rows(rows_nD: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+    """The rows of all ranks, in their order, with a gradient: each rank's rows get what every rank wants of them.
+
+    Args:
+        rows_nD: (n, D) of this rank; n may be 0.
+        counts: n of every rank.
+        rank: this process's.
+
+    Returns:
+        (sum of counts, D), the same on every rank; the very same tensor where there is one rank.
+    """
+    if len(counts) == 1:
+        return rows_nD
+    return _GatherRows.apply(rows_nD, counts, rank)  # type: ignore[no-untyped-call]
+
+
+def gather_owners(owner_n: Tensor, shards: Shards) -> Tensor:
+    """The image, numbered over the whole batch, that owns each of all ranks' sentences.
+
+    Args:
+        owner_n: (n,) of this rank's sentences, numbered over its own images.
+        shards: how the batch is spread.
+
+    Returns:
+        (N,) integers.
+    """
+    whole = (owner_n.long() + shards.first_image)[:, None]
+    if shards.world == 1:
+        return whole[:, 0]
+    with torch.no_grad():
+        return gather_rows(whole, shards.sentences, shards.rank)[:, 0]
+
+
+def sharded_multi_positive_loss(
+    logits_bN: Tensor,
+    owner_N: Tensor,
+    shards: Shards,
+    *,
+    ignore_bN: Tensor | None = None,
+    row_sum: bool = False,
+    col_sum: bool = False,
+) -> Tensor:
+    """This rank's share of :func:`radzero.multi_positive_loss` over all ranks' images and sentences.
+
+    L_I needs the sentences of one image after the other, which its rank has. L_T needs every image's logit with a
+    sentence, and takes from each rank the log-sum-exp over its own.
+
+    Args:
+        logits_bN: (b, N) logits of this rank's images with all sentences.
+        owner_N: (N,) from :func:`gather_owners`.
+        shards: how the batch is spread.
+        ignore_bN: (b, N), as ``ignore_BN`` of :func:`radzero.multi_positive_loss`.
+        row_sum, col_sum: as there.
+
+    Returns:
+        Scalar; the ranks' sum is the loss. Where gradients are averaged over ranks, as data-parallel wrappers do,
+        multiply it by their number.
+    """
+    images, sentences = logits_bN.shape
+    logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
+    if sentences == 0:
+        return logits.sum() * 0.0
+    lowest = torch.finfo(logits.dtype).min / 4
+    local_N = owner_N - shards.first_image
+    mine = (local_N >= 0) & (local_N < images)
+    own = F.one_hot(local_N.clamp(0, max(images - 1, 0)), max(images, 1)).T[:images].bool() & mine
+    competing = logits if ignore_bN is None else logits.masked_fill(ignore_bN & ~own, lowest)
+
+    if images:
+        over_own_images = torch.logsumexp(competing, dim=0)
+    else:
+        over_own_images = logits.new_full((sentences,), lowest) + logits.sum() * 0.0
+    over_images = torch.logsumexp(gather_rows(over_own_images[None], (1,) * shards.world, shards.rank), dim=0)
+    if images == 0:
+        return over_images.sum() * 0.0 + logits.sum() * 0.0
+
+    positive = logits.T[mine].gather(1, local_N[mine, None])[:, 0]  # of this rank's sentences
+    text_loss = (over_images[mine] - positive).sum() / sentences
+    negatives = torch.logsumexp(competing.masked_fill(own, lowest), dim=1)  # (b,)
+    if col_sum:
+        owning = own.any(dim=1)
+        pooled = torch.logsumexp(logits.masked_fill(~own, lowest), dim=1)
+        image_loss = -F.logsigmoid(pooled - negatives)[owning].sum() / len(set(owner_N.tolist()))
+    else:
+        image_loss = -F.logsigmoid(positive - negatives[local_N[mine]]).sum() / sentences
+    return (text_loss + image_loss) / 2
+
+
+def sharded_binary_pair_loss(
+    logits_bN: Tensor,
+    owner_N: Tensor,
+    shards: Shards,
+    *,
+    ignore_bN: Tensor | None = None,
+    negative_weight: float = 1.0,
+) -> Tensor:
+    """This rank's share of :func:`radzero.training.losses.binary_pair_loss`; arguments and result as above."""
+    logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
+    images, sentences = logits.shape
+    if sentences == 0:
+        return logits.sum() * 0.0
+    own, other = _pairs(owner_N, images, shards, ignore_bN)
+    others = _total(other.sum())
+    positives = -F.logsigmoid(logits[own]).sum() / sentences
+    negatives = -F.logsigmoid(-logits[other]).sum() / max(others, 1)
+    return (positives + negative_weight * negatives) / (1.0 + negative_weight)
+
+
+def sharded_quiet_map_loss(
+    peaks_bN: Tensor, owner_N: Tensor, shards: Shards, *, ignore_bN: Tensor | None = None, margin: float = 0.5
+) -> Tensor:
+    """This rank's share of :func:`radzero.training.losses.quiet_map_loss`, from every pair's highest similarity."""
+    _, other = _pairs(owner_N, len(peaks_bN), shards, ignore_bN)
+    return F.relu(margin + peaks_bN[other]).sum() / max(_total(other.sum()), 1)
+
+
+def _pairs(owner_N: Tensor, images: int, shards: Shards, ignore_bN: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Own pairs, and those of an image with another image's sentence that are not ignored, both (b, N)."""
+    own = owner_N[None] == torch.arange(shards.first_image, shards.first_image + images, device=owner_N.device)[:, None]
+    return own, ~own if ignore_bN is None else ~own & ~ignore_bN
+
+
+def _total(count: Tensor) -> int:
+    if _distributed():
+        dist.all_reduce(count)
+    return int(count)
