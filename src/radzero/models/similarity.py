@@ -97,7 +97,7 @@ def pair_logits(
     similarity: Similarity = "cos",
     attention_temperature: float | Tensor | None = None,
     *,
-    chunk_bytes: int = 2**28,
+    chunk_bytes: int = 2**26,
 ) -> PairOutput:
     """:func:`similarity_logits` for training: the same logits and gradients in bounded memory.
 
@@ -129,19 +129,19 @@ def pair_logits(
     columns = min(sentences, pairs)
     rows = max(1, pairs // columns)
     logits, peaks = [], []
-    for first in range(0, images, rows):
-        tokens = tokens_BTD[first : first + rows]
+    parts = torch.split(sentences_ND, columns)  # split, not slices, whose backward passes fill an array of zeros each
+    for tokens in torch.split(tokens_BTD, rows):
         outputs = [
             checkpoint(
                 chunk,
                 tokens,
-                sentences_ND[start : start + columns],
+                part,
                 temperature,
                 attention_temperature,
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
-            for start in range(0, sentences, columns)
+            for part in parts
         ]
         logits.append(torch.cat([output.logits for output in outputs], dim=1))
         peaks.append(torch.cat([output.peaks for output in outputs], dim=1))
