@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from radzero.training.manifest import ManifestRow
+    from radzero.training.preparation import LeftOut
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -337,6 +341,114 @@ def extract(
     console.print(f"{output}{f', {result.page}' if result.page else ''}", highlight=False, soft_wrap=True)
     if result.summary.unread or result.summary.failed:
         raise typer.Exit(1)
+
+
+prepare = typer.Typer(
+    no_args_is_help=True,
+    help="Make a training manifest: which image states which sentences, whose it is, and in which split.",
+)
+app.add_typer(prepare, name="prepare")
+
+ManifestOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The manifest: .jsonl, or .parquet with radzero[data].")
+]
+ExtractionOption = Annotated[
+    Path, typer.Option("--sentences", "-s", help="What `radzero extract` made of the reports.")
+]
+SharesOption = Annotated[
+    tuple[float, float], typer.Option("--shares", help="Shares of the patients that validate and that test.")
+]
+
+
+def _prepare(source: "Iterator[ManifestRow | LeftOut]", output: Path) -> None:
+    from radzero.training.preparation import prepare as write
+
+    if output.suffix not in (".jsonl", ".parquet"):
+        raise _fail(f"{output}: a manifest's name ends in .jsonl or .parquet")
+    try:
+        with _interruptible():
+            result = write(source, output)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    table = Table("figure", "value")
+    images = sum(result.rows.values())
+    table.add_row("images", str(images))
+    for split, count in sorted(result.rows.items()):
+        table.add_row(f"  {split}", str(count))
+    table.add_row("sentences per image", f"{result.sentences / images:.2f}")
+    table.add_row("left out", str(sum(result.left_out.values())))
+    for reason, count in result.left_out.most_common():
+        table.add_row(f"  {reason}", str(count))
+    console.print(table)
+    console.print(f"{output}{f', {result.report}' if result.report else ''}", highlight=False, soft_wrap=True)
+
+
+@prepare.command("mimic-cxr")
+def prepare_mimic_cxr(
+    root: Annotated[Path, typer.Argument(help="MIMIC-CXR or MIMIC-CXR-JPG: the folder that has files/p10/...")],
+    sentences: ExtractionOption,
+    output: ManifestOption,
+    tables: Annotated[
+        Path | None, typer.Option(help="Folder of mimic-cxr-2.0.0-split.csv and -metadata.csv; ROOT if not given.")
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="A table with a column dicom_id, such as MS-CXR's: never trained on.")
+    ] = None,
+    view: Annotated[list[str] | None, typer.Option(help="A ViewPosition to keep, such as PA; else all.")] = None,
+) -> None:
+    """MIMIC-CXR from PhysioNet's own files, with its official split."""
+    from radzero.training.preparation import mimic_cxr
+
+    views = frozenset(view) if view else None
+    _prepare(mimic_cxr(root, sentences, tables=tables, exclude=exclude, views=views), output)
+
+
+@prepare.command("openi")
+def prepare_openi(
+    images: Annotated[Path, typer.Argument(help="Folder of CXR54_IM-2145-1001.png and the like.")],
+    sentences: ExtractionOption,
+    output: ManifestOption,
+    projections: Annotated[Path | None, typer.Option(help="A table with filename and projection.")] = None,
+    shares: SharesOption = (0.1, 0.1),
+) -> None:
+    """Open-I (Indiana University)."""
+    from radzero.training.preparation import openi
+
+    _prepare(openi(images, sentences, projections=projections, shares=shares), output)
+
+
+@prepare.command("phantom")
+def prepare_phantom(
+    folder: Annotated[Path, typer.Argument(help="What `radzero phantom` wrote.")],
+    output: ManifestOption,
+    shares: SharesOption = (0.1, 0.1),
+) -> None:
+    """Phantoms."""
+    from radzero.training.preparation import phantoms
+
+    _prepare(phantoms(folder, shares=shares), output)
+
+
+@prepare.command("table")
+def prepare_table(
+    images: Annotated[Path, typer.Argument(help="Folder of the images, with subfolders.")],
+    rows: Annotated[Path, typer.Argument(help="CSV or TSV: a row per image.")],
+    output: ManifestOption,
+    image: Annotated[str, typer.Option(help="Column of the file's name or path below IMAGES.")] = "image",
+    patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
+    report: Annotated[str, typer.Option(help="Column of free text; the rules engine extracts it.")] = "",
+    sentences: Annotated[str, typer.Option(help='Column of finding-sentences with ";" or "|" between.')] = "",
+    labels: Annotated[str, typer.Option(help='Column of findings with "|" or ";" between, as NIH has.')] = "",
+    study: Annotated[str, typer.Option(help="Column of the study.")] = "",
+    view: Annotated[str, typer.Option(help="Column of the view.")] = "",
+    split: Annotated[str, typer.Option(help="Column of train, validate, test.")] = "",
+    shares: SharesOption = (0.1, 0.1),
+) -> None:
+    """A folder of images and a table of reports, sentences or labels."""
+    from radzero.training.preparation import TableColumns, table
+
+    columns = TableColumns(image, patient, report, sentences, labels, study, view, split)
+    _prepare(table(images, rows, columns, shares=shares), output)
 
 
 @app.command()

@@ -1,0 +1,239 @@
+"""Manifests: which image states which sentences, whose it is, and in which split; JSON Lines or Parquet.
+
+One row per image with the columns ``image`` (a path, relative to the manifest's folder unless absolute), ``sentences``,
+``patient``, ``study``, ``view`` and ``split``; further columns are kept. No patient is in two splits.
+"""
+
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+SPLITS = ("train", "validate", "test")
+_COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
+PARQUET_HINT = "reading and writing Parquet needs pyarrow: pip install 'radzero[data]'"
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message names the file, the row and the remedy."""
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """An image and what its report states.
+
+    Attributes:
+        image: path of the file.
+        sentences: finding-sentences, in the report's order.
+        patient: whose it is; rows of one patient are in one split.
+        study, view: as the source names them, or "".
+        split: "train", "validate" or "test".
+        extra: further columns.
+    """
+
+    image: str
+    sentences: tuple[str, ...]
+    patient: str
+    study: str = ""
+    view: str = ""
+    split: str = "train"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Columns and values."""
+        known = {name: getattr(self, name) for name in _COLUMNS}
+        return {**known, "sentences": list(self.sentences), **self.extra}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ManifestRow":
+        """Check and take over a row.
+
+        Raises:
+            ValueError: naming the column that is missing or of a wrong type.
+        """
+        for name in ("image", "patient"):
+            if not isinstance(values.get(name), str) or not values[name]:
+                raise ValueError(f"{name} must be a text that is not empty, not {values.get(name)!r}")
+        sentences = values.get("sentences")
+        if not isinstance(sentences, Sequence) or isinstance(sentences, str):
+            raise ValueError(f"sentences must be a list of texts, not {sentences!r}")
+        if not all(isinstance(s, str) and s.strip() for s in sentences):
+            raise ValueError("sentences must be texts that are not empty")
+        split = values.get("split") or "train"
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        study, view = values.get("study") or "", values.get("view") or ""
+        extra = {name: value for name, value in values.items() if name not in _COLUMNS}
+        return cls(values["image"], tuple(sentences), values["patient"], str(study), str(view), split, extra)
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> int:
+    """Write a manifest, Parquet if the name ends so, else JSON Lines; replaced as a whole or not at all.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ManifestError: when a patient would be in two splits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    checked = _one_split_each(str(path), rows)
+    if path.suffix == ".parquet":
+        count = _write_parquet(temporary, checked)
+    else:
+        count = 0
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in checked:
+                file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+                count += 1
+    os.replace(temporary, path)
+    return count
+
+
+def _write_parquet(path: Path, rows: Iterable[ManifestRow]) -> int:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ManifestError(PARQUET_HINT) from error
+    table = pyarrow.Table.from_pylist([row.to_dict() for row in rows])
+    pyarrow.parquet.write_table(table, path)
+    return int(table.num_rows)
+
+
+def read_rows(path: Path) -> Iterator[ManifestRow]:
+    """The rows of a manifest, one after the other.
+
+    Raises:
+        ManifestError: for a row that is none, and at the end when a patient is in two splits.
+        FileNotFoundError: when there is no such file.
+    """
+    return _one_split_each(str(path), _checked(path))
+
+
+def _checked(path: Path) -> Iterator[ManifestRow]:
+    for number, values in enumerate(_values(path), 1):
+        try:
+            yield ManifestRow.from_dict(values)
+        except ValueError as error:
+            raise ManifestError(f"{path}, row {number}: {error}") from error
+
+
+def _values(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ManifestError(PARQUET_HINT) from error
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(4096):
+                    yield from batch.to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise ManifestError(f"{path}: not Parquet: {error}") from error
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ManifestError(f"{path}, line {number}: not JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise ManifestError(f"{path}, line {number}: a row must be a mapping, not {values!r}")
+            yield values
+
+
+def _one_split_each(name: str, rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
+    split_of: dict[str, str] = {}
+    torn: dict[str, None] = {}
+    for row in rows:
+        if split_of.setdefault(row.patient, row.split) != row.split:
+            torn[row.patient] = None
+        yield row
+    if torn:
+        first = ", ".join(list(torn)[:5])
+        raise ManifestError(
+            f"{name}: {len(torn)} patients are in two splits ({first}{', ...' if len(torn) > 5 else ''}); "
+            "training on a patient of the test split makes its figures worthless"
+        )
+
+
+class PackedStrings(Sequence[str]):
+    """Many strings in two flat arrays: little memory, and none of it copied into data workers."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        text, ends = bytearray(), array("q", [0])
+        for string in strings:
+            text += string.encode()
+            ends.append(len(text))
+        self._text, self._ends = bytes(text), ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self._text[self._ends[index] : self._ends[index + 1]].decode()
+
+
+class Manifest:
+    """The images of one split, compactly: some 400 bytes per row of six sentences.
+
+    Args:
+        path: of the manifest.
+        split: which.
+
+    Attributes:
+        path, split: as given.
+        skipped: images of the split that state nothing, and so are not in it.
+
+    Raises:
+        ManifestError: as :func:`read_rows`, and for a split without an image that states something.
+    """
+
+    def __init__(self, path: Path, split: str) -> None:
+        if split not in SPLITS:
+            raise ManifestError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        self.path, self.split, self.skipped = path, split, 0
+        counts: Counter[str] = Counter()
+        images, sentences = [], []
+        for row in read_rows(path):
+            counts[row.split] += 1
+            if row.split != split:
+                continue
+            if not row.sentences:
+                self.skipped += 1
+                continue
+            images.append(row.image)
+            sentences.append("\n".join(" ".join(s.split()) for s in row.sentences))
+        if not images:
+            there = ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none at all"
+            raise ManifestError(f"{path}: no image of the split {split!r} states anything; its rows: {there}")
+        self._images, self._sentences = PackedStrings(images), PackedStrings(sentences)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> Path:
+        """Where the file is."""
+        return self.path.parent / self._images[index]
+
+    def sentences(self, index: int) -> list[str]:
+        """What it states; at least one sentence."""
+        return self._sentences[index].split("\n")
