@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "findings": {"phantom"},
     "overlays": {"overlays", "images"},
     "reading": {"images", "models", "overlays"},
-    "training": {"training", "phantom", "models"},
+    "reports": {"reports", "phantom"},
+    "training": {"training", "phantom", "models", "images", "reports"},
     "evaluation": {"evaluation", "phantom", "images", "reading"},
 }
 """Part of the package -> the parts that it may know; parts that are not here (cli, demo) may know all."""

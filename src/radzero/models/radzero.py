@@ -151,13 +151,14 @@ class RadZeroModel(PreTrainedModel):
 
     @property
     def temperature(self) -> Tensor:
-        """tau, a float32 scalar."""
-        return self.log_temperature.float().exp()
+        """tau, a float32 scalar (float64 in a model of that)."""
+        return _at_least_float32(self.log_temperature).exp()
 
     @property
     def attention_temperature(self) -> Tensor | None:
         """The separate attention temperature, or None where tau serves."""
-        return None if self.log_attention_temperature is None else self.log_attention_temperature.float().exp()
+        logarithm = self.log_attention_temperature
+        return None if logarithm is None else _at_least_float32(logarithm).exp()
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
@@ -205,6 +206,10 @@ class RadZeroModel(PreTrainedModel):
         sentences = self.encode_sentences(input_ids, attention_mask)
         logits, similarity = self.similarity(tokens, sentences)
         return RadZeroOutput(logits=logits, similarity=similarity, tokens=tokens, sentences=sentences)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:

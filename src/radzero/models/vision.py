@@ -32,7 +32,8 @@ def interpolate_positions(positions: Tensor, grid: tuple[int, int], rule: str) -
     side = math.isqrt(positions.shape[1] - 1)
     if grid == (side, side):
         return positions
-    patches = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    patches = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    patches = patches if patches.dtype == torch.float64 else patches.float()
     if rule == "size":
         patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
     else:

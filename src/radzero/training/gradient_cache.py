@@ -1,0 +1,163 @@
+"""The gradient of a contrastive loss over a whole batch, from micro-batches that fit the card.
+
+Accumulating the losses of micro-batches gives another gradient: their sentences never compete with each other's
+images. Gradient caching (GradCache, Gao et al. 2021) encodes everything once without a graph, takes the loss of the
+whole batch and its gradient with respect to tokens and sentence embeddings, then encodes each micro-batch again with a
+graph and pulls its share of that gradient through.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from radzero.models.radzero import RadZeroModel
+
+
+class Encoded(NamedTuple):
+    """Tokens (B, T, D), sentences (N, D), and tau with the attention temperature (or tau again), (2,)."""
+
+    tokens: Tensor
+    sentences: Tensor
+    temperatures: Tensor
+
+
+class Towers(nn.Module):
+    """All parameters of a RadZero in one forward pass, which is what data-parallel wrappers need."""
+
+    def __init__(self, model: RadZeroModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encode images (B, C, H, W) and tokenised sentences (N, S)."""
+        model = self.model
+        tau = model.temperature
+        attention = model.attention_temperature
+        return Encoded(
+            model.encode_images(pixel_values),
+            model.encode_sentences(input_ids, attention_mask),
+            torch.stack((tau, tau if attention is None else attention)),
+        )
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one pass encodes.
+
+    There is at least one image and one sentence in the tensors, so that every parameter takes part; those beyond the
+    counts are padding, whose results are dropped.
+
+    Attributes:
+        pixel_values: (>= 1, C, H, W).
+        input_ids, attention_mask: (>= 1, S).
+        images, sentences: how many of them are real.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    images: int
+    sentences: int
+
+    def encode(self, towers: nn.Module) -> Encoded:
+        """The real ones, encoded."""
+        tokens, sentences, temperatures = towers(self.pixel_values, self.input_ids, self.attention_mask)
+        return Encoded(tokens[: self.images], sentences[: self.sentences], temperatures)
+
+
+def split_batch(pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, parts: int) -> list[MicroBatch]:
+    """A rank's batch as ``parts`` micro-batches, in order; images and sentences are dealt evenly.
+
+    Args:
+        pixel_values: (B, C, H, W), B may be 0.
+        input_ids, attention_mask: (N, S), N may be 0.
+        parts: the same on every rank.
+    """
+
+    def padded(part: Tensor, value: int) -> Tensor:
+        return part if len(part) else part.new_full((1, *part.shape[1:]), value)
+
+    return [
+        MicroBatch(padded(pixels, 0), padded(ids, 0), padded(mask, 1), len(pixels), len(ids))
+        for pixels, ids, mask in zip(
+            torch.tensor_split(pixel_values, parts),
+            torch.tensor_split(input_ids, parts),
+            torch.tensor_split(attention_mask, parts),
+            strict=True,
+        )
+    ]
+
+
+def backward(
+    towers: nn.Module,
+    batch: Sequence[MicroBatch],
+    loss_of: Callable[[Encoded], Tensor],
+    *,
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:
+    """Put the gradient of a loss over all micro-batches into the parameters.
+
+    Random numbers (dropout) are the same in both passes. A single micro-batch takes a single pass. In any case the loss
+    and its collectives are done before the wrapper exchanges the first gradient, so that all ranks communicate in one
+    order whatever they have.
+
+    Args:
+        towers: :class:`Towers`, or a data-parallel wrapper around it.
+        batch: a rank's micro-batches; as many on every rank.
+        loss_of: the loss of everything that was encoded; may be collective, and so may its gradient.
+        no_sync: context in which the wrapper does not exchange gradients; used for all but the last pass.
+
+    Returns:
+        The loss, without a graph.
+    """
+    if len(batch) == 1:
+        encoded = batch[0].encode(towers)
+        leaves = Encoded(*(part.detach().requires_grad_() for part in encoded))
+        loss, gradient = _gradient(loss_of, leaves)
+        torch.autograd.backward(encoded, gradient)
+        return loss
+
+    states, parts = [], []
+    with torch.no_grad():
+        for micro in batch:
+            states.append(_random_state(micro.pixel_values.device))
+            parts.append(micro.encode(towers))
+    whole = Encoded(
+        torch.cat([part.tokens for part in parts]).requires_grad_(),
+        torch.cat([part.sentences for part in parts]).requires_grad_(),
+        parts[0].temperatures.clone().requires_grad_(),
+    )
+    del parts
+    loss, gradient = _gradient(loss_of, whole)
+    tokens = torch.split(gradient.tokens, [micro.images for micro in batch])
+    sentences = torch.split(gradient.sentences, [micro.sentences for micro in batch])
+    after = _random_state(batch[0].pixel_values.device)
+    for k, micro in enumerate(batch):
+        last = k + 1 == len(batch)
+        with nullcontext() if last else no_sync():
+            _set_random_state(states[k], micro.pixel_values.device)
+            encoded = micro.encode(towers)
+            share = gradient.temperatures if last else torch.zeros_like(gradient.temperatures)
+            torch.autograd.backward(encoded, (tokens[k], sentences[k], share))
+    _set_random_state(after, batch[0].pixel_values.device)
+    return loss
+
+
+def _gradient(loss_of: Callable[[Encoded], Tensor], leaves: Encoded) -> tuple[Tensor, Encoded]:
+    """A loss and its gradient with respect to what was encoded; zero for what a rank without images does not use."""
+    loss = loss_of(leaves)
+    return loss.detach(), Encoded(*torch.autograd.grad(loss, leaves, materialize_grads=True))
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

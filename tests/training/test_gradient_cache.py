@@ -1,0 +1,144 @@
+"""Gradient caching and data parallelism against one pass of one process over the whole batch."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from conftest import tiny_recipe
+from radzero.models.radzero import RadZeroModel
+from radzero.models.similarity import pair_logits
+from radzero.training.gradient_cache import Encoded, Towers, backward, split_batch
+from radzero.training.loop import build_model
+from radzero.training.losses import multi_positive_loss
+from radzero.training.sharding import Shards, gather_owners, gather_rows, sharded_multi_positive_loss
+
+COUNTS = [2, 0, 3, 1, 4]  # sentences of each image
+
+
+def tiny(dropout: float = 0.0) -> RadZeroModel:
+    model, _ = build_model(tiny_recipe())
+    for module in model.text_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    return model.double().train()
+
+
+def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, token ids, mask and owners of the whole batch."""
+    chance = torch.Generator().manual_seed(4)
+    images = torch.randn(len(COUNTS), 3, 64, 64, generator=chance, dtype=torch.float64)
+    ids = torch.randint(5, 30, (sum(COUNTS), 8), generator=chance)
+    mask = (torch.arange(8)[None] < torch.randint(2, 9, (sum(COUNTS), 1), generator=chance)).long()
+    return images, ids, mask, torch.repeat_interleave(torch.arange(len(COUNTS)), torch.tensor(COUNTS))
+
+
+def loss_of(encoded: Encoded, owner: Tensor) -> Tensor:
+    tau, attention = encoded.temperatures
+    logits = pair_logits(encoded.tokens, encoded.sentences, tau, "cos", attention).logits
+    return multi_positive_loss(logits, owner)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def whole_batch() -> tuple[Tensor, dict[str, Tensor]]:
+    images, ids, mask, owner = data()
+    model = tiny()
+    loss = loss_of(Towers(model)(images, ids, mask), owner)
+    loss.backward()
+    return loss.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 11])
+def test_micro_batches_give_the_gradient_of_the_whole(parts: int):
+    """As many passes as wanted, more than there are images too."""
+    images, ids, mask, owner = data()
+    model = tiny()
+    loss = backward(Towers(model), split_batch(images, ids, mask, parts), lambda encoded: loss_of(encoded, owner))
+    wanted_loss, wanted = whole_batch()
+    assert loss.item() == pytest.approx(wanted_loss.item(), abs=1e-12)
+    assert gradients(model).keys() == wanted.keys()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-12, rtol=1e-9)
+
+
+def test_plain_accumulation_does_not():
+    images, ids, mask, owner = data()
+    model = tiny()
+    for first, last in ((0, 3), (3, 5)):
+        rows = (owner >= first) & (owner < last)
+        encoded = Towers(model)(images[first:last], ids[rows], mask[rows])
+        (loss_of(encoded, owner[rows] - first) * rows.double().mean()).backward()
+    _, wanted = whole_batch()
+    name = "layer_norm.weight"
+    assert not torch.allclose(gradients(model)[name], wanted[name], rtol=0.05)
+
+
+def test_both_passes_drop_the_same():
+    """The surrogate of the second pass has the first's dropout: shown by encoding the same micro-batches by hand."""
+    images, ids, mask, owner = data()
+    model = tiny(dropout=0.3)
+    batch = split_batch(images, ids, mask, 3)
+    torch.manual_seed(7)
+    loss = backward(Towers(model), batch, lambda encoded: loss_of(encoded, owner))
+    next_number = torch.rand(())
+    other = tiny(dropout=0.3)
+    torch.manual_seed(7)
+    parts = [micro.encode(Towers(other)) for micro in batch]
+    encoded = Encoded(
+        torch.cat([p.tokens for p in parts]), torch.cat([p.sentences for p in parts]), parts[0].temperatures
+    )
+    wanted = loss_of(encoded, owner)
+    wanted.backward()
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-12)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, gradients(other)[name], atol=1e-12, rtol=1e-9)
+    assert next_number == torch.rand(()), "and the stream goes on where one pass would have left it"
+
+
+def run_rank(rank: int, world: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    images, ids, mask, owner = data()
+    edges = [0, 3, 5, 5, 5] if world == 4 else [0, 4, 5]  # of four ranks, two have nothing
+    first, last = edges[rank], edges[rank + 1]
+    rows = (owner >= first) & (owner < last)
+    results = {}
+    for parts in (1, 3):
+        model = tiny()
+        towers = DistributedDataParallel(Towers(model))
+        shards = Shards.of(last - first, int(rows.sum()), images.device)
+        owners = gather_owners(owner[rows] - first, shards)
+
+        def loss_here(encoded: Encoded, shards: Shards = shards, owners: Tensor = owners) -> Tensor:
+            sentences = gather_rows(encoded.sentences, shards.sentences, shards.rank)
+            tau, attention = encoded.temperatures
+            logits = pair_logits(encoded.tokens, sentences, tau, "cos", attention).logits
+            return sharded_multi_positive_loss(logits, owners, shards) * shards.world  # the wrapper averages
+
+        batch = split_batch(images[first:last], ids[rows], mask[rows], parts)
+        loss = backward(towers, batch, loss_here, no_sync=towers.no_sync)
+        results[parts] = (loss / world, gradients(model))
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_data_parallel_ranks_end_with_the_gradient_of_one_process(world: int, tmp_path: Path):
+    mp.spawn(run_rank, args=(world, str(tmp_path)), nprocs=world)
+    wanted_loss, wanted = whole_batch()
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    for parts in (1, 3):
+        assert sum(r[parts][0] for r in results).item() == pytest.approx(wanted_loss.item(), abs=1e-10)
+        for result in results:
+            assert result[parts][1].keys() == wanted.keys()
+            for name, gradient in result[parts][1].items():
+                torch.testing.assert_close(gradient, wanted[name], atol=1e-10, rtol=1e-8)
