@@ -1,0 +1,294 @@
+"""From a manifest to a rank's batches: decoded in worker processes, the same whatever their number.
+
+What a batch holds depends on the seed, the epoch and the step alone, so that a run can go on at any step, and with
+another number of workers. Every epoch deals each image to exactly one rank.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from radzero.images import Radiograph, RadiographError, read_radiograph
+from radzero.models.processor import RadZeroProcessor
+from radzero.training.manifest import Manifest
+
+Key = tuple[int, int]
+"""Epoch and index of an image in it."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a film; none by default, as published. There is no mirroring: sentences name sides.
+
+    Attributes:
+        shift: largest shift, as a share of the side.
+        scale: largest change of size, 0.1 for 0.9 to 1.1.
+        rotate: largest turn in degrees.
+        gamma: largest change of the logarithm of gamma.
+        contrast, brightness: largest change, as shares of the range of grey values.
+    """
+
+    shift: float = 0.0
+    scale: float = 0.0
+    rotate: float = 0.0
+    gamma: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value < (180 if name == "rotate" else 1):
+                raise ValueError(
+                    f"augmentation.{name} must be between 0 and {180 if name == 'rotate' else 1}, not {value}"
+                )
+
+    def film(self, film: Radiograph, rng: np.random.Generator) -> Radiograph:
+        """Change the grey values."""
+        if not (self.gamma or self.contrast or self.brightness):
+            return film
+        gamma = math.exp(rng.uniform(-self.gamma, self.gamma))
+        contrast = 1 + rng.uniform(-self.contrast, self.contrast)
+        brightness = rng.uniform(-self.brightness, self.brightness)
+        pixels = np.clip((film.pixels**gamma - 0.5) * contrast + 0.5 + brightness, 0.0, 1.0)
+        return replace(film, pixels=pixels.astype(np.float32))
+
+    def placed(self, values_CHW: Tensor, rng: np.random.Generator) -> Tensor:
+        """Shift, turn and scale an input; what comes in from outside repeats the border."""
+        if not (self.shift or self.scale or self.rotate):
+            return values_CHW
+        angle = math.radians(rng.uniform(-self.rotate, self.rotate))
+        size = 1 + rng.uniform(-self.scale, self.scale)
+        dy, dx = rng.uniform(-2 * self.shift, 2 * self.shift, 2)
+        height, width = values_CHW.shape[-2:]
+        cos, sin = math.cos(angle) / size, math.sin(angle) / size
+        theta = torch.tensor(
+            [[cos, -sin * height / width, dx], [sin * width / height, cos, dy]], dtype=values_CHW.dtype
+        )
+        grid = F.affine_grid(theta[None], [1, *values_CHW.shape], align_corners=False)
+        return F.grid_sample(values_CHW[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image (C, H, W) and its sentences."""
+
+    pixel_values: Tensor
+    sentences: tuple[str, ...]
+
+
+class ManifestFilms(Dataset[Item | Unreadable]):
+    """The images of a manifest as a model's inputs.
+
+    Args:
+        manifest: which.
+        processor: the model's.
+        augmentation: random changes, or none.
+        one_sentence: a random sentence of each image instead of all of them.
+        seed: of both.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        processor: RadZeroProcessor,
+        augmentation: Augmentation | None = None,
+        *,
+        one_sentence: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.manifest, self.processor, self.augmentation = manifest, processor, augmentation or Augmentation()
+        self.one_sentence, self.seed = one_sentence, seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: Key) -> Item | Unreadable:
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, 3, epoch, index])
+        path = self.manifest.image(index)
+        try:
+            film = self.augmentation.film(read_radiograph(path), rng)
+        except (RadiographError, OSError) as error:
+            return Unreadable(str(path), str(error))
+        values = self.augmentation.placed(self.processor.films([film])[0][0], rng)
+        sentences = self.manifest.sentences(index)
+        if self.one_sentence:
+            sentences = [sentences[int(rng.integers(len(sentences)))]]
+        return Item(values, tuple(sentences))
+
+
+class EpochPlan(Sampler[list[Key]]):
+    """Which images a rank takes at each step, from any step on, epoch after epoch.
+
+    An epoch is one order of all images, cut into batches of ``images_per_rank`` times ``world``. The last batch has
+    what is left, dealt evenly, so that a rank may get fewer images, or none.
+
+    Args:
+        images: how many there are.
+        images_per_rank, rank, world: how they are dealt.
+        seed: of the order.
+        first, last: steps, counted over all epochs, ``last`` excluded.
+        shuffle: off for validation.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        images_per_rank: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        first: int = 0,
+        last: int,
+        shuffle: bool = True,
+    ) -> None:
+        self.images, self.batch = images, images_per_rank * world
+        self.rank, self.world, self.seed, self.first, self.last, self.shuffle = rank, world, seed, first, last, shuffle
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that an epoch has."""
+        return math.ceil(self.images / self.batch)
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        known, order = -1, np.arange(self.images)
+        for step in range(self.first, self.last):
+            epoch, number = divmod(step, self.steps_per_epoch)
+            if self.shuffle and epoch != known:
+                known, order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(self.images)
+            batch = order[number * self.batch : (number + 1) * self.batch]
+            yield [(epoch, int(index)) for index in np.array_split(batch, self.world)[self.rank]]
+
+
+@dataclass(frozen=True)
+class FilmBatch:
+    """A rank's share of a batch.
+
+    Attributes:
+        pixel_values: (b, C, H, W).
+        texts: the different sentences.
+        input_ids, attention_mask: (U, S) of ``texts``.
+        text_n: (n,) which text each sentence is.
+        owner_n: (n,) whose it is, numbered over this rank's images.
+        unreadable: images that are not in it.
+    """
+
+    pixel_values: Tensor
+    texts: list[str]
+    input_ids: Tensor
+    attention_mask: Tensor
+    text_n: Tensor
+    owner_n: Tensor
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Items to a batch; sentences are tokenised in the worker."""
+
+    processor: RadZeroProcessor
+    shape: tuple[int, int, int]
+
+    def __call__(self, items: Sequence[Item | Unreadable]) -> FilmBatch:
+        """Put the readable items of a batch together."""
+        read = [item for item in items if isinstance(item, Item)]
+        texts: dict[str, int] = {}
+        text_n = [texts.setdefault(text, len(texts)) for item in read for text in item.sentences]
+        owner_n = [row for row, item in enumerate(read) for _ in item.sentences]
+        if texts:
+            encoded = self.processor.sentences(list(texts))
+            ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        else:
+            ids = mask = torch.empty(0, 1, dtype=torch.long)
+        return FilmBatch(
+            torch.stack([item.pixel_values for item in read]) if read else torch.empty(0, *self.shape),
+            list(texts),
+            ids,
+            mask,
+            torch.tensor(text_n, dtype=torch.long),
+            torch.tensor(owner_n, dtype=torch.long),
+            [item for item in items if isinstance(item, Unreadable)],
+        )
+
+
+def loader(films: ManifestFilms, plan: EpochPlan, *, workers: int) -> "DataLoader[Any]":
+    """Batches of a plan, in its order.
+
+    Args:
+        films: the images.
+        plan: which of them, when.
+        workers: processes that decode; 0 decodes here. At most two batches per worker are held.
+    """
+    side = films.processor.geometry(1024, 1024).input
+    return DataLoader(
+        films,
+        batch_sampler=plan,
+        num_workers=workers,
+        collate_fn=Collate(films.processor, (3, *side)),
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+class TooManyUnreadableError(RuntimeError):
+    """More images than the stated share cannot be read."""
+
+
+@dataclass
+class Quarantine:
+    """Images that could not be read: named in a file, counted, and too many of them end the run.
+
+    Attributes:
+        path: JSON Lines, one per image and reason.
+        share: of the images seen that may be unreadable.
+        seen: images so far.
+        names: of the unreadable ones.
+    """
+
+    path: Path
+    share: float = 0.01
+    seen: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+
+    def take(self, batch: FilmBatch) -> None:
+        """Count a batch.
+
+        Raises:
+            TooManyUnreadableError: naming the file and the first reasons.
+        """
+        self.seen += len(batch.pixel_values) + len(batch.unreadable)
+        for item in batch.unreadable:
+            if item.image in self.names:
+                continue
+            self.names[item.image] = item.reason
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"image": item.image, "reason": item.reason}) + "\n")
+        if len(self.names) > max(3, self.share * self.seen):  # a few at the very beginning are no share yet
+            reasons = "\n".join(f"  {reason}" for reason in list(self.names.values())[:3])
+            raise TooManyUnreadableError(
+                f"{len(self.names)} of {self.seen} images cannot be read, more than {self.share:.1%}; they are named "
+                f"in {self.path}. Mend or remove them, or allow a larger share. The first:\n{reasons}"
+            )
