@@ -75,6 +75,18 @@ def test_the_example_of_the_paper(engine: RulesEngine):
         ),
         ("Bihilar prominence.", ["is bilateral hilar enlargement"]),
         ("Calcified left lower lobe granuloma.", ["is calcified granuloma in the left lower lobe"]),
+        # answers to headings, abbreviations
+        ("Pneumothorax: none.", ["is no pneumothorax"]),
+        ("Pleural effusion: No.", ["is no pleural effusion"]),
+        ("Effusion - absent.", ["is no pleural effusion"]),
+        ("Effusion (-)", ["is no pleural effusion"]),
+        ("Pneumothorax: present.", ["is pneumothorax"]),
+        ("Neg for PTX.", ["is no pneumothorax"]),
+        ("r/o pneumonia.", []),
+        ("Nodule in the RUL.", ["is nodule in the right upper lobe"]),
+        ("Small R effusion, no L effusion.", ["is small right pleural effusion", "is no left pleural effusion"]),
+        ("L spine degenerative change", ["is degenerative change in the lumbar spine"]),
+        ("L1 compression fracture.", ["is vertebral compression"]),
         # negation and its end
         (
             "There is no pneumothorax, but there is a small left effusion.",
@@ -162,3 +174,12 @@ def test_nothing_is_said_twice(engine: RulesEngine):
 def test_clear_lungs_do_not_deny_a_stated_opacity(engine: RulesEngine):
     extraction = engine.extract(Report.from_text("r", "Opacity at the left base. Clear lungs."))
     assert [s.polarity for s in extraction.sentences] == [Polarity.AFFIRMED]
+
+
+@pytest.mark.parametrize(
+    "text", ["Kein Pneumothorax.", "Sin derrame pleural.", "Pas de pneumothorax. Opacité de la base gauche."]
+)
+def test_other_languages_are_refused(engine: RulesEngine, text: str):
+    extraction = engine.extract(Report.from_text("r", text))
+    assert extraction.sentences == ()
+    assert extraction.error.startswith("not English")

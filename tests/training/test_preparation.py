@@ -615,7 +615,7 @@ def openi_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def projections(path: Path, files: Iterable[str]) -> Path:
-    rows = [f"{re.search(r'[0-9]+', name)[0]},{name},{view}" for name, view in zip(files, PROJECTIONS, strict=True)]  # type: ignore[index]
+    rows = [f"{re.search(r'[0-9]+', name)[0]},{name},{view}" for name, view in zip(files, PROJECTIONS, strict=True)]
     return save(path, "\n".join(["uid,filename,projection", *rows]))
 
 
@@ -841,7 +841,7 @@ def test_images_are_found_by_path_by_name_and_by_stem(tmp_path: Path):
     files = ["a.png", "sub/b.PNG", "sub/deep/c.JPeG", "d.dcm", "e.tiff", "größe.jpg"]
     given_names = ["a.png", "sub/b.PNG", "c.JPeG", "d", "e", "größe"]
     content = "\n".join(["image,patient,labels", *(f"{name},{k},edema" for k, name in enumerate(given_names))])
-    rows, out = tabled(tmp_path, [*files, "notes.txt", "a.png.md5"], content, LABELS)
+    rows, out = tabled(tmp_path, [*files, "notes.txt", "a.png.md5", "a folder.png/notes.txt"], content, LABELS)
     assert below(tmp_path, rows) == files
     assert out == []
 
@@ -1146,7 +1146,7 @@ def test_every_image_that_open_i_s_reports_name_finds_its_report_and_projection(
     for file in (reports / "ecgen-radiology").glob("*.xml"):
         text = file.read_text(encoding="utf-8")
         for image in re.findall(r'<parentImage id="CXR([^"]+)"', text):
-            owner[ending.format(image)] = re.search(r'<uId id="([^"]+)"', text)[1]  # type: ignore[index]
+            owner[ending.format(image)] = re.search(r'<uId id="([^"]+)"', text)[1]
     assert len(owner) > 200
     with (reports / "indiana_projections.shared.csv").open(newline="") as table_file:
         view_of = {row["filename"].removesuffix(".dcm.png"): row["projection"] for row in csv.DictReader(table_file)}

@@ -5,6 +5,7 @@ clauses, every word of a clause gets a mode (affirmed, uncertain, negated, or no
 normal statements and changed structures of the clause become finding-sentences with the place that stands beside them.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -69,7 +70,9 @@ class RulesEngine:
         return map(self.extract, reports)
 
     def extract(self, report: Report) -> Extraction:
-        """The finding-sentences of the sections that describe the film."""
+        """The finding-sentences of the sections that describe the film; an error when they are not in English."""
+        if _foreign(" ".join(section.text for section in report.film_sections)):
+            return Extraction(report.name, (), 0, (), error="not English: the rules read English reports only")
         stated: list[tuple[FindingSentence, _Stated]] = []
         set_aside: list[SetAside] = []
         for section in report.film_sections:
@@ -114,7 +117,8 @@ class RulesEngine:
         """What a sentence states, and the places that the next one may refer back to."""
         words = [token.word for token in tokens]
         mentions = mentions_in(words, self.vocabulary)
-        _open_headings(words, mentions)
+        if _open_headings(words, mentions):
+            mentions = mentions_in(words, self.vocabulary)
         advice = next((m.first for m in mentions if m.is_a("recommendation")), len(words))
         mentions = [m for m in mentions if m.first < advice]
         opening = words[1:2] if words[:1] in (["the"], ["an"], ["a"]) else words[:1]
@@ -323,13 +327,44 @@ class RulesEngine:
         return ""
 
 
-def _open_headings(words: list[str], mentions: list[Mention]) -> None:
-    """ "Lungs: clear" says that the lungs are clear."""
-    if ":" in words:
-        colon = words.index(":")
-        heading = [m for m in mentions if m.last <= colon]
-        if heading and all(m.is_a("anatomy", "side") and not m.is_a("finding") for m in heading) and colon <= 6:
-            words[colon] = "is"
+_NONE = frozenset(("no", "none", "nil", "absent", "negative", "neg", "not", "-"))
+_SOME = frozenset(("yes", "present", "positive", "seen", "+"))
+
+
+def _open_headings(words: list[str], mentions: list[Mention]) -> bool:
+    """ "Lungs: clear" says that the lungs are clear, "Pneumothorax: none" and "Effusion (-)" that there is none.
+
+    Returns:
+        Whether words were changed so that they must be looked up again.
+    """
+    for position, word in enumerate(words):
+        heading = [m for m in mentions if m.last <= position]
+        if word not in (":", "-", "(") or not heading or position > 6:
+            continue
+        value = words[position + 1 : position + 2]
+        if all(m.is_a("anatomy", "side") and not m.is_a("finding") for m in heading):
+            if word == ":":
+                words[position] = "is"
+            return False
+        if not all(m.is_a("finding", "anatomy", "side", "descriptor") for m in heading) or not value:
+            return False
+        alone = words[position + 2 : position + 3] in (
+            [],
+            ["."],
+            [","],
+            [";"],
+            [")"],
+            ["seen"],
+            ["present"],
+            ["identified"],
+        )
+        if value[0] in _NONE and alone:
+            words[position : position + 2] = "is", "absent"
+            return True
+        if value[0] in _SOME and alone:
+            words[position] = "is"
+        return False
+    return False
 
 
 def _masked_doubt(words: list[str]) -> bool:
@@ -338,6 +373,25 @@ def _masked_doubt(words: list[str]) -> bool:
         if word in ("and", "with", ";"):
             return "xxxx" in words[-8:][k:]
     return "xxxx" in words[-8:]
+
+
+_ENGLISH = frozenset((
+    "the", "is", "are", "no", "of", "with", "and", "there", "in", "without", "normal", "clear", "seen", "or", "to",
+    "on", "has", "not", "a", "an", "for", "at", "within", "unchanged",
+))  # fmt: skip
+_FOREIGN = frozenset((
+    "kein", "keine", "keinen", "keiner", "und", "der", "das", "nicht", "mit", "ohne", "beidseits", "links", "rechts",
+    "sin", "los", "las", "del", "con", "por", "derrame", "izquierdo", "derecho", "sans", "les", "des", "pas", "une",
+    "avec", "gauche", "droite", "não", "sem", "com", "dos", "uma", "geen", "niet", "het", "een", "zonder", "senza",
+    "della", "nessun", "ingen", "utan", "och", "brak", "bez", "nie",
+))  # fmt: skip
+
+
+def _foreign(text: str) -> bool:
+    """Whether the common words of a text are another language's."""
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    foreign = sum(word in _FOREIGN for word in words)
+    return foreign > sum(word in _ENGLISH for word in words)
 
 
 def _describes_another(clause: Clause, mention: Mention) -> bool:

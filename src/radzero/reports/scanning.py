@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from radzero.reports.vocabulary import Meaning, Vocabulary, singular
 
-_TOKEN = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[^\w\s]|_+")
+_TOKEN = re.compile(r"[CTLctl]\d{1,2}\b|[A-Za-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[^\w\s]|_+")
+_ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]/[A-Za-z](?![A-Za-z])")  # r/o, h/o, w/o, c/w
 # Of a clause that ends a list of denials: "no pneumothorax, mild cardiomegaly".
 _PLAIN_STARTS = frozenset((
     "there", "stable", "unchanged", "mild", "persistent", "again", "moderate", "minimal", "some", "a", "an",
@@ -48,10 +49,11 @@ class Mention:
 
 
 def tokens_of(text: str, start: int, end: int) -> list[Token]:
-    """Words and punctuation of ``text[start:end]``; hyphens inside words are dropped."""
+    """Words and punctuation of ``text[start:end]``, without hyphens inside words and strokes inside abbreviations."""
     tokens = []
+    strokes = {match.start() + 1 for match in _ABBREVIATION.finditer(text, start, end)}
     for match in _TOKEN.finditer(text, start, end):
-        if match[0] == "-" and _joins(text, match.start()):
+        if (match[0] == "-" and _joins(text, match.start())) or match.start() in strokes:
             continue
         tokens.append(Token(singular(match[0].lower()), match.start(), match.end()))
     return tokens

@@ -64,8 +64,8 @@ class _Node:
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
 _SIDES = {
-    "left": ("left", "left sided", "left side", "left hand"),
-    "right": ("right", "right sided", "right side"),
+    "left": ("left", "left sided", "left side", "left hand", "l"),
+    "right": ("right", "right sided", "right side", "r"),
     "bilateral": (
         "bilateral",
         "bilaterally",
