@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,27 @@ def films(tmp_path: Path, phantoms: list[Film]) -> Path:
 def predict(tiny_checkpoint: Path, films: Path, tmp_path: Path) -> list[object]:
     """Arguments that need only a sentence."""
     return ["predict", films, "-o", tmp_path / "out", "-m", tiny_checkpoint]
+
+
+def test_a_sentence_that_is_no_text_is_refused(predict: list[object], tmp_path: Path):
+    assert "can't encode" in fails(*predict, "-s", "There is \udcff nodule")
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_of_films_are_said_on_the_console(tiny_checkpoint: Path, phantoms: list[Film], tmp_path: Path):
+    negative = Image.fromarray(255 - phantoms[0].to_uint8())
+    negative.save(tmp_path / "negative.png")
+    result = call("predict", tmp_path / "negative.png", "-m", tiny_checkpoint, "-s", NODULE, "-o", tmp_path / "out")
+    assert "negative.png: the image may be inverted" in result.stderr.replace("\n", "")
+
+
+def test_a_model_without_a_tokenizer_is_refused(tiny_checkpoint: Path, films: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    said = fails("predict", films, "-m", folder, "-s", NODULE, "-o", tmp_path / "out")
+    assert "has no tokenizer of its own" in said
 
 
 def lines(output: Path) -> list[dict]:
@@ -157,7 +179,7 @@ def test_a_device_that_is_not_there_is_a_usage_problem(predict: list[object]):
 
 def test_inputs_that_are_nothing_are_named(tiny_checkpoint: Path, films: Path, tmp_path: Path):
     common = ["-o", tmp_path / "out", "-m", tiny_checkpoint, "-s", NODULE]
-    assert "gone.png" in fails("predict", films, films / "gone.png", *common)
+    assert "gone.png" in fails("predict", films / "gone.png", *common)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     said = fails("predict", tmp_path / "empty", *common)
@@ -165,6 +187,9 @@ def test_inputs_that_are_nothing_are_named(tiny_checkpoint: Path, films: Path, t
     assert "1 files of other kinds" in said
     assert "Missing argument" in fails("predict", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    result = call("predict", films, films / "gone.png", *common, code=1)
+    assert "gone.png: no such file" in result.stderr.replace("\n", ""), "the rest is read"
+    assert "4 read, 1 refused" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["gone", "empty", "json", "other", "weights", "cut"])
@@ -227,7 +252,7 @@ def test_an_output_that_cannot_be_made(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     said = fails(*common, tmp_path / "read-only" / "out")
-    assert "Permission denied" in said
+    assert "may not be read or written by this user" in said
     assert "read-only" in said
 
 

@@ -150,7 +150,9 @@ def test_numbers_belong_together(tiny_model: RadZero, films: list[Radiograph]):
             assert reading.map(k)[row, column] == pytest.approx(reading.map(k)[y, x], abs=1e-6)
             assert np.array_equal(reading.region(k, 0.7), reading.map(k) >= 0.7)
         assert reading.region(0, 0.0).all()
-        assert not reading.region(0, 1.01).any()
+        for threshold in (1.01, -0.1, float("nan")):
+            with pytest.raises(ValueError, match="a threshold is between 0 and 1"):
+                reading.region(0, threshold)
 
 
 def test_extreme_similarities_do_not_overflow():

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from radzero import __version__
 from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
@@ -29,10 +29,17 @@ NOT_IMAGE_NAMES = frozenset(("dicomdir", "license", "readme", "lockfile", "versi
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files to read, in order, and what was left aside in folders."""
+    """What to read.
+
+    Attributes:
+        files: in order; those that are not there, links to nothing too, are among them, to be refused by name.
+        left_out: files of other kinds in folders, and what ``radzero predict`` wrote there.
+        unsearched: folders that could not be looked into, and why.
+    """
 
     files: list[Path]
     left_out: list[Path]
+    unsearched: dict[Path, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,34 +60,54 @@ class Outcome:
 def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) -> Inputs:
     """Files named by paths, folders (searched to any depth, hidden files left alone) and glob patterns.
 
+    In folders and among matches a file is taken once, however many links lead to it, and the output folders of earlier
+    runs are left out.
+
     Args:
         inputs: paths and patterns.
         exclude: a folder that is not searched, such as the output when it lies inside an input.
 
     Raises:
-        ValueError: naming every input that is nothing and matches nothing.
+        ValueError: naming the inputs, when all of them are nothing and match nothing.
     """
     shut = exclude.resolve() if exclude else None
     files: dict[Path, None] = {}
     left_out: dict[Path, None] = {}
+    unsearched: dict[Path, str] = {}
     nothing: list[str] = []
+    seen: set[str] = set()
 
     def sort_in(found: Path) -> None:
-        if shut and shut in found.resolve().parents:
+        real = os.path.realpath(found)
+        if real in seen or (shut and shut in Path(real).parents):
             return
+        seen.add(real)
         named = found.suffix.lower() in NOT_IMAGES or found.name.lower() in NOT_IMAGE_NAMES
         (left_out if named else files)[found] = None
 
+    def refuse(error: OSError) -> None:
+        unsearched[Path(error.filename)] = error.strerror or str(error)
+
     def search(folder: Path) -> None:
-        for found in sorted(p for p in folder.rglob("*") if p.is_file()):
-            if not any(part.startswith(".") for part in found.relative_to(folder).parts):
-                sort_in(found)
+        found: list[Path] = []
+        for place, folders, names in os.walk(folder, onerror=refuse):
+            own = "run.json" in names and "predictions.jsonl" in names
+            folders[:] = [] if own else [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = Path(place, name)
+                if own:
+                    if shut != Path(place).resolve():
+                        left_out[path] = None
+                elif not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                    found.append(path)
+        for path in sorted(found):
+            sort_in(path)
 
     for item in inputs:
         path = Path(item)
         if path.is_dir():
             search(path)
-        elif path.exists():
+        elif path.exists() or path.is_symlink():
             files[path] = None
         elif matches := sorted(glob.glob(str(item), recursive=True)):
             for match in map(Path, matches):
@@ -90,9 +117,17 @@ def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) ->
                     sort_in(match)
         else:
             nothing.append(str(item))
-    if nothing:
+    if nothing and not files:
         raise ValueError(f"no such file, folder or match: {', '.join(nothing)}")
-    return Inputs(list(files), list(left_out))
+    return Inputs([*files, *map(Path, nothing)], list(left_out), unsearched)
+
+
+class _Line(NamedTuple):
+    """What a line of predictions.jsonl says: of which film, whether it failed, and the overlays drawn."""
+
+    source: str
+    failed: bool
+    drawn: list[str]
 
 
 class OutputFolder:
@@ -140,6 +175,9 @@ class OutputFolder:
         else:
             earlier_stamps = {}
         stale = {source for source, stamp in stamps.items() if earlier_stamps.get(source, stamp) != stamp}
+        again = {stamp[0] for stamp in stamps.values()}  # films that an earlier run called by another path
+        stale |= {source for source, stamp in earlier_stamps.items() if source not in stamps and stamp[0] in again}
+        earlier_stamps = {source: stamp for source, stamp in earlier_stamps.items() if source not in stale}
         self.done = self._keep_whole_lines(stale)
         content = {**identity, "files": {**earlier_stamps, **stamps}}
         _write_whole(note, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
@@ -153,8 +191,8 @@ class OutputFolder:
         for number, line in enumerate(self.lines.read_bytes().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 continue
-            source, failed = self._parse(line, number)
-            if source in stale or (failed and source in self._order):
+            source, failed, drawn = self._parse(line, number)
+            if source in stale or (source in self._order and (failed or not self._all_there(drawn))):
                 continue
             kept.append(line)
             if not failed:
@@ -162,10 +200,14 @@ class OutputFolder:
         _write_whole(self.lines, b"".join(kept))
         return done
 
-    def _parse(self, line: bytes, number: int) -> tuple[str, bool]:
+    def _all_there(self, drawn: list[str]) -> bool:
+        """Whether the overlays of a line are still on disk."""
+        return all((self.folder / name).is_file() for name in drawn)
+
+    def _parse(self, line: bytes, number: int) -> "_Line":
         try:
             record = json.loads(line)
-            return str(record["image"]), "error" in record
+            return _Line(str(record["image"]), "error" in record, list(record.get("overlays", ())))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"
@@ -174,7 +216,7 @@ class OutputFolder:
     def sort_lines(self) -> None:
         """Puts the lines in the order of this run's files, those of other runs first, as if none was tried twice."""
         lines = self.lines.read_bytes().splitlines(keepends=True)
-        ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1)[0], -1), k))
+        ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1).source, -1), k))
         if ranked != list(range(len(lines))):
             _write_whole(self.lines, b"".join(lines[k] for k in ranked))
 
@@ -307,9 +349,10 @@ def _save_overlays(reading: Reading, output: OutputFolder, threshold: float) -> 
     folder = output.overlay_folder(reading.source)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
+    digits = max(2, len(str(len(reading.sentences) - 1)))
     for index, sentence in enumerate(reading.sentences):
         slug = re.sub(r"[^a-z0-9]+", "-", sentence.lower()).strip("-")[:60]
-        path = folder / f"{index:02d}-{slug}.png"
+        path = folder / f"{index:0{digits}d}-{slug}.png"
         reading.overlay(index, threshold=threshold).save(path)
         written.append(path.relative_to(output.folder).as_posix())
     return written

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from radzero.reading import Reading
     from radzero.training.manifest import ManifestRow
     from radzero.training.preparation import LeftOut
 
@@ -54,16 +55,28 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Around work that can be gone on with."""
+def _interruptible(then: str = "; run the same command again to go on") -> Iterator[None]:
+    """Around work that may take long."""
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
+        errors.print(f"interrupted{then}", highlight=False)
         raise typer.Exit(130) from None
 
 
-def _fail(message: str) -> typer.Exit:
+_REMEDIES = {
+    FileExistsError: "is a file; name a folder",
+    NotADirectoryError: "a part of this path is a file; name a folder",
+    IsADirectoryError: "is a folder; name a file",
+    PermissionError: "may not be read or written by this user",
+    FileNotFoundError: "is not there",
+}
+
+
+def _fail(problem: str | Exception) -> typer.Exit:
+    message = str(problem)
+    if isinstance(problem, OSError) and problem.filename and type(problem) in _REMEDIES:
+        message = f"{problem.filename}: {_REMEDIES[type(problem)]}"
     errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 
@@ -114,6 +127,8 @@ def predict(
         asked = list(dict.fromkeys(text.strip() for text in asked))
         if not all(asked):
             raise ValueError("a sentence is empty")
+        for text in asked:
+            text.encode()  # a UnicodeEncodeError is a ValueError
         if not asked:
             raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
         found = find_inputs(inputs, exclude=output)
@@ -123,7 +138,7 @@ def predict(
         identity = run_identity(reader, asked, threshold=threshold, overlays=overlays, precision=precision.value)
         target = OutputFolder(output, identity, found.files)
     except (ValueError, OSError, RuntimeError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
     for text in asked:
@@ -132,9 +147,14 @@ def predict(
     with _interruptible(), _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
 
-        def on_file(source: str, reading: object, error: str | None) -> None:
+        def on_file(source: str, reading: "Reading | None", error: str | None) -> None:
             if error:
                 progress.console.print(f"[red]refused[/] {_plain(error)}", highlight=False, soft_wrap=True)
+            for warning in reading.warnings if reading else ():
+                if not warning.startswith(tuple(map(repr, asked))):  # those of the sentences are said once, above
+                    progress.console.print(
+                        f"[yellow]{_plain(source)}:[/] {_plain(warning)}", highlight=False, soft_wrap=True
+                    )
             progress.advance(task)
 
         try:
@@ -162,7 +182,9 @@ def predict(
         kinds = sorted({p.suffix.lower() for p in found.left_out})
         parts.append(f"{len(found.left_out)} files in folders left out as not films ({' '.join(kinds)})")
     console.print(f"{', '.join(parts)}; {target.lines}", highlight=False, soft_wrap=True)
-    if outcome.refused:
+    for folder, reason in found.unsearched.items():
+        errors.print(f"[red]not searched[/] {_plain(str(folder))}: {_plain(reason)}", highlight=False, soft_wrap=True)
+    if outcome.refused or found.unsearched:
         raise typer.Exit(1)
 
 
@@ -188,7 +210,7 @@ def info(
     try:
         facts = describe(model)
     except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -211,7 +233,7 @@ def convert(
     try:
         convert_checkpoint(source, output)
     except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     console.print(f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True)
 
 
@@ -232,7 +254,7 @@ def phantom(
     except ValueError as error:
         raise _fail(f"--format is png, dicom or both, not {film_format}") from error
     try:
-        with _progress() as progress:
+        with _interruptible("; what was drawn is whole"), _progress() as progress:
             task = progress.add_task("drawing", total=count)
             index = write_phantoms(
                 output,
@@ -336,8 +358,10 @@ def extract(
                 on_report=lambda done, total: progress.update(task, completed=done, total=total),
             )
     except (ValueError, OSError, EndpointError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     console.print(result.table())
+    for problem in result.summary.problems:
+        errors.print(_plain(problem), highlight=False, soft_wrap=True)
     console.print(f"{output}{f', {result.page}' if result.page else ''}", highlight=False, soft_wrap=True)
     if result.summary.unread or result.summary.failed:
         raise typer.Exit(1)
@@ -369,7 +393,7 @@ def _prepare(source: "Iterator[ManifestRow | LeftOut]", output: Path) -> None:
         with _interruptible():
             result = write(source, output)
     except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     table = Table("figure", "value")
     images = sum(result.rows.values())
     table.add_row("images", str(images))
@@ -476,7 +500,7 @@ def train(
 
             folder = run_recipe(recipe, output, workers=workers, on_progress=on_progress)
     except (ValueError, OSError, FloatingPointError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     console.print(f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False)
 
 
@@ -507,10 +531,10 @@ def evaluate_phantom(
             output.parent.mkdir(parents=True, exist_ok=True)
             output.touch()
     except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     if seed == reader.film_seed:
         errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
-    with _progress() as progress:
+    with _interruptible("; nothing was measured"), _progress() as progress:
         task = progress.add_task("reading phantoms", total=films)
         result = evaluate_phantoms(
             reader,
@@ -548,7 +572,7 @@ def evaluate_extraction(
         engine = RulesEngine(Vocabulary(vocabulary, cues))
         gold = GoldSet.open_i(reports, half) if reports else phantom_gold(films, seed)
     except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     score = score_engine(engine, gold)
     console.print(score.table())
     if errors_too:
@@ -564,9 +588,10 @@ def demo(
     from radzero.demo import run_demo
 
     try:
-        run_demo(output, console)
+        with _interruptible(""):
+            run_demo(output, console)
     except ValueError as error:
-        raise _fail(str(error)) from error
+        raise _fail(error) from error
     except OSError as error:
         raise _fail(f"{output}: cannot be written ({error})") from error
 

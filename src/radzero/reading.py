@@ -102,7 +102,13 @@ class Reading:
         return self._maps.peak(self.similarity).reshape(-1, 2)
 
     def region(self, index: int, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
-        """(H, W) where the map of a sentence is at least ``threshold``, a probability in 0..1."""
+        """(H, W) where the map of a sentence is at least ``threshold``, a probability in 0..1.
+
+        Raises:
+            ValueError: for another threshold.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"a threshold is between 0 and 1, not {threshold}")
         return self.map(index) >= threshold
 
     def overlay(self, sentence: int | str = 0, *, threshold: float = 0.5) -> Image.Image:

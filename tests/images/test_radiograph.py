@@ -72,7 +72,7 @@ def test_array_kinds_agree() -> None:
     ],
 )
 def test_16_bit_scale_is_the_smallest_bit_depth(maximum: int, scale: int) -> None:
-    image = np.zeros((32, 32), dtype=np.uint16)
+    image = np.linspace(0, maximum / 2, 32 * 32).reshape(32, 32).astype(np.uint16)
     image[3, 4] = maximum
     radiograph = read_radiograph(image)
     assert radiograph.pixels[3, 4] == pytest.approx(maximum / scale)

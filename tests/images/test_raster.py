@@ -56,11 +56,14 @@ def test_16_bit_grey(tmp_path: Path, image_format: str, maximum: int, scale: int
     assert f"divided by {scale}, the smallest bit depth" in radiograph.choices[0]
 
 
-def test_1_bit(tmp_path: Path) -> None:
-    image = chest8() > 100
-    radiograph = read_radiograph(saved(tmp_path, Image.fromarray(image), "PNG"))
-    assert np.array_equal(radiograph.pixels, image.astype(np.float32))
-    assert "two grey levels" in radiograph.warnings[0]
+@pytest.mark.parametrize("kind", ["1 bit PNG", "8 bit PNG", "JPEG"])
+def test_masks_are_refused(tmp_path: Path, kind: str) -> None:
+    mask = np.zeros((256, 320), dtype=bool)
+    mask[60:200, 40:120] = mask[60:200, 200:290] = True
+    picture = Image.fromarray(mask if kind == "1 bit PNG" else mask.astype(np.uint8) * 255)
+    with pytest.raises(RadiographError, match="black or white: this is a mask or a drawing") as caught:
+        read_radiograph(saved(tmp_path, picture, "JPEG" if kind == "JPEG" else "PNG"))
+    assert caught.value.reason is Reason.BAD_PIXELS
 
 
 def test_4_bit_png_fills_the_range(tmp_path: Path) -> None:

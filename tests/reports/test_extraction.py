@@ -876,6 +876,17 @@ def test_the_audit_page_of_all_reports_marks_every_sentence_once(few: Path, tmp_
     assert numbers == Counter(k for line in written for k in range(1, len(line["sentences"]) + 1))
 
 
+def test_a_quotation_mark_that_is_never_closed_takes_no_report_along(tmp_path: Path):
+    table = 'id,text\n1,Clear lungs.\n2,"Nodule.\n3,Left effusion.\n4,Cardiomegaly.\n'
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    result = call("extract", tmp_path / "t.csv", "-o", tmp_path / "out.jsonl", code=1)
+    first, second = lines(tmp_path / "out.jsonl")
+    assert [s["text"] for s in first["sentences"]] == ["There is no opacity"]
+    assert second["error"] == "unread"
+    assert "a quotation mark is never closed" in second["reason"]
+    assert "a quotation mark is never closed" in result.stderr.replace("\n", " "), "and the console says so"
+
+
 def test_the_whole_of_open_i(shared_data: Path, tmp_path: Path):
     """Every report of the folder accounted for, every sentence valid, the same bytes from one process and from two."""
     folder = shared_data / "reports/openi"

@@ -85,35 +85,58 @@ def test_further_columns_of_any_kind_are_kept(path: Path):
     assert row.extra == extra
 
 
-def test_a_further_column_that_the_first_row_lacks_is_kept(path: Path, request: pytest.FixtureRequest):
-    if path.suffix == ".parquet":
-        request.applymarker(
-            pytest.mark.xfail(strict=True, reason="Table.from_pylist takes the columns of the first row alone")
-        )
+def test_a_further_column_that_the_first_row_lacks_is_kept(path: Path):
     write_manifest(path, [ROW, replace(ROW, image="b.png", extra={"age": "61"})])
     assert [row.extra.get("age") for row in read_rows(path)] == [None, "61"]
 
 
-@pytest.mark.parametrize("kinds", [(1, "one"), ("one", 1), ([1], "one")])
-@pytest.mark.xfail(strict=True, reason="what pyarrow raises, a TypeError for the second, names no file")
-def test_parquet_refuses_a_further_column_of_two_kinds_and_names_the_manifest(kinds: tuple[Any, Any], tmp_path: Path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[[{"extra": {"age": kind}} for kind in kinds] for kinds in [(1, "one"), ("one", 1), ([1], "one")]],
+        [{}, {"image": "gr\udcf6\udcdfe.png"}],
+        pytest.param(
+            [{"extra": {"age": 1}}, {"extra": {"age": 2**70}}],
+            marks=pytest.mark.xfail(strict=True, raises=OverflowError, reason="pyarrow says it with an OverflowError"),
+        ),
+    ],
+    ids=["number and text", "text and number", "list and text", "no UTF-8", "number of more than 64 bits"],
+)
+def test_what_parquet_cannot_hold_is_refused_and_the_manifest_named(change: list[dict[str, Any]], tmp_path: Path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "m.parquet"
-    with pytest.raises(ManifestError, match=r"m\.parquet"):
-        write_manifest(path, [replace(ROW, extra={"age": kind}) for kind in kinds])
+    with pytest.raises(ManifestError) as caught:
+        write_manifest(path, [replace(ROW, **changes) for changes in change])
+    assert str(caught.value).startswith(f"{path}: cannot be Parquet, ")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("column", ["image", "sentences", "patient", "study", "view", "split"])
-@pytest.mark.xfail(strict=True, reason="to_dict lets a further column of the same name replace the row's own")
-def test_a_further_column_never_replaces_one_of_the_row_s_own(column: str, tmp_path: Path):
-    path = tmp_path / "m.jsonl"
-    write_manifest(path, [replace(ROWS[0], extra={column: "test"})])
-    assert [replace(row, extra={}) for row in read_rows(path)] == [replace(ROWS[0], extra={})]
+def test_a_further_column_that_is_named_like_one_of_the_row_s_own_is_refused(column: str):
+    with pytest.raises(ValueError, match=f"^a further column cannot be named {column}: that is the manifest's own$"):
+        replace(ROW, extra={"age": 61, column: "test"})
 
 
-def test_a_manifest_without_rows_has_none(path: Path):
-    assert write_manifest(path, []) == 0
-    assert list(read_rows(path)) == []
+def test_all_further_columns_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="cannot be named image, split: "):
+        replace(ROW, extra={"split": "test", "age": 61, "image": "b.png"})
+
+
+def test_a_manifest_without_rows_is_not_written(path: Path):
+    with pytest.raises(ManifestError) as caught:
+        write_manifest(path, [])
+    assert str(caught.value) == f"{path}: there is not one row to write"
+    assert names(path.parent) == []
+    write_manifest(path, ROWS)
+    before = path.read_bytes()
+    with pytest.raises(ManifestError, match="there is not one row to write"):
+        write_manifest(path, iter(()))
+    assert path.read_bytes() == before
+    assert names(path.parent) == [path.name]
+
+
+def test_a_manifest_that_someone_else_wrote_without_rows_has_none(path: Path):
+    assert list(read_rows(put(path))) == []
 
 
 def test_json_lines_are_text_that_people_can_read(tmp_path: Path):
@@ -132,7 +155,7 @@ SENTENCES = st.lists(TEXT.filter(str.strip), max_size=4).map(tuple)
 LABELS = st.text(max_size=8)
 
 
-@given(rows=st.lists(st.tuples(TEXT, SENTENCES, LABELS, LABELS, LABELS), max_size=8))
+@given(rows=st.lists(st.tuples(TEXT, SENTENCES, LABELS, LABELS, LABELS), min_size=1, max_size=8))
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_written_and_read(rows: list[tuple[str, tuple[str, ...], str, str, str]], path: Path):
     written = [
@@ -205,7 +228,7 @@ def test_the_row_that_is_wrong_is_counted_from_one(path: Path):
 def test_a_line_that_is_no_json_is_named(line: str, tmp_path: Path):
     path = put(tmp_path / "m.jsonl", VALUES)
     path.write_text(path.read_text() + "\n" + line + "\n", encoding="utf-8")
-    assert refused(path).startswith(", line 3: not JSON: ")
+    assert refused(path).startswith(", line 3: not JSON in UTF-8: ")
 
 
 @pytest.mark.parametrize("value", [[1, 2], "a.png", 3, None])
@@ -214,11 +237,11 @@ def test_a_line_that_is_no_mapping_is_named(value: Any, tmp_path: Path):
     assert refused(path) == f", line 2: a row must be a mapping, not {value!r}"
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="bytes that are no UTF-8 end in a bare codec error")
-def test_a_manifest_that_is_no_utf8_is_named(tmp_path: Path):
-    path = tmp_path / "m.jsonl"
-    path.write_bytes(json.dumps(VALUES | {"image": "größe.png"}, ensure_ascii=False).encode("latin-1"))
-    refused(path)
+def test_a_line_that_is_no_utf8_is_named(tmp_path: Path):
+    path = put(tmp_path / "m.jsonl", VALUES)
+    line = json.dumps(VALUES | {"image": "größe.png"}, ensure_ascii=False).encode("latin-1")
+    path.write_bytes(path.read_bytes() + b"\n" + line)
+    assert refused(path).startswith(", line 3: not JSON in UTF-8: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b'{"image": "a.png"}\n', bytes(range(256))])
@@ -226,21 +249,34 @@ def test_what_is_no_parquet_is_named(content: bytes, tmp_path: Path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "m.parquet"
     path.write_bytes(content)
-    assert refused(path).startswith(": not Parquet: ")
+    assert refused(path).startswith(": not whole Parquet: ")
 
 
 def test_parquet_that_is_cut_off_is_named(tmp_path: Path):
     path = put(tmp_path / "m.parquet", *[VALUES] * 100)
     path.write_bytes(path.read_bytes()[:-20])
-    assert refused(path).startswith(": not Parquet: ")
+    assert refused(path).startswith(": not whole Parquet: ")
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="pyarrow says it with an OSError, which names no file")
 def test_parquet_that_is_damaged_inside_is_named(tmp_path: Path):
     path = put(tmp_path / "m.parquet", *[VALUES | {"image": f"{k}.png"} for k in range(500)])
     content = bytearray(path.read_bytes())
     content[200:300] = bytes(byte ^ 255 for byte in content[200:300])
     path.write_bytes(content)
+    assert refused(path).startswith(": not whole Parquet: ")
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="text that is no UTF-8 ends in a bare codec error")
+def test_parquet_whose_text_is_no_utf8_is_named(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "m.parquet"
+    table = pyarrow.Table.from_pylist([VALUES | {"image": f"{k}.png"} for k in range(9)])
+    parquet.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    content = path.read_bytes()
+    assert content.count(b"7.png") == 1
+    path.write_bytes(content.replace(b"7.png", b"\xff.png"))
     refused(path)
 
 
@@ -266,16 +302,18 @@ def test_without_pyarrow_parquet_is_refused_with_what_helps(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"split": "dev"}, "split must be one of"),
-        ({"patient": ""}, "patient must be"),
-        ({"image": ""}, "image must be"),
-        ({"sentences": ("",)}, "sentences must be"),
+        ({"split": "dev"}, "b.png: split must be one of train, validate, test, not 'dev'"),
+        ({"patient": ""}, "b.png: patient must be a text that is not empty, not ''"),
+        ({"image": ""}, "a row: image must be a text that is not empty, not ''"),
+        ({"sentences": ("",)}, "b.png: sentences must be texts that are not empty"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="write_manifest writes rows that read_rows refuses")
 def test_a_row_that_cannot_be_read_is_not_written(change: dict[str, Any], said: str, path: Path):
-    with pytest.raises(ManifestError, match=said):
-        write_manifest(path, [ROW, replace(ROW, **({"patient": "p2"} | change))])
+    rows = [ROW, replace(ROW, **({"image": "b.png", "patient": "p2"} | change))]
+    with pytest.raises(ManifestError) as caught:
+        write_manifest(path, rows)
+    assert str(caught.value) == f"{path}: {said}"
+    assert names(path.parent) == []
 
 
 # -- splits ------------------------------------------------------------------------------------------------
@@ -324,9 +362,7 @@ def ending(error: BaseException) -> Iterator[ManifestRow]:
 
 
 @pytest.mark.parametrize("what", ["torn", "failing", "interrupted"])
-def test_a_manifest_that_is_not_written_leaves_nothing_behind(what: str, path: Path, request: pytest.FixtureRequest):
-    if path.suffix == ".jsonl":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="<name>.jsonl.partial stays"))
+def test_a_manifest_that_is_not_written_leaves_nothing_behind(what: str, path: Path):
     error = KeyboardInterrupt() if what == "interrupted" else ManifestError("it ends here")
     with pytest.raises(type(error)):
         write_manifest(path, torn(1) if what == "torn" else ending(error))
@@ -354,9 +390,8 @@ def test_packed_strings_are_the_list_they_were_made_from(strings: list[str], dat
     assert list(pickle.loads(pickle.dumps(packed))) == strings  # as a data worker gets them
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="names of files that are no UTF-8 have surrogates")
 def test_packed_strings_keep_names_that_are_no_utf8():
-    strings = [b"gr\xf6\xdfe.png".decode(errors="surrogateescape")]
+    strings = ["größe.png", b"gr\xf6\xdfe.png".decode(errors="surrogateescape"), "b.png"]
     assert list(PackedStrings(strings)) == strings
 
 
@@ -384,6 +419,24 @@ def test_images_are_found_beside_the_manifest_unless_absolute(path: Path):
     ]
 
 
+def test_an_image_whose_name_is_no_utf8_is_found(tmp_path: Path):
+    image = b"gr\xf6\xdfe.png".decode(errors="surrogateescape")
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, [ROWS[0], replace(ROW, image=image)])
+    assert [row.image for row in read_rows(path)] == [ROWS[0].image, image]
+    assert Manifest(path, "train").image(1) == tmp_path / image
+    assert path.read_bytes().decode().startswith('{"image": "films/größe 1.png"'), "the others stay readable"
+
+
+@pytest.mark.parametrize("column", ["image", "sentences"])
+@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="PackedStrings ends in a bare codec error")
+def test_a_text_with_half_a_character_is_named(column: str, tmp_path: Path):
+    half = "There is edema \ud83e"  # as other software cuts an emoji
+    path = put(tmp_path / "m.jsonl", VALUES | {column: half if column == "image" else [half]})
+    with pytest.raises(ManifestError, match=r"m\.jsonl"):
+        Manifest(path, "train")
+
+
 def test_a_sentence_on_two_lines_stays_one(path: Path):
     write_manifest(path, [replace(ROW, sentences=("There is\n  edema", " There is \u2028no\r\neffusion\t"))])
     assert Manifest(path, "train").sentences(0) == ["There is edema", "There is no effusion"]
@@ -406,7 +459,7 @@ def test_a_split_that_states_nothing_is_refused_with_what_is_there(path: Path):
 
 
 def test_a_manifest_without_rows_is_refused(path: Path):
-    write_manifest(path, [])
+    put(path)
     with pytest.raises(ManifestError) as caught:
         Manifest(path, "train")
     assert str(caught.value) == f"{path}: no image of the split 'train' states anything; its rows: none at all"

@@ -202,7 +202,7 @@ def check_size(source: str, height: int, width: int, samples: int, limits: ReadL
             Reason.TOO_LARGE,
             f"the header asks for {height} x {width} pixels, {samples} sample(s), {frames} frame(s): "
             f"{total:,}, more than the limit of {limits.max_pixels:,}",
-            f"If the file is genuine, pass limits=ReadLimits(max_pixels={total})",
+            f"If the file is genuine, raise the limit: --max-pixels {total}, or limits=ReadLimits(max_pixels={total})",
         )
     if min(height, width) < MIN_SIDE:
         raise RadiographError(
@@ -210,6 +210,22 @@ def check_size(source: str, height: int, width: int, samples: int, limits: ReadL
             Reason.TOO_SMALL,
             f"the image is {height} x {width} pixels (rows x columns); a side shorter than {MIN_SIDE} is no radiograph",
             "Pass the full-size image, not a thumbnail or an icon",
+        )
+
+
+def check_not_mask(source: str, pixels: NDArray[np.float32]) -> None:
+    """Refuse an image that is black and white only, as masks are, also after JPEG has blurred its edges.
+
+    Raises:
+        RadiographError: ``bad_pixels``.
+    """
+    dark, bright = float((pixels < 0.06).mean()), float((pixels > 0.94).mean())
+    if dark + bright > 0.985 and min(dark, bright) > 0.0005:
+        raise RadiographError(
+            source,
+            Reason.BAD_PIXELS,
+            f"{dark + bright:.1%} of its pixels are black or white: this is a mask or a drawing, not a radiograph",
+            "Pass the film that it belongs to",
         )
 
 

@@ -37,6 +37,7 @@ from .radiograph import (
     ReadLimits,
     Reason,
     check_not_constant,
+    check_not_mask,
     check_size,
     polarity_warnings,
     refusing,
@@ -389,5 +390,6 @@ def _drop_alpha(array: NDArray[Any], scale: float) -> tuple[NDArray[Any], Grey]:
 
 def _finish(grey: Grey, source: str) -> Radiograph:
     check_not_constant(source, grey.pixels)
+    check_not_mask(source, grey.pixels)
     warnings = (*grey.warnings, *polarity_warnings(grey.pixels))
     return Radiograph(pixels=grey.pixels, source=source, warnings=warnings, choices=grey.choices)

@@ -287,6 +287,12 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
         raise CheckpointError(f"{where}: tensors do not fit the configuration:\n  {shown}{more}")
 
 
+_TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+"""Files that a tokenizer's vocabulary is in; without one, transformers makes up an empty one."""
+
+
 def load_processor(folder: Path, config: RadZeroConfig | None = None) -> RadZeroProcessor:
     """The image processor and tokenizer of a checkpoint's own files.
 
@@ -296,6 +302,8 @@ def load_processor(folder: Path, config: RadZeroConfig | None = None) -> RadZero
     Raises:
         CheckpointError: when either is missing or damaged.
     """
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        raise CheckpointError(f"{folder}: has no tokenizer of its own (none of {', '.join(_TOKENIZER_FILES)})")
     parts = []
     for what, loader, options in (
         ("image processor (preprocessor_config.json)", AutoImageProcessor, {"backend": "pil"}),

@@ -58,11 +58,14 @@ def write_phantoms(
     for name in ("images", "dicom", "reports", "masks", "anatomy"):
         if name != unwanted:
             (folder / name).mkdir(parents=True, exist_ok=True)
-    records = []
-    for done in range(count):
-        records.append(_write(make_film(seed, first + done, size=size), folder, film_format))
-        progress(done + 1)
-    return _write_index(folder / "phantoms.jsonl", records)
+    records: list[dict[str, Any]] = []
+    try:
+        for done in range(count):
+            records.append(_write(make_film(seed, first + done, size=size), folder, film_format))
+            progress(done + 1)
+    finally:  # films of a run that was interrupted are in the index too
+        path = _write_index(folder / "phantoms.jsonl", records)
+    return path
 
 
 def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:

@@ -36,6 +36,7 @@ class Summary:
         set_aside: reason -> how many.
         failed: reports that the engine gave up on, by reason.
         resumed: reports that an earlier run had done.
+        problems: sources that could not be read or failed, with the reason; the first five.
     """
 
     reports: int = 0
@@ -47,9 +48,12 @@ class Summary:
     set_aside: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     resumed: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a line of the output."""
+        if "error" in record and len(self.problems) < 5:
+            self.problems.append(f"{record['source']}: {record['reason']}")
         if record.get("error") == "unread":
             self.unread += 1
             return

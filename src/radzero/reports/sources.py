@@ -224,10 +224,17 @@ def _table(source: str, text: str, columns: Columns, delimiter: str) -> Iterator
         if isinstance(chosen, str):
             yield Unread(source, chosen)
             return
+        held: Report | Unread | None = None  # the last row is the one that an open quotation mark runs into
         for row in reader:
-            yield _row(
+            if held:
+                yield held
+            held = _row(
                 f"{source}:{reader.line_num}", {k: v or "" for k, v in row.items() if isinstance(k, str)}, chosen
             )
+        if held and text.count('"') % 2:
+            held = Unread(held.source, "a quotation mark is never closed, so that rows run together; mend the table")
+        if held:
+            yield held
     except csv.Error as error:
         yield Unread(f"{source}:{reader.line_num}", f"not a table: {error}")
 

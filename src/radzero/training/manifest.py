@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 SPLITS = ("train", "validate", "test")
-_COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
+COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
 PARQUET_HINT = "reading and writing Parquet needs pyarrow: pip install 'radzero[data]'"
 
 
@@ -43,9 +43,13 @@ class ManifestRow:
     split: str = "train"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if taken := sorted(self.extra.keys() & set(COLUMNS)):
+            raise ValueError(f"a further column cannot be named {', '.join(taken)}: that is the manifest's own")
+
     def to_dict(self) -> dict[str, Any]:
         """Columns and values."""
-        known = {name: getattr(self, name) for name in _COLUMNS}
+        known = {name: getattr(self, name) for name in COLUMNS}
         return {**known, "sentences": list(self.sentences), **self.extra}
 
     @classmethod
@@ -67,7 +71,7 @@ class ManifestRow:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
         study, view = values.get("study") or "", values.get("view") or ""
-        extra = {name: value for name, value in values.items() if name not in _COLUMNS}
+        extra = {name: value for name, value in values.items() if name not in COLUMNS}
         return cls(values["image"], tuple(sentences), values["patient"], str(study), str(view), split, extra)
 
 
@@ -78,31 +82,59 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> int:
         The number of rows.
 
     Raises:
-        ManifestError: when a patient would be in two splits.
+        ManifestError: when there is no row, a row that could not be read again, or a patient in two splits; an earlier
+            manifest of that name is left as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    checked = _one_split_each(str(path), rows)
-    if path.suffix == ".parquet":
-        count = _write_parquet(temporary, checked)
-    else:
-        count = 0
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in checked:
-                file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
-                count += 1
-    os.replace(temporary, path)
+    checked = _one_split_each(str(path), _valid(path, rows))
+    try:
+        if path.suffix == ".parquet":
+            count = _write_parquet(path, temporary, checked)
+        else:
+            count = 0
+            with temporary.open("w", encoding="utf-8") as file:
+                for row in checked:
+                    file.write(_json_line(row))
+                    count += 1
+        if not count:
+            raise ManifestError(f"{path}: there is not one row to write")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return count
 
 
-def _write_parquet(path: Path, rows: Iterable[ManifestRow]) -> int:
+def _valid(path: Path, rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
+    for row in rows:
+        try:
+            yield ManifestRow.from_dict(row.to_dict())
+        except ValueError as error:
+            raise ManifestError(f"{path}: {row.image or 'a row'}: {error}") from error
+
+
+def _json_line(row: ManifestRow) -> str:
+    line = json.dumps(row.to_dict(), ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # a file name that is no UTF-8
+        line = json.dumps(row.to_dict())
+    return line + "\n"
+
+
+def _write_parquet(name: Path, path: Path, rows: Iterable[ManifestRow]) -> int:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ManifestError(PARQUET_HINT) from error
-    table = pyarrow.Table.from_pylist([row.to_dict() for row in rows])
-    pyarrow.parquet.write_table(table, path)
+    values = [row.to_dict() for row in rows]
+    columns = dict.fromkeys(column for row in values for column in row)
+    try:
+        table = pyarrow.table({column: [row.get(column) for row in values] for column in columns})
+        pyarrow.parquet.write_table(table, path)
+    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+        raise ManifestError(f"{name}: cannot be Parquet, whose columns have one kind of value: {error}") from error
     return int(table.num_rows)
 
 
@@ -135,17 +167,28 @@ def _values(path: Path) -> Iterator[Mapping[str, Any]]:
             with pyarrow.parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(4096):
                     yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise ManifestError(f"{path}: not Parquet: {error}") from error
+        except FileNotFoundError:
+            raise
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ManifestError(f"{path}: not whole Parquet: {error}") from error
         return
-    with path.open(encoding="utf-8") as lines:
+    yield from json_lines(path)
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The mappings of a JSON Lines file; empty lines are passed over.
+
+    Raises:
+        ManifestError: naming the file and the line that is none.
+    """
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ManifestError(f"{path}, line {number}: not JSON: {error}") from error
+                values = json.loads(line.decode())
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise ManifestError(f"{path}, line {number}: not JSON in UTF-8: {error}") from error
             if not isinstance(values, dict):
                 raise ManifestError(f"{path}, line {number}: a row must be a mapping, not {values!r}")
             yield values
@@ -172,7 +215,7 @@ class PackedStrings(Sequence[str]):
     def __init__(self, strings: Iterable[str]) -> None:
         text, ends = bytearray(), array("q", [0])
         for string in strings:
-            text += string.encode()
+            text += string.encode(errors="surrogateescape")  # of file names that are no UTF-8
             ends.append(len(text))
         self._text, self._ends = bytes(text), ends
 
@@ -189,7 +232,7 @@ class PackedStrings(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return self._text[self._ends[index] : self._ends[index + 1]].decode()
+        return self._text[self._ends[index] : self._ends[index + 1]].decode(errors="surrogateescape")
 
 
 class Manifest:

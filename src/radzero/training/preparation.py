@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +20,16 @@ from typing import Any, TextIO
 
 from radzero.reports.rules import RulesEngine
 from radzero.reports.sections import Report
-from radzero.training.manifest import ManifestError, ManifestRow, write_manifest
+from radzero.training.manifest import COLUMNS, SPLITS, ManifestError, ManifestRow, json_lines, write_manifest
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 NOTHING_STATED = "its report states no finding"
 NOT_EXTRACTED = "its report is not in the extraction's output"
 NO_FILE = "there is no such file"
+_SPLIT_NAMES = {
+    **{name: name for name in SPLITS},
+    "training": "train", "val": "validate", "valid": "validate", "validation": "validate", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,29 +67,30 @@ def prepare(source: Iterable[ManifestRow | LeftOut], output: Path) -> Prepared:
     report = output.with_name(output.stem + ".left_out.jsonl")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = report.with_name(report.name + ".partial")
-    with temporary.open("w", encoding="utf-8") as file:
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
 
-        def kept() -> Iterator[ManifestRow]:
-            for item in source:
-                if isinstance(item, LeftOut):
-                    result.left_out[item.reason] += 1
-                    file.write(json.dumps({"item": item.item, "reason": item.reason}) + "\n")
-                    continue
-                result.rows[item.split] += 1
-                result.sentences += len(item.sentences)
-                yield item
+            def kept() -> Iterator[ManifestRow]:
+                for item in source:
+                    if isinstance(item, LeftOut):
+                        result.left_out[item.reason] += 1
+                        file.write(json.dumps({"item": item.item, "reason": item.reason}) + "\n")
+                        continue
+                    result.rows[item.split] += 1
+                    result.sentences += len(item.sentences)
+                    yield item
+                if not result.rows:
+                    reasons = "; ".join(f"{count} x {reason}" for reason, count in result.left_out.most_common(3))
+                    raise ManifestError(f"{output}: not one image is left ({reasons or 'the source names none'})")
 
-        write_manifest(output, kept())
-    if result.left_out:
-        os.replace(temporary, report)
-        result.report = report
-    else:
-        temporary.unlink()
-        report.unlink(missing_ok=True)
-    if not result.rows:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in result.left_out.most_common(3))
-        output.unlink()
-        raise ManifestError(f"{output}: not one image is left ({reasons or 'the source names none'})")
+            write_manifest(output, kept())
+        if result.left_out:
+            os.replace(temporary, report)
+            result.report = report
+        else:
+            report.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
     return result
 
 
@@ -95,7 +101,12 @@ def split_of(patient: str, shares: tuple[float, float] = (0.1, 0.1), seed: int =
         patient: identifier.
         shares: of "validate" and of "test".
         seed: of the hash.
+
+    Raises:
+        ManifestError: for shares below 0, or that leave nothing to train on.
     """
+    if not (shares[0] >= 0 and shares[1] >= 0 and sum(shares) < 1):
+        raise ManifestError(f"the shares that validate and test must be 0 or more and below 1 together, not {shares}")
     digest = hashlib.sha256(f"radzero split {seed} {patient}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     return "validate" if place < shares[0] else "test" if place < sum(shares) else "train"
@@ -110,20 +121,16 @@ def extraction_sentences(path: Path) -> dict[str, tuple[str, ...]]:
         ManifestError: for a file that is no such output, or two reports of one name that differ.
     """
     found: dict[str, tuple[str, ...]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                name, stated = record["report"], record.get("sentences")
-                texts = None if stated is None else tuple(s["text"] for s in stated)
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ManifestError(f"{path}, line {number}: not a line of `radzero extract`: {error}") from error
-            if texts is None:  # unread or failed
-                continue
-            if found.setdefault(name, texts) != texts:
-                raise ManifestError(
-                    f"{path}, line {number}: {name} is there twice and differs; extract each report once"
-                )
+    for number, record in enumerate(json_lines(path), 1):
+        try:
+            name, stated = record["report"], record.get("sentences")
+            texts = None if stated is None else tuple(s["text"] for s in stated)
+        except (KeyError, TypeError) as error:
+            raise ManifestError(f"{path}, line {number}: not a line of `radzero extract`: {error!r}") from error
+        if texts is None:  # unread or failed
+            continue
+        if found.setdefault(name, texts) != texts:
+            raise ManifestError(f"{path}, line {number}: {name} is there twice and differs; extract each report once")
     return found
 
 
@@ -212,7 +219,8 @@ def openi(
             yield LeftOut(str(file), "its name is not one of Open-I's")
             continue
         report = f"CXR{match[1]}"
-        stated = _stated(str(file), report, sentences)
+        named = report if report in sentences else match[1]  # the tables name it 54, the XML files CXR54
+        stated = _stated(str(file), named, sentences)
         if isinstance(stated, LeftOut):
             yield stated
             continue
@@ -234,18 +242,21 @@ def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Itera
     index = folder / "phantoms.jsonl"
     if not index.exists():
         raise ManifestError(f"{folder}: has no phantoms.jsonl; `radzero phantom {folder}` writes one")
-    for line in index.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        file = folder / (record.get("image") or record["dicom"])
-        if not file.exists():
-            yield LeftOut(str(file), NO_FILE)
+    for number, record in enumerate(json_lines(index), 1):
+        try:
+            files = [folder / record[kind] for kind in ("image", "dicom") if record.get(kind)]
+            stated = tuple(s["sentence"] for s in record["sentences"])
+            name, view = record["id"], record["view"]
+        except (KeyError, TypeError) as error:
+            raise ManifestError(f"{index}, line {number}: not a line of `radzero phantom`: {error!r}") from error
+        file = next((file for file in files if file.exists()), None)
+        if file is None:
+            yield LeftOut(str(files[0]) if files else name, NO_FILE)
             continue
-        stated = tuple(s["sentence"] for s in record["sentences"])
         if not stated:
             yield LeftOut(str(file), NOTHING_STATED)
             continue
-        name = record["id"]
-        yield ManifestRow(str(file.resolve()), stated, name, name, record["view"], split_of(name, shares))
+        yield ManifestRow(str(file.resolve()), stated, name, name, view, split_of(name, shares))
 
 
 # -- a folder and a table --------------------------------------------------------------------------------
@@ -284,27 +295,26 @@ def table(
     """
     if sum(map(bool, (columns.report, columns.sentences, columns.labels))) != 1:
         raise ManifestError("name one column of reports, of sentences or of labels")
-    files: dict[str, Path] = {}
-    twice: set[str] = set()
-    for file in _image_files(images):
-        for key in {str(file.relative_to(images)), file.name, file.stem}:
-            if files.setdefault(key, file) != file:
-                twice.add(key)
+    paths = {str(file.relative_to(images)): file for file in _image_files(images)}
+    names: dict[str, list[Path]] = {}
+    for file in paths.values():
+        for key in {file.name, file.stem}:
+            names.setdefault(key, []).append(file)
     engine = RulesEngine() if columns.report else None
     needed = [getattr(columns, name) for name in TableColumns.__dataclass_fields__ if getattr(columns, name)]
     named: set[Path] = set()
     for row in _table(rows, needed):
         name = row[columns.image]
-        if name in twice:
-            yield LeftOut(name, "several files have this name; give paths below the folder")
+        meant = [paths[name]] if name in paths else names.get(name, [])
+        if len(meant) != 1:
+            named.update(meant)
+            yield LeftOut(name, "several files have this name; give paths below the folder" if meant else NO_FILE)
             continue
-        if name not in files:
-            yield LeftOut(name, NO_FILE)
-            continue
-        if files[name] in named:
+        (file,) = meant
+        if file in named:
             yield LeftOut(name, "the table names it twice")
             continue
-        named.add(files[name])
+        named.add(file)
         if engine:
             report = Report.from_text(name, row[columns.report])
             stated = tuple(s.text for s in engine.extract(report).sentences)
@@ -314,15 +324,17 @@ def table(
             stated = tuple(_sentence_of_label(label) for label in _parts(row[columns.labels]))
         patient = row[columns.patient].strip()
         split = row[columns.split].strip() if columns.split else ""
+        if split and split.lower() not in _SPLIT_NAMES:
+            raise ManifestError(f"{rows}: {name}: its split {split!r} is none of {', '.join(SPLITS)}")
         if not stated or not patient:
             yield LeftOut(name, NOTHING_STATED if patient else "its patient is not named")
             continue
         study, view = (row[c] if c else "" for c in (columns.study, columns.view))
-        known = set(needed)
-        extra = {key: value for key, value in row.items() if key not in known}
-        path = str(files[name].resolve())
-        yield ManifestRow(path, stated, patient, study, view, split or split_of(patient, shares), extra)
-    for file in sorted(set(files.values()) - named):
+        # a further column that is named like one of the manifest's is kept as table.<name>
+        extra = {f"table.{k}" if k in COLUMNS else k: v for k, v in row.items() if k not in needed}
+        chosen = _SPLIT_NAMES[split.lower()] if split else split_of(patient, shares)
+        yield ManifestRow(str(file.resolve()), stated, patient, study, view, chosen, extra)
+    for file in sorted(set(paths.values()) - named):
         yield LeftOut(str(file), "the table does not name it")
 
 
@@ -368,9 +380,9 @@ def _table(path: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
             if missing := [c for c in columns if c not in (reader.fieldnames or ())]:
                 there = ", ".join(reader.fieldnames or ()) or "none"
                 raise ManifestError(f"{path}: has no column {', '.join(missing)}; its columns: {there}")
-            for number, row in enumerate(reader, 2):
+            for row in reader:
                 if None in row or None in row.values():
-                    raise ManifestError(f"{path}, line {number}: more or fewer values than columns")
+                    raise ManifestError(f"{path}, line {reader.line_num}: more or fewer values than columns")
                 yield row
-    except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as a table: {error}") from error
