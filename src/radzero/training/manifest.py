@@ -67,6 +67,11 @@ class ManifestRow:
             raise ValueError(f"sentences must be a list of texts, not {sentences!r}")
         if not all(isinstance(s, str) and s.strip() for s in sentences):
             raise ValueError("sentences must be texts that are not empty")
+        for text in (values["image"], *sentences):
+            try:
+                text.encode(errors="surrogateescape")
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{text!r} has half a character in it: {error}") from error
         split = values.get("split") or "train"
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
@@ -133,8 +138,8 @@ def _write_parquet(name: Path, path: Path, rows: Iterable[ManifestRow]) -> int:
     try:
         table = pyarrow.table({column: [row.get(column) for row in values] for column in columns})
         pyarrow.parquet.write_table(table, path)
-    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
-        raise ManifestError(f"{name}: cannot be Parquet, whose columns have one kind of value: {error}") from error
+    except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        raise ManifestError(f"{name}: cannot be Parquet, write .jsonl instead: {error}") from error
     return int(table.num_rows)
 
 
@@ -169,14 +174,15 @@ def _values(path: Path) -> Iterator[Mapping[str, Any]]:
                     yield from batch.to_pylist()
         except FileNotFoundError:
             raise
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{path}: not whole Parquet: {error}") from error
         return
-    yield from json_lines(path)
+    for _, values in json_lines(path):
+        yield values
 
 
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The mappings of a JSON Lines file; empty lines are passed over.
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings of a JSON Lines file, each with the number of its line; empty lines are passed over.
 
     Raises:
         ManifestError: naming the file and the line that is none.
@@ -191,7 +197,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise ManifestError(f"{path}, line {number}: not JSON in UTF-8: {error}") from error
             if not isinstance(values, dict):
                 raise ManifestError(f"{path}, line {number}: a row must be a mapping, not {values!r}")
-            yield values
+            yield number, values
 
 
 def _one_split_each(name: str, rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:

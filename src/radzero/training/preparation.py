@@ -81,9 +81,15 @@ def prepare(source: Iterable[ManifestRow | LeftOut], output: Path) -> Prepared:
                     yield item
                 if not result.rows:
                     reasons = "; ".join(f"{count} x {reason}" for reason, count in result.left_out.most_common(3))
-                    raise ManifestError(f"{output}: not one image is left ({reasons or 'the source names none'})")
+                    more = f"; {report} names them" if reasons else "the source names none"
+                    raise ManifestError(f"{output}: not one image is left ({reasons}{more})")
 
             write_manifest(output, kept())
+    except ManifestError:
+        if result.left_out and not result.rows:  # each image was left out: that is what one wants to know
+            os.replace(temporary, report)
+        raise
+    else:
         if result.left_out:
             os.replace(temporary, report)
             result.report = report
@@ -121,15 +127,14 @@ def extraction_sentences(path: Path) -> dict[str, tuple[str, ...]]:
         ManifestError: for a file that is no such output, or two reports of one name that differ.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for number, record in enumerate(json_lines(path), 1):
+    for number, record in json_lines(path):
         try:
             name, stated = record["report"], record.get("sentences")
             texts = None if stated is None else tuple(s["text"] for s in stated)
+            same = texts is None or found.setdefault(name, texts) == texts  # None where it is unread or failed
         except (KeyError, TypeError) as error:
             raise ManifestError(f"{path}, line {number}: not a line of `radzero extract`: {error!r}") from error
-        if texts is None:  # unread or failed
-            continue
-        if found.setdefault(name, texts) != texts:
+        if not same:
             raise ManifestError(f"{path}, line {number}: {name} is there twice and differs; extract each report once")
     return found
 
@@ -242,7 +247,7 @@ def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Itera
     index = folder / "phantoms.jsonl"
     if not index.exists():
         raise ManifestError(f"{folder}: has no phantoms.jsonl; `radzero phantom {folder}` writes one")
-    for number, record in enumerate(json_lines(index), 1):
+    for number, record in json_lines(index):
         try:
             files = [folder / record[kind] for kind in ("image", "dicom") if record.get(kind)]
             stated = tuple(s["sentence"] for s in record["sentences"])
@@ -303,11 +308,12 @@ def table(
     engine = RulesEngine() if columns.report else None
     needed = [getattr(columns, name) for name in TableColumns.__dataclass_fields__ if getattr(columns, name)]
     named: set[Path] = set()
+    doubtful: set[Path] = set()
     for row in _table(rows, needed):
         name = row[columns.image]
         meant = [paths[name]] if name in paths else names.get(name, [])
         if len(meant) != 1:
-            named.update(meant)
+            doubtful.update(meant)
             yield LeftOut(name, "several files have this name; give paths below the folder" if meant else NO_FILE)
             continue
         (file,) = meant
@@ -334,7 +340,7 @@ def table(
         extra = {f"table.{k}" if k in COLUMNS else k: v for k, v in row.items() if k not in needed}
         chosen = _SPLIT_NAMES[split.lower()] if split else split_of(patient, shares)
         yield ManifestRow(str(file.resolve()), stated, patient, study, view, chosen, extra)
-    for file in sorted(set(paths.values()) - named):
+    for file in sorted(set(paths.values()) - named - doubtful):
         yield LeftOut(str(file), "the table does not name it")
 
 
