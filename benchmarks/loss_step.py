@@ -1,8 +1,8 @@
 """One rank's loss step (forward and backward), ours against the gathered formulation of published code.
 
 Ours: sentence embeddings travel, a rank computes its own images' logits with all sentences in recomputed chunks, and
-one number per rank and sentence travels for the loss (``radzero.training.sharding``). Gathered: image tokens and sentences
-travel, and every rank computes the whole logit matrix and the whole loss.
+one number per rank and sentence travels for the loss (``radzero.training.sharding``). Gathered: image tokens and
+sentences travel, and every rank computes the whole logit matrix and the whole loss.
 
     python benchmarks/loss_step.py time      # 1, 2, 4, 8 processes' worth of work on one, and the bytes that move
     python benchmarks/loss_step.py memory    # peak memory of 64 images x 4,130 sentences x 1,370 tokens x 768
