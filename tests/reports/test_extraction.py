@@ -123,8 +123,13 @@ def arguments(corpus: Path, output: Path, *options: object) -> list[str]:
 
 
 def started(corpus: Path, output: Path, *options: object, **kwargs: Any) -> subprocess.Popen[bytes]:
+    # a test run in the background of a shell may have interrupts ignored, and its children with it
     return subprocess.Popen(
-        arguments(corpus, output, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **kwargs
+        arguments(corpus, output, *options),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **kwargs,
     )
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -115,12 +116,35 @@ def load_recipe(path: str | Path) -> PhantomRecipe:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
     try:
-        return _build(PhantomRecipe, content, "")
+        return build(PhantomRecipe, content, "")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _build(cls: type[_T], content: Any, where: str) -> _T:
+def has_manifest(path: Path) -> bool:
+    """Whether a recipe is one of :class:`radzero.training.config.TrainConfig`, which names a manifest.
+
+    Raises:
+        ValueError: for what is no YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    return isinstance(content, dict) and "data" in content
+
+
+def build(cls: type[_T], content: Any, where: str) -> _T:
+    """A dataclass from plain mappings, lists and values.
+
+    Args:
+        cls: which; its fields may be dataclasses, tuples, and any of them or None.
+        content: a mapping of its fields.
+        where: prefix of the keys in messages, with its dot.
+
+    Raises:
+        ValueError: naming every key that is unknown, missing or of a wrong type.
+    """
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'the recipe'} must be a mapping, not {content!r}")
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
@@ -135,8 +159,11 @@ def _build(cls: type[_T], content: Any, where: str) -> _T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
+        return None if value is None else _convert(inner, value, where)
     if is_dataclass(hint):
-        return _build(hint, value, where + ".")  # type: ignore[arg-type]
+        return build(hint, value, where + ".")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where} must be a list, not {value!r}")

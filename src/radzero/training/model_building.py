@@ -1,0 +1,106 @@
+"""The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
+
+from transformers import AutoModel, AutoTokenizer, BertConfig, Dinov2Config
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from radzero.models.checkpoints import load_processor, open_checkpoint
+from radzero.models.configuration import ConvStemConfig, RadZeroConfig
+from radzero.models.processor import RadZeroProcessor
+from radzero.models.radzero import RadZeroModel
+from radzero.training.config import ModelChoice
+from radzero.training.manifest import Manifest
+from radzero.training.recipe import ModelSizes
+from radzero.training.vocabulary import word_tokenizer
+
+
+def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
+    """The model and its processor, float32 and ready to be trained.
+
+    Args:
+        choice: which.
+        manifest: whose words a small model's vocabulary has.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be read, naming it.
+    """
+    if choice.start:
+        checkpoint = open_checkpoint(choice.start)
+        model = RadZeroModel.from_pretrained(checkpoint.folder)
+        processor = load_processor(checkpoint.folder, checkpoint.config)
+    elif choice.small is not None:
+        model, processor = _small(choice, choice.small, manifest)
+    else:
+        model, processor = _pretrained(choice)
+    model.requires_grad_(True)
+    if choice.train_vision == "frozen":
+        model.vision_model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("mask_token"):  # of masked image modelling; nothing here uses it
+            parameter.requires_grad_(False)
+    if choice.recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train(), processor
+
+
+def _small(choice: ModelChoice, sizes: ModelSizes, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
+    words = {word for k in range(len(manifest)) for text in manifest.sentences(k) for word in text.lower().split()}
+    tokenizer = word_tokenizer(sorted(words), sizes.max_words)
+    width = sizes.widths[-1]
+    config = RadZeroConfig(
+        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=16, image_size=choice.image_size),
+        text_config=BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            num_hidden_layers=sizes.text_layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=2 * width,
+            max_position_embeddings=sizes.max_words,
+        ),
+        align_config=_align(width, sizes.heads, sizes.align_layers, sizes.align_mlp_ratio),
+        **_shared(choice),
+    )
+    processor = RadZeroProcessor(_squash(choice.image_size, [0.5] * 3, [0.25] * 3), tokenizer)
+    return RadZeroModel(config), processor
+
+
+def _pretrained(choice: ModelChoice) -> tuple[RadZeroModel, RadZeroProcessor]:
+    try:
+        vision, text = AutoModel.from_pretrained(choice.vision), AutoModel.from_pretrained(choice.text)
+        images = AutoImageProcessor.from_pretrained(choice.vision, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(choice.text)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the encoders {choice.vision} and {choice.text} cannot be loaded: {error}") from error
+    if not isinstance(vision.config, Dinov2Config):
+        raise ValueError(f"{choice.vision}: is a {vision.config.model_type}; RadZero's vision encoder is a DINOv2")
+    width, heads = vision.config.hidden_size, vision.config.num_attention_heads
+    model = RadZeroModel(
+        RadZeroConfig(
+            vision_config=vision.config,
+            text_config=text.config,
+            align_config=_align(width, heads, choice.align_layers, 4),
+            **_shared(choice),
+        )
+    )
+    model.vision_model.load_state_dict(vision.state_dict())
+    own = model.text_model.state_dict()
+    model.text_model.load_state_dict({name: t for name, t in text.state_dict().items() if name in own})
+    processor = RadZeroProcessor(_squash(choice.image_size, images.image_mean, images.image_std), tokenizer)
+    return model, processor
+
+
+def _align(width: int, heads: int, layers: int, ratio: int) -> Dinov2Config:
+    return Dinov2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, mlp_ratio=ratio)
+
+
+def _shared(choice: ModelChoice) -> dict[str, object]:
+    return {
+        "image_size": choice.image_size,
+        "similarity": choice.similarity,
+        "temperature": choice.temperature,
+        "attention_temperature": choice.attention_temperature,
+    }
+
+
+def _squash(side: int, mean: list[float], std: list[float]) -> BlipImageProcessorPil:
+    return BlipImageProcessorPil(size={"height": side, "width": side}, image_mean=mean, image_std=std)
