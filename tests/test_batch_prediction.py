@@ -107,6 +107,12 @@ def test_a_file_is_taken_once_however_many_links_lead_to_it(tmp_path: Path):
         assert [p.name for p in found.files] == ["a.png", "gone.png"], "a link to nothing is refused by name"
 
 
+def test_linked_folders_are_searched(tmp_path: Path):
+    touch(tmp_path, "disk/a.png", "inputs/b.png")
+    (tmp_path / "inputs" / "linked").symlink_to(tmp_path / "disk")
+    assert [p.name for p in find_inputs([tmp_path / "inputs"]).files] == ["b.png", "a.png"]
+
+
 def test_folders_that_an_earlier_run_wrote_are_left_out(tmp_path: Path):
     touch(tmp_path, "a.png", "out/run.json", "out/predictions.jsonl", "out/overlays/a/00-nodule.png", "json/run.json")
     found = find_inputs([tmp_path])

@@ -90,7 +90,12 @@ def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) ->
 
     def search(folder: Path) -> None:
         found: list[Path] = []
-        for place, folders, names in os.walk(folder, onerror=refuse):
+        searched: set[str] = set()
+        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+            if (real := os.path.realpath(place)) in searched:  # a link back
+                folders[:] = []
+                continue
+            searched.add(real)
             own = "run.json" in names and "predictions.jsonl" in names
             folders[:] = [] if own else [name for name in folders if not name.startswith(".")]
             for name in names:
@@ -108,6 +113,7 @@ def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) ->
         if path.is_dir():
             search(path)
         elif path.exists() or path.is_symlink():
+            seen.add(os.path.realpath(path))
             files[path] = None
         elif matches := sorted(glob.glob(str(item), recursive=True)):
             for match in map(Path, matches):
@@ -204,7 +210,7 @@ class OutputFolder:
         """Whether the overlays of a line are still on disk."""
         return all((self.folder / name).is_file() for name in drawn)
 
-    def _parse(self, line: bytes, number: int) -> "_Line":
+    def _parse(self, line: bytes, number: int) -> _Line:
         try:
             record = json.loads(line)
             return _Line(str(record["image"]), "error" in record, list(record.get("overlays", ())))

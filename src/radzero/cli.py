@@ -75,8 +75,8 @@ _REMEDIES = {
 
 def _fail(problem: str | Exception) -> typer.Exit:
     message = str(problem)
-    if isinstance(problem, OSError) and problem.filename and type(problem) in _REMEDIES:
-        message = f"{problem.filename}: {_REMEDIES[type(problem)]}"
+    if isinstance(problem, OSError) and problem.filename:
+        message = f"{problem.filename}: {_REMEDIES.get(type(problem), problem.strerror)}"
     errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 

@@ -23,7 +23,7 @@ from radzero.training.config import TrainConfig, load_config
 from radzero.training.preparation import phantoms as phantom_rows
 from radzero.training.preparation import prepare
 from radzero.training.trainer import Trainer, TrainingError, learning_rate
-from radzero.training.vocabulary import phantom_words, word_tokenizer
+from radzero.training.vocabulary import phantom_words, word_tokenizer, words_of
 
 RECIPE = """
 seed: 1
@@ -184,6 +184,14 @@ def test_the_command_trains_and_takes_overrides(recipe: Path, tmp_path: Path):
     assert "loop.epochs must be int" in said.replace("\n", " ")
 
 
+def test_words_are_cut_as_the_tokenizer_cuts_them():
+    texts = ["There is left-sided effusion", "There is Edema, mild"]
+    words = words_of(texts)
+    assert words == ["edema", "effusion", "is", "left", "mild", "sided", "there"]
+    tokenizer = word_tokenizer(words, 32)
+    assert not any(tokenizer.unk_token_id in tokenizer(text)["input_ids"] for text in texts)
+
+
 # -- what can go wrong -------------------------------------------------------------------------------------
 
 
@@ -232,6 +240,15 @@ def test_images_that_are_gone_end_the_run(recipe: Path, tmp_path: Path):
     with pytest.raises(TooManyUnreadableError, match=r"8 of 8 images cannot be read.*quarantine\.jsonl"):
         Trainer(config(recipe, f"data.manifest={tmp_path / 'm.jsonl'}"), tmp_path / "run").train()
     assert len((tmp_path / "run/quarantine.jsonl").read_text().splitlines()) == 8
+
+
+def test_images_of_the_validate_split_that_are_gone_are_named_too(recipe: Path, tmp_path: Path):
+    rows = [json.loads(line) for line in (recipe.parent / "m.jsonl").read_text().splitlines()]
+    gone = next(row for row in rows if row["split"] == "validate")
+    gone["image"] = str(tmp_path / "gone.png")
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Trainer(config(recipe, f"data.manifest={tmp_path / 'm.jsonl'}"), tmp_path / "run").train()
+    assert "gone.png" in (tmp_path / "run/quarantine.jsonl").read_text()
 
 
 def test_another_configuration_needs_another_folder(recipe: Path, whole: Path):

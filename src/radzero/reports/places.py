@@ -59,8 +59,8 @@ class PlaceFinder:
 
     def places(self, clause: Clause, mention: Mention) -> list[Place]:
         """Where a finding is; more than one for "right upper and left lower lobe", one empty place for nowhere."""
-        before = self._gathered(clause.words, self._before(clause, mention))
-        after = self._gathered(clause.words, self._after(clause, mention))
+        before = self.gathered(clause.words, self._before(clause, mention))
+        after = self.gathered(clause.words, self._after(clause, mention))
         if before and before[0].site and len(after) > 1:
             return before
         if len(before) > 1 or len(after) > 1:
@@ -92,7 +92,7 @@ class PlaceFinder:
             return Place()
         if not adjacent(words, joint + 1, mention.first):
             return Place()
-        places = self._gathered(words, self._before(clause, before[-1]))
+        places = self.gathered(words, self._before(clause, before[-1]))
         return places[0] if places else self._of_neighbour(clause, before[-1])
 
     @staticmethod
@@ -105,14 +105,7 @@ class PlaceFinder:
         """Whether it is a structure that lies on one side, or on both."""
         return mention.is_structure and not self.vocabulary.anatomy[mention.value("anatomy")].midline
 
-    def _has_sides(self, place: Place) -> bool:
-        return bool(place.anatomy) and not self.vocabulary.anatomy[place.anatomy].midline
-
-    def named(self, words: list[str], mentions: list[Mention]) -> list[Place]:
-        """The places that words name which name nothing else."""
-        return self._gathered(words, mentions)
-
-    def _gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
+    def gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
         """Places of neighbouring side and anatomy terms, cut where "and" or a comma begins another place."""
         groups: list[list[Mention]] = []
         for mention in chosen:
@@ -129,7 +122,8 @@ class PlaceFinder:
                 places[k] = replace(places[k], site=places[k + 1].site, anatomy=places[k + 1].anatomy)
         for k in range(1, len(places)):  # "left upper and lower lobe": the side is of both
             last = places[k - 1]
-            if not places[k].side and last.side in ("left", "right") and last.site and self._has_sides(places[k]):
+            anatomy = self.vocabulary.anatomy.get(places[k].anatomy)
+            if anatomy and not anatomy.midline and not places[k].side and last.site and last.side in ("left", "right"):
                 places[k] = replace(places[k], side=last.side)
         distinct: list[Place] = []
         for place in places:
@@ -302,4 +296,4 @@ class PlaceFinder:
             chosen = [m for m in before if m.is_a("side") or m.is_structure]
             if not chosen or "xxxx" not in clause.words[chosen[-1].first : chosen[-1].last + 1]:
                 return Place()
-        return (self._gathered(clause.words, chosen) or [Place()])[0]
+        return (self.gathered(clause.words, chosen) or [Place()])[0]

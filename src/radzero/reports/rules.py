@@ -105,12 +105,14 @@ class RulesEngine:
 
     def _heading(self, tokens: list[Token]) -> Place:
         """ "Left ribs." before what they show."""
+        if len(tokens) > 6:
+            return Place()
         words = [token.word for token in tokens if token.word.isalpha()]
         mentions = mentions_in(words, self.vocabulary)
         named = sum(m.last - m.first for m in mentions if m.is_a("side") or m.is_structure)
         if not any(m.is_a("side") for m in mentions) or named + words.count("and") < len(words):
             return Place()
-        places = self._finder.named(words, mentions)
+        places = self._finder.gathered(words, mentions)
         return replace(places[0], first=-1, last=-1) if len(places) == 1 else Place()
 
     def _sentence(self, tokens: list[Token], previous: list[Place]) -> tuple[list[_Stated], list[Place]]:
@@ -348,16 +350,7 @@ def _open_headings(words: list[str], mentions: list[Mention]) -> bool:
             return False
         if not all(m.is_a("finding", "anatomy", "side", "descriptor") for m in heading) or not value:
             return False
-        alone = words[position + 2 : position + 3] in (
-            [],
-            ["."],
-            [","],
-            [";"],
-            [")"],
-            ["seen"],
-            ["present"],
-            ["identified"],
-        )
+        alone = {".", ",", ";", ")", "seen", "present", "identified"}.issuperset(words[position + 2 : position + 3])
         if value[0] in _NONE and alone:
             words[position : position + 2] = "is", "absent"
             return True

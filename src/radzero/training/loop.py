@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import BertConfig, Dinov2Config, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.radzero import RadZeroModel
 from radzero.phantom.sentences import FindingSentence, holds, training_sentences
 from radzero.training.losses import binary_pair_loss, multi_positive_loss, quiet_map_loss
+from radzero.training.model_building import small_config
 from radzero.training.phantom_pool import PhantomPool
 from radzero.training.recipe import PhantomRecipe, Stage
 from radzero.training.vocabulary import phantom_words, word_tokenizer
@@ -50,28 +50,8 @@ def build_model(recipe: PhantomRecipe) -> tuple[RadZeroModel, PreTrainedTokenize
     """The recipe's model with random weights of the recipe's seed, and its tokenizer."""
     sizes = recipe.model
     tokenizer = word_tokenizer(phantom_words(), sizes.max_words)
-    width = sizes.widths[-1]
-    config = RadZeroConfig(
-        vision_config=ConvStemConfig(
-            widths=sizes.widths, token_stride=recipe.stages[0].token_stride, image_size=recipe.image_size
-        ),
-        text_config=BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            num_hidden_layers=sizes.text_layers,
-            num_attention_heads=sizes.heads,
-            intermediate_size=2 * width,
-            max_position_embeddings=sizes.max_words,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        ),
-        align_config=Dinov2Config(
-            hidden_size=width,
-            num_hidden_layers=sizes.align_layers,
-            num_attention_heads=sizes.heads,
-            mlp_ratio=sizes.align_mlp_ratio,
-        ),
-        image_size=recipe.image_size,
+    config = small_config(
+        sizes, len(tokenizer), token_stride=recipe.stages[0].token_stride, image_size=recipe.image_size
     )
     torch.manual_seed(recipe.seed)
     return RadZeroModel(config), tokenizer

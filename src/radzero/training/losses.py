@@ -1,8 +1,16 @@
-"""Contrastive losses: pure functions of logits and ownership, computed in float32 or better."""
+"""Contrastive losses: pure functions of logits and ownership, computed in float32 or better.
 
-import torch
-import torch.nn.functional as F
+Those of one process; the mathematics is that of :mod:`radzero.training.sharding`, with one shard.
+"""
+
 from torch import Tensor
+
+from radzero.training.sharding import (
+    Shards,
+    sharded_binary_pair_loss,
+    sharded_multi_positive_loss,
+    sharded_quiet_map_loss,
+)
 
 
 def multi_positive_loss(
@@ -40,23 +48,10 @@ def multi_positive_loss(
     Raises:
         ValueError: for wrong shapes or owners outside 0..B-1.
     """
-    images, sentences = _check(logits_BN, owner_N)
-    if sentences == 0:
-        return logits_BN.sum() * 0.0
-    logits = logits_BN if logits_BN.dtype == torch.float64 else logits_BN.float()
-    own = F.one_hot(owner_N.long(), images).T.bool()  # (B, N)
-    positive = logits.gather(0, owner_N.long()[None])[0]  # (N,)
-    lowest = torch.finfo(logits.dtype).min / 4
-    competing = logits if ignore_BN is None else logits.masked_fill(ignore_BN & ~own, lowest)
-    text_loss = (torch.logsumexp(competing, dim=0) - positive).mean()
-    negatives = torch.logsumexp(competing.masked_fill(own, lowest), dim=1)  # (B,)
-    if col_sum:
-        owning = own.any(dim=1)
-        pooled = torch.logsumexp(logits.masked_fill(~own, lowest), dim=1)
-        image_loss = -F.logsigmoid(pooled - negatives)[owning].mean()
-    else:
-        image_loss = -F.logsigmoid(positive - negatives[owner_N.long()]).mean()
-    return (text_loss + image_loss) / 2
+    shards = _one_shard(logits_BN, owner_N)
+    return sharded_multi_positive_loss(
+        logits_BN, owner_N.long(), shards, ignore_bN=ignore_BN, row_sum=row_sum, col_sum=col_sum
+    )
 
 
 def binary_pair_loss(
@@ -68,15 +63,10 @@ def binary_pair_loss(
     pairs plus ``negative_weight`` times the mean of -log sigmoid(-l) over all other pairs, pins sigmoid(l) = 1/2
     between them. It is not part of the published recipe. Arguments as in :func:`multi_positive_loss`.
     """
-    images, sentences = _check(logits_BN, owner_N)
-    if sentences == 0:
-        return logits_BN.sum() * 0.0
-    logits = logits_BN if logits_BN.dtype == torch.float64 else logits_BN.float()
-    own = F.one_hot(owner_N.long(), images).T.bool()
-    other = ~own if ignore_BN is None else ~own & ~ignore_BN
-    positives = -F.logsigmoid(logits[own]).mean()
-    negatives = -F.logsigmoid(-logits[other]).mean() if bool(other.any()) else positives.new_zeros(())
-    return (positives + negative_weight * negatives) / (1.0 + negative_weight)
+    shards = _one_shard(logits_BN, owner_N)
+    return sharded_binary_pair_loss(
+        logits_BN, owner_N.long(), shards, ignore_bN=ignore_BN, negative_weight=negative_weight
+    )
 
 
 def quiet_map_loss(
@@ -96,17 +86,13 @@ def quiet_map_loss(
     Returns:
         Scalar; 0 when there is no such pair.
     """
-    peak_BN = similarity_BNL.amax(dim=-1)
-    images, _ = _check(peak_BN, owner_N)
-    other = ~F.one_hot(owner_N.long(), images).T.bool()
-    if ignore_BN is not None:
-        other = other & ~ignore_BN
-    if not bool(other.any()):
-        return similarity_BNL.sum() * 0.0
-    return F.relu(margin + peak_BN[other]).mean()
+    peaks_BN = similarity_BNL.amax(dim=-1)
+    shards = _one_shard(peaks_BN, owner_N)
+    return sharded_quiet_map_loss(peaks_BN, owner_N.long(), shards, ignore_bN=ignore_BN, margin=margin)
 
 
-def _check(logits_BN: Tensor, owner_N: Tensor) -> tuple[int, int]:
+def _one_shard(logits_BN: Tensor, owner_N: Tensor) -> Shards:
+    """The whole batch as the only shard."""
     if logits_BN.ndim != 2 or owner_N.shape != logits_BN.shape[1:]:
         raise ValueError(
             f"logits must be (B, N) and owners (N,), not {tuple(logits_BN.shape)} and {tuple(owner_N.shape)}"
@@ -114,4 +100,4 @@ def _check(logits_BN: Tensor, owner_N: Tensor) -> tuple[int, int]:
     images, sentences = logits_BN.shape
     if sentences and (int(owner_N.min()) < 0 or int(owner_N.max()) >= images):
         raise ValueError(f"owners must be images 0..{images - 1}: {owner_N.tolist()}")
-    return images, sentences
+    return Shards(0, (images,), (sentences,))

@@ -22,6 +22,10 @@ class ManifestError(ValueError):
     """A manifest that cannot be used; the message names the file, the row and the remedy."""
 
 
+class EmptySplitError(ManifestError):
+    """A split without an image that states something."""
+
+
 @dataclass(frozen=True)
 class ManifestRow:
     """An image and what its report states.
@@ -242,7 +246,7 @@ class PackedStrings(Sequence[str]):
 
 
 class Manifest:
-    """The images of one split, compactly: some 400 bytes per row of six sentences.
+    """The images of one split, and what they state, in flat arrays.
 
     Args:
         path: of the manifest.
@@ -253,7 +257,8 @@ class Manifest:
         skipped: images of the split that state nothing, and so are not in it.
 
     Raises:
-        ManifestError: as :func:`read_rows`, and for a split without an image that states something.
+        EmptySplitError: for a split without an image that states something.
+        ManifestError: as :func:`read_rows`.
     """
 
     def __init__(self, path: Path, split: str) -> None:
@@ -273,7 +278,7 @@ class Manifest:
             sentences.append("\n".join(" ".join(s.split()) for s in row.sentences))
         if not images:
             there = ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none at all"
-            raise ManifestError(f"{path}: no image of the split {split!r} states anything; its rows: {there}")
+            raise EmptySplitError(f"{path}: no image of the split {split!r} states anything; its rows: {there}")
         self._images, self._sentences = PackedStrings(images), PackedStrings(sentences)
 
     def __len__(self) -> int:

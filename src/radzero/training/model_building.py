@@ -1,5 +1,7 @@
 """The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
 
+from typing import Any
+
 from transformers import AutoModel, AutoTokenizer, BertConfig, Dinov2Config
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -11,7 +13,7 @@ from radzero.models.radzero import RadZeroModel
 from radzero.training.config import ModelChoice
 from radzero.training.manifest import Manifest
 from radzero.training.recipe import ModelSizes
-from radzero.training.vocabulary import word_tokenizer
+from radzero.training.vocabulary import word_tokenizer, words_of
 
 
 def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
@@ -44,24 +46,40 @@ def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, 
 
 
 def _small(choice: ModelChoice, sizes: ModelSizes, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
-    words = {word for k in range(len(manifest)) for text in manifest.sentences(k) for word in text.lower().split()}
-    tokenizer = word_tokenizer(sorted(words), sizes.max_words)
+    words = words_of(text for k in range(len(manifest)) for text in manifest.sentences(k))
+    tokenizer = word_tokenizer(words, sizes.max_words)
+    config = small_config(sizes, len(tokenizer), token_stride=16, **_shared(choice))
+    processor = RadZeroProcessor(_squash(choice.image_size, [0.5] * 3, [0.25] * 3), tokenizer)
+    return RadZeroModel(config), processor
+
+
+def small_config(sizes: ModelSizes, words: int, *, token_stride: int, image_size: int, **options: Any) -> RadZeroConfig:
+    """The configuration of a small model without dropout.
+
+    Args:
+        sizes: of its parts.
+        words: of its vocabulary.
+        token_stride: pixels per token, 8 or 16.
+        image_size: side in pixels.
+        **options: further ones of :class:`RadZeroConfig`.
+    """
     width = sizes.widths[-1]
-    config = RadZeroConfig(
-        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=16, image_size=choice.image_size),
+    return RadZeroConfig(
+        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=token_stride, image_size=image_size),
         text_config=BertConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=words,
             hidden_size=width,
             num_hidden_layers=sizes.text_layers,
             num_attention_heads=sizes.heads,
             intermediate_size=2 * width,
             max_position_embeddings=sizes.max_words,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         ),
         align_config=_align(width, sizes.heads, sizes.align_layers, sizes.align_mlp_ratio),
-        **_shared(choice),
+        image_size=image_size,
+        **options,
     )
-    processor = RadZeroProcessor(_squash(choice.image_size, [0.5] * 3, [0.25] * 3), tokenizer)
-    return RadZeroModel(config), processor
 
 
 def _pretrained(choice: ModelChoice) -> tuple[RadZeroModel, RadZeroProcessor]:
@@ -93,7 +111,7 @@ def _align(width: int, heads: int, layers: int, ratio: int) -> Dinov2Config:
     return Dinov2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, mlp_ratio=ratio)
 
 
-def _shared(choice: ModelChoice) -> dict[str, object]:
+def _shared(choice: ModelChoice) -> dict[str, Any]:
     return {
         "image_size": choice.image_size,
         "similarity": choice.similarity,

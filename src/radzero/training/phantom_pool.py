@@ -16,6 +16,7 @@ import numpy.typing as npt
 import radzero.phantom
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
+from radzero.training.files import write_whole
 
 _BLOCK = 250  # films per unit of work, and per resumable piece
 
@@ -36,7 +37,7 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
         pixels[k] = film.to_uint8()
         findings.append([asdict(f) for f in film.findings])
     stem = folder / f"films-{first:06d}"
-    _write_whole(stem.with_suffix(".json"), json.dumps(findings).encode())
+    write_whole(stem.with_suffix(".json"), json.dumps(findings).encode())
     temporary = stem.with_suffix(".partial")
     with temporary.open("wb") as file:
         np.save(file, pixels)
@@ -50,12 +51,6 @@ def _code_of_phantoms() -> str:
     for file in sorted(Path(radzero.phantom.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def build_pool(
@@ -88,7 +83,7 @@ def build_pool(
             f"{folder}: holds films of {note.read_text()}, not of {json.dumps(identity)}; "
             "delete it (the films are drawn again), or name another folder"
         )
-    _write_whole(note, json.dumps(identity).encode())
+    write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
     missing = [s for s in starts if not (folder / f"films-{s:06d}.npy").exists()]
     done = (len(starts) - len(missing)) * _BLOCK

@@ -140,9 +140,8 @@ def sharded_multi_positive_loss(
     if sentences == 0:
         return logits.sum() * 0.0
     lowest = torch.finfo(logits.dtype).min / 4
-    local_N = owner_N - shards.first_image
-    mine = (local_N >= 0) & (local_N < images)
-    own = F.one_hot(local_N.clamp(0, max(images - 1, 0)), max(images, 1)).T[:images].bool() & mine
+    own, _ = _pairs(owner_N, images, shards, None)
+    mine = own.any(dim=0)  # (N,), this rank's sentences
     competing = logits if ignore_bN is None else logits.masked_fill(ignore_bN & ~own, lowest)
 
     if images:
@@ -153,7 +152,8 @@ def sharded_multi_positive_loss(
     if images == 0:
         return over_images.sum() * 0.0 + logits.sum() * 0.0
 
-    positive = logits.T[mine].gather(1, local_N[mine, None])[:, 0]  # of this rank's sentences
+    owner_n = owner_N[mine] - shards.first_image
+    positive = logits[owner_n, mine.nonzero()[:, 0]]
     text_loss = (over_images[mine] - positive).sum() / sentences
     negatives = torch.logsumexp(competing.masked_fill(own, lowest), dim=1)  # (b,)
     if col_sum:
@@ -161,7 +161,7 @@ def sharded_multi_positive_loss(
         pooled = torch.logsumexp(logits.masked_fill(~own, lowest), dim=1)
         image_loss = -F.logsigmoid(pooled - negatives)[owning].sum() / len(set(owner_N.tolist()))
     else:
-        image_loss = -F.logsigmoid(positive - negatives[local_N[mine]]).sum() / sentences
+        image_loss = -F.logsigmoid(positive - negatives[owner_n]).sum() / sentences
     return (text_loss + image_loss) / 2
 
 
@@ -179,9 +179,8 @@ def sharded_binary_pair_loss(
     if sentences == 0:
         return logits.sum() * 0.0
     own, other = _pairs(owner_N, images, shards, ignore_bN)
-    others = _total(other.sum())
     positives = -F.logsigmoid(logits[own]).sum() / sentences
-    negatives = -F.logsigmoid(-logits[other]).sum() / max(others, 1)
+    negatives = -F.logsigmoid(-logits[other]).sum() / _count(other, shards)
     return (positives + negative_weight * negatives) / (1.0 + negative_weight)
 
 
@@ -190,7 +189,7 @@ def sharded_quiet_map_loss(
 ) -> Tensor:
     """This rank's share of :func:`radzero.training.losses.quiet_map_loss`, from every pair's highest similarity."""
     _, other = _pairs(owner_N, len(peaks_bN), shards, ignore_bN)
-    return F.relu(margin + peaks_bN[other]).sum() / max(_total(other.sum()), 1)
+    return F.relu(margin + peaks_bN[other]).sum() / _count(other, shards)
 
 
 def _pairs(owner_N: Tensor, images: int, shards: Shards, ignore_bN: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -199,7 +198,9 @@ def _pairs(owner_N: Tensor, images: int, shards: Shards, ignore_bN: Tensor | Non
     return own, ~own if ignore_bN is None else ~own & ~ignore_bN
 
 
-def _total(count: Tensor) -> int:
-    if _distributed():
+def _count(pairs: Tensor, shards: Shards) -> Tensor:
+    """How many pairs all ranks have, at least 1."""
+    count = pairs.sum()
+    if shards.world > 1:
         dist.all_reduce(count)
-    return int(count)
+    return count.clamp(min=1)

@@ -18,14 +18,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import yaml
 from torch import Tensor
 
 from radzero.models.conversion import save_processor
 from radzero.models.similarity import Similarity, pair_logits
 from radzero.training.batches import EpochPlan, FilmBatch, ManifestFilms, Quarantine, loader
 from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig
-from radzero.training.gradient_cache import Encoded, Towers, backward, split_batch
-from radzero.training.manifest import Manifest
+from radzero.training.files import write_whole
+from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
+from radzero.training.manifest import EmptySplitError, Manifest
 from radzero.training.model_building import build_start
 from radzero.training.sharding import (
     Shards,
@@ -146,6 +148,7 @@ class Trainer:
         self.films = ManifestFilms(
             self.manifest, self.processor, data.augmentation, one_sentence=data.sentences == "one", seed=config.seed
         )
+        self.validation = self._validation_films()
         self.quarantine = Quarantine(run / f"quarantine{self._rank_suffix}.jsonl", data.unreadable_share)
         self.step, self.best, self.best_epoch, self.seconds = 0, math.inf, -1, 0.0
         self._load_state()
@@ -223,9 +226,7 @@ class Trainer:
         self.quarantine.take(batch)
         device = self.accelerator.device
         self.towers.train()
-        torch.manual_seed(
-            int.from_bytes(hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()[:4], "big")
-        )
+        torch.manual_seed(_seed(self.config.seed, self.step, self.accelerator.process_index))
         rate = learning_rate(self.step, self.steps, loop.learning_rate, loop.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -236,14 +237,8 @@ class Trainer:
         def loss_of(encoded: Encoded) -> Tensor:
             return batch_loss(encoded, batch, self.config.loss, similarity) * world  # the wrapper averages
 
-        micro = split_batch(
-            batch.pixel_values.to(device),
-            batch.input_ids.to(device),
-            batch.attention_mask.to(device),
-            loop.micro_batches,
-        )
         no_sync = getattr(self.towers, "no_sync", nullcontext)
-        loss = self._total(backward(self.towers, micro, loss_of, no_sync=no_sync) / world)
+        loss = self._total(backward(self.towers, self._micro_batches(batch), loss_of, no_sync=no_sync) / world)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {self.step} is {loss}: lower loop.learning_rate (now {loop.learning_rate}) or "
@@ -261,6 +256,11 @@ class Trainer:
             "images": int(self._total(torch.tensor(float(len(batch.pixel_values)), device=device))),
         }
 
+    def _micro_batches(self, batch: FilmBatch) -> list[MicroBatch]:
+        device = self.accelerator.device
+        pixels, ids, mask = (t.to(device) for t in (batch.pixel_values, batch.input_ids, batch.attention_mask))
+        return split_batch(pixels, ids, mask, self.config.loop.micro_batches)
+
     def _total(self, share: Tensor) -> float:
         total = share.detach().double().clone()
         if self.accelerator.num_processes > 1:
@@ -269,31 +269,29 @@ class Trainer:
 
     # -- validation ------------------------------------------------------------------------------------
 
+    def _validation_films(self) -> ManifestFilms | None:
+        try:
+            return ManifestFilms(Manifest(self.manifest.path, "validate"), self.processor, seed=self.config.seed)
+        except EmptySplitError:
+            return None
+
     @torch.no_grad()
     def validation_loss(self) -> float | None:
-        """Mean loss of the validate split's batches; None where it has none."""
-        try:
-            manifest = Manifest(self.manifest.path, "validate")
-        except ValueError:
+        """Mean loss of the validate split's batches; None where the manifest has none."""
+        films = self.validation
+        if films is None:
             return None
-        films = ManifestFilms(manifest, self.processor, seed=self.config.seed)
         per_rank, world = self.config.loop.images_per_rank, self.accelerator.num_processes
         count = math.ceil(len(films) / (per_rank * world))
         plan = EpochPlan(
             len(films), per_rank, rank=self.accelerator.process_index, world=world, last=count, shuffle=False
         )
         self.towers.eval()
-        device = self.accelerator.device
         similarity: Similarity = self.model.config.similarity  # type: ignore[assignment]
         losses = []
         for batch in loader(films, plan, workers=0):
-            parts = split_batch(
-                batch.pixel_values.to(device),
-                batch.input_ids.to(device),
-                batch.attention_mask.to(device),
-                self.config.loop.micro_batches,
-            )
-            encoded = [part.encode(self.towers) for part in parts]
+            self.quarantine.take(batch)
+            encoded = [part.encode(self.towers) for part in self._micro_batches(batch)]
             whole = Encoded(
                 torch.cat([e.tokens for e in encoded]),
                 torch.cat([e.sentences for e in encoded]),
@@ -325,7 +323,7 @@ class Trainer:
             text = self.config.to_yaml()
             if path.exists() and _without_influence(path.read_text(encoding="utf-8")) != _without_influence(text):
                 raise ValueError(f"{self.run}: holds a run of another configuration; give this one another folder")
-            _write_whole(path, text.encode())
+            write_whole(path, text.encode())
         self.accelerator.wait_for_everyone()
 
     def _log(self, record: dict[str, Any]) -> None:
@@ -416,8 +414,6 @@ class Trainer:
 
 
 def _without_influence(text: str) -> str:
-    import yaml
-
     content = yaml.safe_load(text)
     for key in WITHOUT_INFLUENCE:
         section, name = key.split(".")
@@ -430,14 +426,8 @@ def _seed(*numbers: int) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:4], "big")
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def _trim(path: Path, steps: int) -> None:
     """Drop the lines of steps that will be taken again, and a torn one."""
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        _write_whole(path, "".join(line for line in lines if json.loads(line)["step"] < steps).encode())
+        write_whole(path, "".join(line for line in lines if json.loads(line)["step"] < steps).encode())

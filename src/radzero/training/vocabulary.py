@@ -11,6 +11,15 @@ from radzero.phantom.sentences import SYNONYMS
 _TEMPLATE_WORDS = "there is may be no in the right left bilateral upper mid lower lung zone"
 
 
+_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+_CUTTER = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="removed")])
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """Every word of these texts, as :func:`word_tokenizer` cuts them, sorted."""
+    return sorted({word for text in texts for word, _ in _CUTTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))})
+
+
 def phantom_words() -> list[str]:
     """Every word that a phantom's finding-sentence can hold, sorted."""
     names = [*FINDINGS, *DEVICES, *(s for synonyms in SYNONYMS.values() for s in synonyms)]
@@ -22,10 +31,8 @@ def word_tokenizer(words: Iterable[str], max_words: int) -> PreTrainedTokenizerF
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     vocabulary = {token: k for k, token in enumerate((*special, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="removed")]
-    )
+    tokenizer.normalizer = _NORMALIZER
+    tokenizer.pre_tokenizer = _CUTTER
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
