@@ -136,6 +136,40 @@ def test_the_example_of_the_paper(engine: RulesEngine):
         ("The aorta is tortuous and calcified.", ["is tortuous aorta", "is aortic calcification"]),
         ("Elevation of the right hemidiaphragm.", ["is right elevated hemidiaphragm"]),
         ("The heart is not enlarged.", ["is no cardiomegaly"]),
+        ("Costophrenic XXXX blunted on the right.", ["is right costophrenic angle blunting"]),
+        ("The right lung is hyperexpanded.", ["is right hyperinflation"]),
+        ("Both lungs are free of infiltrate.", ["is no infiltrate in the bilateral lung"]),
+        # places that are shared, far away or badly written
+        (
+            "Bilateral interstitial and alveolar opacities.",
+            ["is bilateral interstitial opacity", "is bilateral airspace disease"],
+        ),
+        (
+            "Right middle and lower lobe opacities.",
+            ["is opacity in the right middle lobe", "is opacity in the right lower lobe"],
+        ),
+        (
+            "Granuloma in the right upper lobe and in the left lung base.",
+            ["is granuloma in the right upper lobe", "is granuloma at the left lung base"],
+        ),
+        ("Effusions, left larger than right.", ["is bilateral pleural effusion"]),
+        (
+            "Opacity in the left base. Increased since the previous study. May represent atelectasis.",
+            ["is opacity at the left lung base", "may be atelectasis at the left lung base"],
+        ),
+        (
+            "Degenerative disc disease of the spine as well as left-sided rib fractures.",
+            ["is degenerative change in the spine", "is left fracture"],
+        ),
+        (
+            "Bronchial wall thickening, best seen in the left upper lobe.",
+            ["is bronchial wall thickening in the left upper lobe"],
+        ),
+        ("Clips are seen the right upper quadrant.", ["is surgical clip in the right upper quadrant"]),
+        (
+            "Left-sided ICD and surgical changes consistent with CABG.",
+            ["is left pacemaker", "is surgical change"],
+        ),
         # devices
         ("Right PICC tip in the mid SVC.", ["is right PICC"]),
         ("NG tube in the stomach.", ["is enteric tube in the stomach"]),

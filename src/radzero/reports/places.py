@@ -86,14 +86,33 @@ class PlaceFinder:
         words, joint = clause.words, before[-1].last
         if joint == mention.first:
             joint -= 1  # "left lower lobe atelectasis infiltrate"
-        elif words[joint] == "," and "and" in words[joint : clause.end]:
-            joint += words[joint + 1] == "and"
+        elif words[joint] == "," and ("and" in words[joint : clause.end] or any(m.is_a("show") for m in before)):
+            joint += words[joint + 1 : joint + 2] == ["and"]
         elif words[joint] not in ("and", "or", "/", "with"):
             return Place()
         if not adjacent(words, joint + 1, mention.first):
             return Place()
         places = self.gathered(words, self._before(clause, before[-1]))
-        return places[0] if places else self._of_neighbour(clause, before[-1])
+        if not places:
+            return self._of_neighbour(clause, before[-1]) or self._of_subject(clause, before[-1])
+        # the angle of "left costophrenic angle blunting and effusion" is the blunting's alone
+        implied = places[0].anatomy in self.vocabulary.silent.get(before[-1].value("finding"), ())
+        return Place(places[0].side) if implied else places[0]
+
+    @staticmethod
+    def _said_of_a_lung(before: list[Mention]) -> list[Mention]:
+        """ "The right lung is hyperexpanded", "both lungs are free of infiltrates"."""
+        subject = [m for m in before if not m.is_a("verb", "negation", "descriptor")]
+        if (
+            len(subject) == 2
+            and subject == before[:2]
+            and subject[0].is_a("side")
+            and subject[1].value("anatomy") == "lung"
+            and before[2:]
+            and before[2].is_a("verb", "negation")
+        ):
+            return subject
+        return []
 
     @staticmethod
     def _introduces(clause: Clause, before: list[Mention], mention: Mention) -> bool:
@@ -157,7 +176,7 @@ class PlaceFinder:
         for other in reversed(clause.before(mention.first)):
             between = clause.words[other.last : edge]
             plain = [word for word in between if not _ORDINAL.fullmatch(word)]  # "right 10th and left 9th rib fracture"
-            listed = chosen and plain in (["and"], [","], [",", "and"], ["or"]) and not other.is_a("finding")
+            listed = chosen and plain in (["and"], [","], [",", "and"], ["or"], ["/"]) and not other.is_a("finding")
             numbered = len(plain) < len(between) and {"and", ",", "through", "to"}.issuperset(plain)
             measured = len(between) > 1 and between[-2] in _AMOUNTS and between[-1] == "of"  # "bibasilar areas of"
             apart = between == [","] and other.value("side") == "bilateral"  # "right greater than left, opacities"
@@ -183,7 +202,10 @@ class PlaceFinder:
         while position < clause.end:
             other, word = clause.by_first.get(position), clause.words[position]
             if other is None:
-                if word in (";", ":", ".") or (word in (",", "/", "(", ")") and chosen):
+                if word in (";", ":", ".") or (word in (",", "(", ")") and chosen):
+                    break
+                also = chosen and clause.words[position : position + 3] == ["as", "well", "as"]
+                if also and not self._place_follows(clause, position + 3):
                     break
                 if word == ",":
                     stands_for = self._past_comma(clause, position + 1, prepositions)
@@ -191,7 +213,9 @@ class PlaceFinder:
                         break
                     prepositions += stands_for
                 beside += word in _PARTS and position == beside
-                if chosen and word in ("and", "or") and not self._place_follows(clause, position + 1):
+                if word in ("the", "with") and not chosen and self._slip(clause, position):
+                    prepositions += 1  # "clips are seen the right upper quadrant", "AICD with the left chest wall"
+                if chosen and word in ("and", "or", "/") and not self._place_follows(clause, position + 1):
                     break
                 position += 1
                 continue
@@ -226,6 +250,8 @@ class PlaceFinder:
         then = clause.by_first.get(term.last) if term and term.is_a("descriptor") else None
         if then and then.is_a("place"):
             return 0  # "atelectasis, platelike in the right upper lobe"
+        if "seen" in clause.words[start : start + 2] and not prepositions:
+            return 0  # "thickening, best seen in the left upper lobe"
         return 0 if {"and", "or"} & set(clause.words[start : min(clause.end, start + 5)]) else None
 
     @staticmethod
@@ -238,8 +264,25 @@ class PlaceFinder:
 
     @staticmethod
     def _place_follows(clause: Clause, position: int) -> bool:
+        preposition = clause.by_first.get(position)
+        if preposition is not None and preposition.is_a("place"):
+            position = preposition.last
         other = clause.by_first.get(position) or clause.by_first.get(position + 1)
         return other is not None and (other.is_a("side") or other.is_structure) and not other.is_a("finding")
+
+    @staticmethod
+    def _slip(clause: Clause, position: int) -> bool:
+        """Whether a side and a structure end the clause where a preposition is missing."""
+        position += clause.words[position : position + 2] == ["with", "the"]
+        side = clause.by_first.get(position + 1)
+        if clause.words[position] != "the" or side is None or not side.is_a("side"):
+            return False
+        structure = clause.by_first.get(side.last)
+        return (
+            structure is not None
+            and structure.is_structure
+            and not any(m.is_a("verb", "show", "normal", "property", "finding") for m in clause.after(structure.last))
+        )
 
     @staticmethod
     def _only_a_place(clause: Clause, position: int) -> bool:
@@ -292,6 +335,8 @@ class PlaceFinder:
                     chosen.append(other)
                 elif not other.is_a("place"):
                     break
+        elif said := self._said_of_a_lung(before):
+            chosen = said
         elif before and all(m.is_a("side", "verb") or m.is_structure for m in before):
             chosen = [m for m in before if m.is_a("side") or m.is_structure]
             if not chosen or "xxxx" not in clause.words[chosen[-1].first : chosen[-1].last + 1]:

@@ -127,7 +127,10 @@ class RulesEngine:
         refers_back = not _BACK.isdisjoint(opening) or (
             mentions and mentions[0].first == 0 and mentions[0].is_a("uncertainty")
         )
-        places = previous if refers_back else []
+        silent = not any(  # "Increased since the previous study."
+            m.is_a("finding", "normal", "negation") or m.value("anatomy") not in ("", "examination") for m in mentions
+        )
+        places = previous if refers_back or silent else []
         placed = ""  # the finding that they are of
         found: list[_Stated] = []
         inherited: list[Place] = []
@@ -141,7 +144,8 @@ class RulesEngine:
                 )
                 inherited = []
                 if item.place or item.polarity is Polarity.NEGATED:
-                    if (item.place.site or item.place.side) and item.polarity is not Polarity.NEGATED:
+                    device = item.finding in self.vocabulary.devices
+                    if item.place and not device and item.polarity is not Polarity.NEGATED:
                         places = [*places, item.place] if placed == item.finding else [item.place]
                         placed = item.finding
                 elif explains and item.finding in self.vocabulary.explanations:
@@ -180,7 +184,10 @@ class RulesEngine:
             return  # "calcified left lower lobe granuloma"
         assert mode is not None
         weak = mode is Polarity.NEGATED and _only_new_ones(clause, mention)
-        for place in self._finder.places(clause, mention):
+        places = self._finder.places(clause, mention)
+        if finding in self.vocabulary.devices:  # "over the left chest with leads in the atrium and the ventricle"
+            places = [place for place in places if place.side] or places[:1]
+        for place in places:
             name = self.vocabulary.narrower.get(finding, {}).get(place.anatomy, finding)
             yield self._stated(clause, mention, name, mode, place, weak)
             placed.update(range(place.first, place.last))
@@ -208,7 +215,8 @@ class RulesEngine:
     def _fitting(self, finding: str, place: Place) -> Place:
         """What is said of a place beside a finding that may imply it."""
         if finding in self.vocabulary.unlocated:
-            return Place(place.side) if finding in _VOLUME and place.side == "bilateral" else Place()
+            whole = place.anatomy in ("", "lung")
+            return Place(place.side) if finding in _VOLUME and (place.side == "bilateral" or whole) else Place()
         return replace(place, site="") if place.anatomy in self.vocabulary.silent.get(finding, ()) else place
 
     # -- structures --------------------------------------------------------------------------------------
@@ -227,6 +235,8 @@ class RulesEngine:
             entry = self.vocabulary.anatomy[structure.value("anatomy")]
             finding = entry.becomes[name]
             side = self._side_of(clause, structure) or self._side_of(clause, mention) or entry.side
+            if not side and clause.words[mention.last : mention.last + 1] == ["on"]:
+                side = next((m.value("side") for m in clause.after(mention.last)[:2] if m.is_a("side")), "")
             item = self._stated(clause, mention, finding, Polarity.UNCERTAIN if name == "borderline" else mode, Place())
             item.place = Place() if finding in self.vocabulary.unlocated else Place(side, "", entry.name)
             item.first, item.last = min(item.first, structure.first), max(item.last, structure.last)

@@ -68,10 +68,27 @@ def mentions_in(words: list[str], vocabulary: Vocabulary) -> list[Mention]:
     mentions, position = [], 0
     while position < len(words):
         end, meanings = vocabulary.longest(words, position)
+        if end - position <= 1 and (shared := _sharing_a_noun(words, position, vocabulary)):
+            end, meanings = position + 1, shared
         if meanings:
             mentions.append(Mention(position, end, meanings))
         position = max(end, position + 1)
     return mentions
+
+
+def _sharing_a_noun(words: list[str], position: int, vocabulary: Vocabulary) -> tuple[Meaning, ...]:
+    """What an adjective means that shares the noun of the next: "interstitial and alveolar opacities", "right middle
+    and lower lobe"; nothing when the two together are no term."""
+    if words[position + 1 : position + 2] not in (["and"], ["or"], ["/"]):
+        return ()
+    end, meanings = vocabulary.longest(words, position + 2)
+    if end - position - 2 < 2 or not any(m.kind in ("finding", "anatomy") for m in meanings):
+        return ()
+    phrase = [words[position], *words[position + 3 : end]]
+    shared, own = vocabulary.longest(phrase, 0)
+    if shared < len(phrase) or phrase[-1] in ("disease", "abnormality"):  # "no cardiac, pulmonary or pleural disease"
+        return ()
+    return own
 
 
 @dataclass(frozen=True)

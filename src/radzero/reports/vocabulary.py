@@ -73,10 +73,12 @@ _SIDES = {
         "both side",
         "right and left",
         "left and right",
-        "bilateral right greater than left",
-        "bilateral left greater than right",
-        "right greater than left",
-        "left greater than right",
+        *(
+            f"{both}{one} {greater} than {other}"
+            for both in ("", "bilateral ")
+            for one, other in (("left", "right"), ("right", "left"))
+            for greater in ("greater", "larger", "worse", "more")
+        ),
         "right and the left",
     ),
 }
@@ -136,6 +138,7 @@ class Vocabulary:
         self.silent = {k: frozenset(_terms(vocabulary, k, v)) for k, v in content["silent"].items()}
         self.unlocated = frozenset(_terms(vocabulary, "unlocated", content["unlocated"]))
         self.explanations = frozenset(_terms(vocabulary, "explanations", content["explanations"]))
+        self.devices = frozenset(_terms(vocabulary, "devices", content["devices"]))
         self._root = _Node()
         self._names: dict[tuple[str, ...], str] = {}
         for name, terms in self.findings.items():
@@ -202,6 +205,7 @@ class Vocabulary:
             *(("silent", "findings", n) for n in self.silent),
             *(("unlocated", "findings", n) for n in sorted(self.unlocated)),
             *(("explanations", "findings", n) for n in sorted(self.explanations)),
+            *(("devices", "findings", n) for n in sorted(self.devices)),
         )
         for where, kind, name in mentioned:
             if not isinstance(name, str) or name not in known[kind]:
@@ -215,7 +219,7 @@ class Vocabulary:
 
 
 _REQUIRED = ("findings", "anatomy", "properties")
-_OPTIONAL = ("narrower", "silent", "unlocated", "explanations")
+_OPTIONAL = ("narrower", "silent", "unlocated", "explanations", "devices")
 _ANATOMY = ("terms", "site", "side", "midline", "normal", "abnormality", "becomes")
 _CUES = (
     "negation", "negation_after", "uncertainty", "uncertainty_after", "certainty", "normal", "generic", "pseudo", "cut",
