@@ -159,7 +159,7 @@ def test_the_example_of_the_paper(engine: RulesEngine):
         ),
         (
             "Degenerative disc disease of the spine as well as left-sided rib fractures.",
-            ["is degenerative change in the spine", "is left fracture"],
+            ["is degenerative change in the thoracic spine", "is left fracture"],
         ),
         (
             "Bronchial wall thickening, best seen in the left upper lobe.",

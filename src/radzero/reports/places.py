@@ -61,8 +61,9 @@ class PlaceFinder:
         """Where a finding is; more than one for "right upper and left lower lobe", one empty place for nowhere."""
         before = self.gathered(clause.words, self._before(clause, mention))
         after = self.gathered(clause.words, self._after(clause, mention))
-        if before and before[0].site and len(after) > 1:
-            return before
+        device = mention.value("finding") in self.vocabulary.devices
+        if before and (before[0].side if device else before[0].site and len(after) > 1):
+            return before  # "left chest AICD with leads in the right atrium and ventricle"
         if len(before) > 1 or len(after) > 1:
             return before if len(before) > 1 else after
         one, other = (before or [Place()])[0], (after or [Place()])[0]
@@ -235,7 +236,7 @@ class PlaceFinder:
                 chosen.append(other)
             elif other.value("side") == "bilateral" or (prepositions and other.is_a("side", "anatomy")):
                 chosen.append(other)
-            elif not other.is_a("verb", "descriptor", "property"):
+            elif not (other.is_a("verb", "descriptor", "property") or self._both_of(clause, mention, other)):
                 break
             position = other.last
         return chosen
@@ -255,6 +256,17 @@ class PlaceFinder:
         return 0 if {"and", "or"} & set(clause.words[start : min(clause.end, start + 5)]) else None
 
     @staticmethod
+    def _both_of(clause: Clause, mention: Mention, structure: Mention) -> bool:
+        """ "Hyperexpanded lungs bilaterally"."""
+        side = clause.by_first.get(structure.last)
+        return (
+            structure.is_structure
+            and structure.first == mention.last
+            and side is not None
+            and side.value("side") == "bilateral"
+        )
+
+    @staticmethod
     def _of_the_next(clause: Clause, side: Mention) -> bool:
         """Whether a side begins what is said of another finding."""
         then = next(
@@ -268,7 +280,9 @@ class PlaceFinder:
         if preposition is not None and preposition.is_a("place"):
             position = preposition.last
         other = clause.by_first.get(position) or clause.by_first.get(position + 1)
-        return other is not None and (other.is_a("side") or other.is_structure) and not other.is_a("finding")
+        if other is None or other.is_a("finding") or not (other.is_a("side") or other.is_structure):
+            return False
+        return not PlaceFinder._of_the_next(clause, other)
 
     @staticmethod
     def _slip(clause: Clause, position: int) -> bool:
@@ -303,7 +317,8 @@ class PlaceFinder:
         terms = [m for m in clause.after(position) if not m.is_a("descriptor")]
         if len(terms) < 2 or not terms[0].is_a("side") or not terms[1].is_structure:
             return terms[:1] != [] and PlaceFinder._only_a_place(clause, position)
-        return not (terms[2:] and terms[2].is_a("normal", "verb", "show"))
+        apart = clause.words[terms[1].last : terms[1].last + 1] == ["with"]
+        return apart or not (terms[2:] and terms[2].is_a("normal", "verb", "show"))
 
     def _of_subject(self, clause: Clause, mention: Mention) -> Place:
         """ "The left base shows opacity", "left base irregularity compatible with scarring", "In the right upper lobe
