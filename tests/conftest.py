@@ -2,56 +2,51 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from radzero.models.processor import RadZeroProcessor
+    from radzero.models.radzero import RadZeroModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may ask the hub
 
 from radzero.phantom.film import Film, make_film
-from radzero.training.recipe import ModelSizes, PhantomRecipe, Stage
+from radzero.training.config import ModelChoice, ModelSizes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_NOTICE = "Tiny, of random weights: for tests, not for radiographs."
 
 
-def tiny_recipe(**changes: object) -> PhantomRecipe:
-    """A recipe whose model takes milliseconds."""
-    settings: dict[str, object] = {
-        "seed": 3,
-        "film_seed": 5,
-        "films": 250,
-        "image_size": 64,
-        "model": ModelSizes(widths=(8, 16, 32), heads=2, align_layers=1, align_mlp_ratio=2, text_layers=1),
-        "stages": (Stage(steps=4, batch=4, token_stride=8, negations=(0, 2), binary_weight=0.5),),
-        "learning_rate": 1e-3,
-        "weight_decay": 0.05,
-        "warmup_steps": 2,
-        "clip_norm": 1.0,
-        "binary_negative_weight": 1.0,
-        "ignore": "stated",
-        "shift": 3,
-        "gamma": 0.2,
-    }
-    return PhantomRecipe(**(settings | changes))  # type: ignore[arg-type]
+TINY = ModelChoice(
+    small=ModelSizes(widths=(8, 16, 32), heads=2, align_layers=1, align_mlp_ratio=2, text_layers=1, token_stride=8),
+    image_size=64,
+)
+"""A model that takes milliseconds."""
+
+
+def tiny_start() -> "tuple[RadZeroModel, RadZeroProcessor]":
+    """The tiny model with random weights of a fixed seed, and its processor."""
+    import torch
+
+    from radzero.training.model_building import build_start
+    from radzero.training.vocabulary import phantom_words
+
+    torch.manual_seed(3)
+    return build_start(TINY, phantom_words)
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that ``radzero.load`` reads: our format, random weights of a fixed seed, with a notice."""
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
     from radzero.models.conversion import save_processor
-    from radzero.models.processor import RadZeroProcessor
-    from radzero.training.loop import IMAGE_MEAN, IMAGE_STD, build_model
 
-    recipe = tiny_recipe()
-    model, tokenizer = build_model(recipe)
+    model, processor = tiny_start()
     model.config.card = {"data": "none", "licence": "Apache-2.0", "notice": TINY_NOTICE}
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     model.eval().save_pretrained(folder)
-    size = {"height": recipe.image_size, "width": recipe.image_size}
-    image_processor = BlipImageProcessorPil(size=size, image_mean=[IMAGE_MEAN] * 3, image_std=[IMAGE_STD] * 3)
-    save_processor(RadZeroProcessor(image_processor, tokenizer), folder)
+    save_processor(processor, folder)
     return folder
 
 

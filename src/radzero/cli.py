@@ -477,63 +477,44 @@ def prepare_table(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe: recipes/phantom.yaml, or one with a manifest.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as those in recipes/.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings of a recipe with a manifest, such as loop.epochs=3.")
+        list[str] | None, typer.Argument(help="Settings that replace the recipe's, such as loop.epochs=3.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
     """Train a RadZero on a manifest or on phantoms; can be interrupted at any moment and continued by the same command.
 
-    A recipe with a manifest runs on several processes too: torchrun --nproc-per-node 4 -m radzero.cli train ...
+    It runs on several processes too: torchrun --nproc-per-node 4 -m radzero.cli train ...
     """
     import torch
+    from transformers.utils import logging as transformers_logging
 
-    from radzero.training.phantom_run import run_recipe
-    from radzero.training.recipe import has_manifest
-
-    torch.set_float32_matmul_precision(precision.value)
-    try:
-        if has_manifest(recipe):
-            _train_on_manifest(recipe, output, overrides or [])
-            return
-        if overrides:
-            raise ValueError(f"{recipe}: a recipe of phantoms takes no overrides: {' '.join(overrides)}")
-        with _interruptible(), _progress() as progress:
-            drawing = progress.add_task("drawing phantoms", total=None)
-            training = progress.add_task("training", total=None)
-
-            def on_progress(phase: str, done: int, total: int) -> None:
-                progress.update(drawing if phase == "drawing" else training, completed=done, total=total)
-
-            folder = run_recipe(recipe, output, workers=workers, on_progress=on_progress)
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise _fail(error) from error
-    console.print(f"{folder}: a checkpoint; `radzero evaluate phantom -m {folder}` measures it", highlight=False)
-
-
-def _train_on_manifest(recipe: Path, output: Path, overrides: list[str]) -> None:
     from radzero.training.batches import TooManyUnreadableError
     from radzero.training.config import load_config
     from radzero.training.trainer import Trainer, TrainingError
 
+    torch.set_float32_matmul_precision(precision.value)
+    transformers_logging.disable_progress_bar()  # of every checkpoint that is written
     try:
+        config = load_config(recipe, overrides)
         with _interruptible(), _progress() as progress:
-            trainer = Trainer(load_config(recipe, overrides), output)
+            if config.data.phantoms is not None:
+                drawing = progress.add_task("drawing phantoms", total=config.data.phantoms.films)
+            trainer = Trainer(config, output, on_drawn=lambda done: progress.update(drawing, completed=done))
             task = progress.add_task("training", total=trainer.steps, completed=trainer.step)
             result = trainer.train(
                 lambda record: progress.update(
                     task, completed=record["step"] + 1, description=f"loss {record['loss']:.3f}"
                 )
             )
-    except (TrainingError, TooManyUnreadableError, ImportError) as error:
+    except (ValueError, OSError, TrainingError, TooManyUnreadableError, ImportError) as error:
         raise _fail(error) from error
     if trainer.accelerator.is_main_process:
-        why = "no better validation loss for a while" if result.stopped_early else "all epochs done"
+        why = "no better validation loss for a while" if result.stopped_early else "all steps done"
         console.print(
             f"{result.folder}: a checkpoint, after {result.steps} steps ({why})", highlight=False, soft_wrap=True
         )

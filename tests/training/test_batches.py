@@ -132,7 +132,7 @@ def test_one_sentence_is_drawn_anew_each_epoch(manifest: Manifest, processor):
 def unread(count: int, read: int) -> FilmBatch:
     nothing = torch.empty(0, dtype=torch.long)
     bad = [Unreadable(f"{k}.png", f"{k}.png: cut short") for k in range(count)]
-    return FilmBatch(torch.empty(read, 3, 4, 4), [], nothing, nothing, nothing, nothing, bad)
+    return FilmBatch(torch.empty(read, 3, 4, 4), [], nothing, nothing, nothing, nothing, [], bad)
 
 
 def test_quarantine_names_what_it_takes_and_ends_the_run_at_its_share(tmp_path: Path):

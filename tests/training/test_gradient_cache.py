@@ -10,11 +10,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from conftest import tiny_recipe
+from conftest import tiny_start
 from radzero.models.radzero import RadZeroModel
 from radzero.models.similarity import pair_logits
 from radzero.training.gradient_cache import Encoded, Towers, backward, split_batch
-from radzero.training.loop import build_model
 from radzero.training.losses import multi_positive_loss
 from radzero.training.sharding import Shards, gather_owners, gather_rows, sharded_multi_positive_loss
 
@@ -22,7 +21,7 @@ COUNTS = [2, 0, 3, 1, 4]  # sentences of each image
 
 
 def tiny(dropout: float = 0.0) -> RadZeroModel:
-    model, _ = build_model(tiny_recipe())
+    model, _ = tiny_start()
     for module in model.text_model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout

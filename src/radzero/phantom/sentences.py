@@ -5,6 +5,7 @@ Nothing here comes from :mod:`radzero.reports`, templates included: the extracti
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -68,6 +69,17 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -> FindingSentence:
     """The full sentence of a finding, with side and zone."""
     return FindingSentence(polarity, finding.name, finding.side, finding.zone)
+
+
+@lru_cache(maxsize=1)
+def every_sentence() -> dict[str, FindingSentence]:
+    """Every sentence that can be said of a phantom, by its text."""
+    names = [*FINDINGS, *DEVICES, *(name for synonyms in SYNONYMS.values() for name in synonyms)]
+    sides = ("right", "left", "bilateral")
+    places: list[tuple[str | None, str | None]] = [(None, None), *((side, None) for side in sides)]
+    places += [(side, zone) for side in sides for zone in ("upper", "mid", "lower")]
+    sentences = (FindingSentence(p, name, *place) for p in Polarity for name in names for place in places)
+    return {sentence.text: sentence for sentence in sentences}
 
 
 _NAME_OF = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,10 +87,29 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Item:
-    """An image (C, H, W) and its sentences."""
+    """An image (C, H, W), its number among the films, and its sentences."""
 
+    film: int
     pixel_values: Tensor
     sentences: tuple[str, ...]
+
+
+class TrainingFilms(Protocol):
+    """Films as a model's inputs.
+
+    Attributes:
+        processor: the model's.
+    """
+
+    processor: RadZeroProcessor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> Item | Unreadable: ...
+
+    def is_true(self, index: int, text: str) -> bool:
+        """Whether a sentence is known to be true of a film."""
+        ...
 
 
 class ManifestFilms(Dataset[Item | Unreadable]):
@@ -131,7 +150,11 @@ class ManifestFilms(Dataset[Item | Unreadable]):
         sentences = self.manifest.sentences(index)
         if self.one_sentence:
             sentences = [sentences[int(rng.integers(len(sentences)))]]
-        return Item(values, tuple(sentences))
+        return Item(index, values, tuple(sentences))
+
+    def is_true(self, index: int, text: str) -> bool:
+        """Whether the film's own sentences say so."""
+        return text in self.manifest.sentences(index)
 
 
 class EpochPlan(Sampler[list[Key]]):
@@ -145,6 +168,7 @@ class EpochPlan(Sampler[list[Key]]):
         images_per_rank, rank, world: how they are dealt.
         seed: of the order.
         first, last: steps, counted over all epochs, ``last`` excluded.
+        first_epoch: number of the epoch of step 0.
         shuffle: off for validation.
     """
 
@@ -158,10 +182,12 @@ class EpochPlan(Sampler[list[Key]]):
         seed: int = 0,
         first: int = 0,
         last: int,
+        first_epoch: int = 0,
         shuffle: bool = True,
     ) -> None:
         self.images, self.batch = images, images_per_rank * world
-        self.rank, self.world, self.seed, self.first, self.last, self.shuffle = rank, world, seed, first, last, shuffle
+        self.rank, self.world, self.seed, self.shuffle = rank, world, seed, shuffle
+        self.first, self.last, self.first_epoch = first, last, first_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -174,7 +200,7 @@ class EpochPlan(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         known, order = -1, np.arange(self.images)
         for step in range(self.first, self.last):
-            epoch, number = divmod(step, self.steps_per_epoch)
+            epoch, number = divmod(step + self.first_epoch * self.steps_per_epoch, self.steps_per_epoch)
             if self.shuffle and epoch != known:
                 known, order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(self.images)
             batch = order[number * self.batch : (number + 1) * self.batch]
@@ -191,6 +217,7 @@ class FilmBatch:
         input_ids, attention_mask: (U, S) of ``texts``.
         text_n: (n,) which text each sentence is.
         owner_n: (n,) whose it is, numbered over this rank's images.
+        films: their numbers among the films.
         unreadable: images that are not in it.
     """
 
@@ -200,6 +227,7 @@ class FilmBatch:
     attention_mask: Tensor
     text_n: Tensor
     owner_n: Tensor
+    films: list[int]
     unreadable: list[Unreadable]
 
 
@@ -228,11 +256,12 @@ class Collate:
             mask,
             torch.tensor(text_n, dtype=torch.long),
             torch.tensor(owner_n, dtype=torch.long),
+            [item.film for item in read],
             [item for item in items if isinstance(item, Unreadable)],
         )
 
 
-def loader(films: ManifestFilms, plan: EpochPlan, *, workers: int) -> "DataLoader[Any]":
+def loader(films: TrainingFilms, plan: EpochPlan, *, workers: int) -> "DataLoader[Any]":
     """Batches of a plan, in its order.
 
     Args:
@@ -242,7 +271,7 @@ def loader(films: ManifestFilms, plan: EpochPlan, *, workers: int) -> "DataLoade
     """
     side = films.processor.geometry(1024, 1024).input
     return DataLoader(
-        films,
+        films,  # type: ignore[arg-type]
         batch_sampler=plan,
         num_workers=workers,
         collate_fn=Collate(films.processor, (3, *side)),

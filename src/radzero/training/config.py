@@ -1,13 +1,37 @@
 """What a training run is made of: one typed object, which is the YAML file and the command line's overrides."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from radzero.training.batches import Augmentation
-from radzero.training.recipe import ModelSizes, build
+from radzero.training.typed_yaml import build
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of a small RadZero.
+
+    Attributes:
+        widths: channels of the convolutional stem; the last is the hidden size D.
+        heads: attention heads of the align layers and of the text encoder.
+        align_layers: transformer blocks on the vision tokens.
+        align_mlp_ratio: their MLP's width over D.
+        text_layers: transformer blocks of the text encoder.
+        max_words: longest sentence in tokens.
+        token_stride: pixels per token, 16 or 8; the weights are the same for both.
+    """
+
+    widths: tuple[int, ...]
+    heads: int
+    align_layers: int = 2
+    align_mlp_ratio: int = 4
+    text_layers: int = 2
+    max_words: int = 64
+    token_stride: int = 16
 
 
 @dataclass(frozen=True)
@@ -48,24 +72,47 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class PhantomChoice:
+    """Phantoms to train on, drawn into the run's folder ``films``.
+
+    Attributes:
+        films: how many; seen again and again, with other sentences each time.
+        seed: of the series.
+        negations: fewest and most negated sentences of a film.
+    """
+
+    films: int
+    seed: int = 1
+    negations: tuple[int, int] = (0, 2)
+
+    def __post_init__(self) -> None:
+        if self.films < 1 or not 0 <= self.negations[0] <= self.negations[1]:
+            raise ValueError("data.phantoms: films must be at least 1, and negations the fewest and the most")
+
+
+@dataclass(frozen=True)
 class DataChoice:
-    """What it is trained on.
+    """What it is trained on: a manifest or phantoms.
 
     Attributes:
         manifest: from ``radzero prepare``; its train split is trained on and its validate split validated on.
+        phantoms: synthetic films instead.
         sentences: "all" of an image, or "one" at random (the published ablation).
         augmentation: none by default, as published.
         workers: processes that decode.
         unreadable_share: of the images seen that may be unreadable before the run ends.
     """
 
-    manifest: str
+    manifest: str = ""
+    phantoms: PhantomChoice | None = None
     sentences: str = "all"
     augmentation: Augmentation = field(default_factory=Augmentation)
     workers: int = 2
     unreadable_share: float = 0.01
 
     def __post_init__(self) -> None:
+        if bool(self.manifest) == (self.phantoms is not None):
+            raise ValueError("give data.manifest or data.phantoms")
         if self.sentences not in ("all", "one"):
             raise ValueError(f"data.sentences is all or one, not {self.sentences!r}")
 
@@ -77,7 +124,8 @@ class LossChoice:
     Attributes:
         binary_weight, binary_negative_weight: of :func:`~radzero.training.losses.binary_pair_loss`.
         quiet_weight: of :func:`~radzero.training.losses.quiet_map_loss`.
-        ignore: "none", or "stated": another image's sentence that the image states in the same words is no negative.
+        ignore: pairs of an image with another image's sentence that are no negatives: "none"; "stated", when the image
+            states it too, in the same words; "true", when it is true of the image, which is known of phantoms alone.
         row_sum, col_sum: of :func:`radzero.multi_positive_loss`.
     """
 
@@ -89,8 +137,8 @@ class LossChoice:
     col_sum: bool = False
 
     def __post_init__(self) -> None:
-        if self.ignore not in ("none", "stated"):
-            raise ValueError(f"loss.ignore is none or stated, not {self.ignore!r}")
+        if self.ignore not in ("none", "stated", "true"):
+            raise ValueError(f'loss.ignore is "none", "stated" or "true", not {self.ignore!r}')
 
 
 @dataclass(frozen=True)
@@ -98,7 +146,7 @@ class LoopChoice:
     """How it is trained; as published by default.
 
     Attributes:
-        epochs: over the train split.
+        epochs: over the train split; of no account where there are stages.
         images_per_rank: of each process; the batch is their sum.
         micro_batches: passes that a rank's images are encoded in; the gradient is that of the whole batch.
         learning_rate, weight_decay: AdamW's.
@@ -129,18 +177,78 @@ class LoopChoice:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stretch of a run.
+
+    Attributes:
+        steps: optimiser steps.
+        set: settings from here on, by their dotted names; those of :data:`PER_STAGE`. A stage that sets
+            ``loop.learning_rate`` has a cosine of its own; the others share the run's.
+    """
+
+    steps: int
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+PER_STAGE = (
+    "model.small.token_stride", "data.phantoms.negations", "data.sentences", "loss.binary_weight", "loss.quiet_weight",
+    "loss.ignore", "loop.images_per_rank", "loop.micro_batches", "loop.learning_rate",
+)  # fmt: skip
+"""Settings that a stage may change."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """A training run. ``seed`` is of weights, batches and dropout."""
+    """A training run.
+
+    Attributes:
+        model, data, loss, loop: what, on what, towards what and how.
+        stages: stretches of the run that differ; none for ``loop.epochs`` over the data.
+        seed: of weights, batches and dropout.
+    """
 
     model: ModelChoice
     data: DataChoice
     loss: LossChoice = field(default_factory=LossChoice)
     loop: LoopChoice = field(default_factory=LoopChoice)
+    stages: tuple[Stage, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss.ignore == "true" and self.data.phantoms is None:
+            raise ValueError("loss.ignore: what is true of an image is known of phantoms alone")
+        for k, stage in enumerate(self.stages):
+            if stage.steps < 1:
+                raise ValueError(f"stages[{k}].steps must be at least 1, not {stage.steps}")
+            if wrong := [key for key in stage.set if key not in PER_STAGE]:
+                raise ValueError(f"stages[{k}].set.{wrong[0]}: a stage may set {', '.join(PER_STAGE)}")
+        _ = self.stage_configs
+
+    @cached_property
+    def stage_configs(self) -> "tuple[TrainConfig, ...]":
+        """The whole configuration in force during each stage; one where there are no stages."""
+        content = asdict(self)
+        content["stages"] = []
+        configs = []
+        for k, stage in enumerate(self.stages):
+            for key, value in stage.set.items():
+                _put(content, key, value)
+            try:
+                configs.append(build(TrainConfig, _plain(content), ""))
+            except ValueError as error:
+                raise ValueError(f"stages[{k}].set: {error}") from error
+        return tuple(configs) or (self,)
 
     def to_yaml(self) -> str:
         """The file that this is."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 WITHOUT_INFLUENCE = ("data.workers", "loop.save_every")
@@ -175,14 +283,21 @@ def _overridden(content: Any, override: str) -> Any:
     key, separator, value = override.partition("=")
     if not separator:
         raise ValueError(f"an override is key=value, not {override!r}")
-    *parents, last = key.strip().split(".")
+    _put(content, key.strip(), yaml.safe_load(value))
+    return content
+
+
+def _put(content: Any, key: str, value: Any) -> None:
+    """Set the entry of nested mappings that a dotted key names."""
+    *parents, last = key.split(".")
     place = content
     for parent in parents:
-        place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict) and place.get(parent) is None:
+            place[parent] = {}
+        place = place[parent] if isinstance(place, dict) else None
         if not isinstance(place, dict):
-            raise ValueError(f"{override}: {parent} is no section")
-    place[last] = yaml.safe_load(value)
-    return content
+            raise ValueError(f"{key}: {parent} is no section")
+    place[last] = value
 
 
 def _located(content: Any, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from transformers import AutoModel, AutoTokenizer, BertConfig, Dinov2Config
@@ -10,18 +11,16 @@ from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
-from radzero.training.config import ModelChoice
-from radzero.training.manifest import Manifest
-from radzero.training.recipe import ModelSizes
-from radzero.training.vocabulary import word_tokenizer, words_of
+from radzero.training.config import ModelChoice, ModelSizes
+from radzero.training.vocabulary import word_tokenizer
 
 
-def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
+def build_start(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[RadZeroModel, RadZeroProcessor]:
     """The model and its processor, float32 and ready to be trained.
 
     Args:
         choice: which.
-        manifest: whose words a small model's vocabulary has.
+        words: gives those of a small model's vocabulary.
 
     Raises:
         ValueError: for a checkpoint that cannot be read, naming it.
@@ -31,7 +30,7 @@ def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, 
         model = RadZeroModel.from_pretrained(checkpoint.folder)
         processor = load_processor(checkpoint.folder, checkpoint.config)
     elif choice.small is not None:
-        model, processor = _small(choice, choice.small, manifest)
+        model, processor = _small(choice, choice.small, words())
     else:
         model, processor = _pretrained(choice)
     model.requires_grad_(True)
@@ -45,27 +44,18 @@ def build_start(choice: ModelChoice, manifest: Manifest) -> tuple[RadZeroModel, 
     return model.train(), processor
 
 
-def _small(choice: ModelChoice, sizes: ModelSizes, manifest: Manifest) -> tuple[RadZeroModel, RadZeroProcessor]:
-    words = words_of(text for k in range(len(manifest)) for text in manifest.sentences(k))
+def _small(choice: ModelChoice, sizes: ModelSizes, words: Iterable[str]) -> tuple[RadZeroModel, RadZeroProcessor]:
     tokenizer = word_tokenizer(words, sizes.max_words)
-    config = small_config(sizes, len(tokenizer), token_stride=16, **_shared(choice))
+    config = _small_config(sizes, len(tokenizer), **_shared(choice))
     processor = RadZeroProcessor(_squash(choice.image_size, [0.5] * 3, [0.25] * 3), tokenizer)
     return RadZeroModel(config), processor
 
 
-def small_config(sizes: ModelSizes, words: int, *, token_stride: int, image_size: int, **options: Any) -> RadZeroConfig:
-    """The configuration of a small model without dropout.
-
-    Args:
-        sizes: of its parts.
-        words: of its vocabulary.
-        token_stride: pixels per token, 8 or 16.
-        image_size: side in pixels.
-        **options: further ones of :class:`RadZeroConfig`.
-    """
+def _small_config(sizes: ModelSizes, words: int, *, image_size: int, **options: Any) -> RadZeroConfig:
+    """The configuration of a small model without dropout, with a vocabulary of ``words``."""
     width = sizes.widths[-1]
     return RadZeroConfig(
-        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=token_stride, image_size=image_size),
+        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=sizes.token_stride, image_size=image_size),
         text_config=BertConfig(
             vocab_size=words,
             hidden_size=width,

@@ -5,10 +5,11 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,45 @@ from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 from radzero.training.files import write_whole
 
+_DRAWING = ("anatomy", "detector", "fields", "film", "findings")
 _BLOCK = 250  # films per unit of work, and per resumable piece
 
 
-@dataclass(frozen=True)
 class PhantomPool:
-    """Films (M, H, W) uint8, memory-mapped, and the findings of each."""
+    """Films in a folder, memory-mapped by every process that reads them, and the findings of each.
 
-    pixels: npt.NDArray[np.uint8]
-    findings: list[tuple[Finding, ...]]
+    Args:
+        folder: of :func:`build_pool`.
+        films: how many of them.
+    """
+
+    def __init__(self, folder: Path, films: int) -> None:
+        self.folder, self.films = folder, films
+        blocks = (json.loads(_block(folder, first, ".json").read_text()) for first in range(0, films, _BLOCK))
+        findings = [
+            tuple(Finding(f["name"], Grade(f["grade"]), f["side"], f["zone"]) for f in film)
+            for block in blocks
+            for film in block
+        ]
+        self.findings: list[tuple[Finding, ...]] = findings[:films]
+        self._blocks: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return self.films
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_blocks": {}}  # a worker maps the files again
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """A film (H, W)."""
+        number, row = divmod(index, _BLOCK)
+        if number not in self._blocks:
+            self._blocks[number] = np.load(_block(self.folder, number * _BLOCK, ".npy"), mmap_mode="r")
+        return self._blocks[number][row]
+
+
+def _block(folder: Path, first: int, suffix: str) -> Path:
+    return folder / f"films-{first:06d}{suffix}"
 
 
 def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> int:
@@ -36,20 +67,19 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
         film = make_film(seed, first + k, shape=(size, size))
         pixels[k] = film.to_uint8()
         findings.append([asdict(f) for f in film.findings])
-    stem = folder / f"films-{first:06d}"
-    write_whole(stem.with_suffix(".json"), json.dumps(findings).encode())
-    temporary = stem.with_suffix(".partial")
+    write_whole(_block(folder, first, ".json"), json.dumps(findings).encode())
+    temporary = _block(folder, first, ".partial")
     with temporary.open("wb") as file:
         np.save(file, pixels)
-    os.replace(temporary, stem.with_suffix(".npy"))  # last: its presence says that the block is whole
+    os.replace(temporary, _block(folder, first, ".npy"))  # last: its presence says that the block is whole
     return count
 
 
 def _code_of_phantoms() -> str:
     """A hash of the code that draws, so that films of another version are not taken for this one's."""
     digest = hashlib.sha256()
-    for file in sorted(Path(radzero.phantom.__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
+    for module in _DRAWING:
+        digest.update((Path(radzero.phantom.__file__).parent / f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -85,7 +115,7 @@ def build_pool(
         )
     write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
-    missing = [s for s in starts if not (folder / f"films-{s:06d}.npy").exists()]
+    missing = [s for s in starts if not _block(folder, s, ".npy").exists()]
     done = (len(starts) - len(missing)) * _BLOCK
     progress(done)
     if missing:
@@ -94,10 +124,4 @@ def build_pool(
             for made in pool.map(make, missing):
                 done += made
                 progress(done)
-    blocks = [np.load(folder / f"films-{s:06d}.npy") for s in starts]
-    findings = [
-        tuple(Finding(f["name"], Grade(f["grade"]), f["side"], f["zone"]) for f in film)
-        for s in starts
-        for film in json.loads((folder / f"films-{s:06d}.json").read_text())
-    ]
-    return PhantomPool(np.concatenate(blocks)[:films], findings[:films])
+    return PhantomPool(folder, films)

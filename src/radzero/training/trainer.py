@@ -1,4 +1,4 @@
-"""The training loop over a manifest: one process or many, restartable at any moment, exact.
+"""The training loop: one process or many, restartable at any moment, exact.
 
 Built on Accelerate, which transformers' users know and which brings data parallelism, mixed precision and launching by
 torchrun without a framework around the loop. The loss is not its business: see :mod:`radzero.training.sharding`.
@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ from torch import Tensor
 
 from radzero.models.conversion import save_processor
 from radzero.models.similarity import Similarity, pair_logits
-from radzero.training.batches import EpochPlan, FilmBatch, ManifestFilms, Quarantine, loader
+from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
 from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig
 from radzero.training.files import write_whole
 from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
-from radzero.training.manifest import EmptySplitError, Manifest
 from radzero.training.model_building import build_start
 from radzero.training.sharding import (
     Shards,
@@ -36,6 +35,7 @@ from radzero.training.sharding import (
     sharded_multi_positive_loss,
     sharded_quiet_map_loss,
 )
+from radzero.training.sources import open_source
 
 
 class TrainingError(RuntimeError):
@@ -66,7 +66,9 @@ def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def batch_loss(encoded: Encoded, batch: FilmBatch, choice: LossChoice, similarity: Similarity) -> Tensor:
+def batch_loss(
+    encoded: Encoded, batch: FilmBatch, choice: LossChoice, similarity: Similarity, films: TrainingFilms
+) -> Tensor:
     """A rank's share of the loss of a batch; collective."""
     device = encoded.tokens.device
     shards = Shards.of(len(encoded.tokens), len(encoded.sentences), device)
@@ -81,7 +83,11 @@ def batch_loss(encoded: Encoded, batch: FilmBatch, choice: LossChoice, similarit
     with torch.no_grad():
         owner_N, text_N = gather_rows(rows, said.sentences, said.rank).unbind(dim=1)
     logits = pairs.logits[:, text_N]
-    ignore = _stated(batch, shards, device)[:, text_N] if choice.ignore == "stated" else None
+    ignore = None
+    if choice.ignore == "stated":
+        ignore = _stated(batch, shards, device)[:, text_N]
+    elif choice.ignore == "true":
+        ignore = _true(batch, films, device)[:, text_N]
     loss = sharded_multi_positive_loss(
         logits, owner_N, said, ignore_bN=ignore, row_sum=choice.row_sum, col_sum=choice.col_sum
     )
@@ -107,19 +113,55 @@ def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
     return (states.float() @ (own[:, None] == every).float()) > 0
 
 
+def _true(batch: FilmBatch, films: TrainingFilms, device: torch.device) -> Tensor:
+    """(b, all ranks' texts): whether a text is true of an image of this rank."""
+    texts = [batch.texts]
+    if dist.is_available() and dist.is_initialized():
+        texts = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(texts, batch.texts)
+    every = [text for part in texts for text in part]
+    rows = [[films.is_true(film, text) for text in every] for film in batch.films]
+    return torch.tensor(rows, dtype=torch.bool, device=device).reshape(len(rows), len(every))
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A stage with its place in the run.
+
+    Attributes:
+        config: what is in force.
+        films: those of its data choice.
+        first, last: steps, ``last`` excluded.
+        first_epoch: number of its first epoch.
+        rate: steps that its learning rate's cosine spans, where it begins, and its warm-up.
+    """
+
+    config: TrainConfig
+    films: TrainingFilms
+    first: int
+    last: int
+    first_epoch: int
+    rate: tuple[int, int, float, int]
+
+    def learning_rate(self, step: int) -> float:
+        first, last, highest, warmup = self.rate
+        return learning_rate(step - first, last - first, highest, warmup)
+
+
 class Trainer:
     """A run in a folder: ``config.yaml``, ``metrics.jsonl``, ``quarantine.jsonl``, ``state/``; at its end ``model/``.
 
     Args:
         config: what to do.
         run: the folder; a run of the same configuration there goes on.
+        on_drawn: called with the number of phantoms drawn, where there are any to draw.
 
     Raises:
         ValueError: when the folder holds a run of another configuration, or something cannot be loaded.
         ImportError: when Accelerate is not installed.
     """
 
-    def __init__(self, config: TrainConfig, run: Path) -> None:
+    def __init__(self, config: TrainConfig, run: Path, *, on_drawn: Callable[[int], None] = lambda done: None) -> None:
         try:
             from accelerate import Accelerator
             from accelerate.utils import DistributedDataParallelKwargs
@@ -131,9 +173,10 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._take_folder()
-        self.manifest = Manifest(Path(config.data.manifest), "train")
+        with self.accelerator.main_process_first():  # draws phantoms
+            self.source = open_source(config.data, config.model.image_size, run, progress=on_drawn)
         torch.manual_seed(config.seed)
-        model, self.processor = build_start(config.model, self.manifest)
+        model, self.processor = build_start(config.model, self.source.words)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             [
@@ -144,40 +187,56 @@ class Trainer:
         )
         self.model = model
         self.towers, self.optimizer = self.accelerator.prepare(Towers(model), optimizer)
-        data = config.data
-        self.films = ManifestFilms(
-            self.manifest, self.processor, data.augmentation, one_sentence=data.sentences == "one", seed=config.seed
-        )
-        self.validation = self._validation_films()
-        self.quarantine = Quarantine(run / f"quarantine{self._rank_suffix}.jsonl", data.unreadable_share)
-        self.step, self.best, self.best_epoch, self.seconds = 0, math.inf, -1, 0.0
+        self.validation = self.source.validation(self.processor, config.seed)
+        self.quarantine = Quarantine(run / f"quarantine{self._rank_suffix}.jsonl", config.data.unreadable_share)
+        self.stretches = self._stretches()
+        self.step, self.epoch, self.best, self.best_epoch, self.seconds = 0, 0, math.inf, -1, 0.0
         self._load_state()
 
     @property
     def _rank_suffix(self) -> str:
         return f"-{self.accelerator.process_index}" if self.accelerator.num_processes > 1 else ""
 
-    def plan(self, first: int, last: int) -> EpochPlan:
-        """This rank's images at the steps of the run."""
+    def _stretches(self) -> list[_Stretch]:
+        """The run's stages, or the whole run as one."""
+        stretches: list[_Stretch] = []
+        for k, config in enumerate(self.config.stage_configs):
+            films = self.source.films(self.processor, config.data, config.seed)
+            epoch = self._plan(films, config, 0, 0).steps_per_epoch
+            before = stretches[-1] if stretches else None
+            first = before.last if before else 0
+            last = first + (self.config.stages[k].steps if self.config.stages else config.loop.epochs * epoch)
+            own = before is None or "loop.learning_rate" in self.config.stages[k].set
+            rate = (first, last, config.loop.learning_rate, 0 if before else config.loop.warmup_steps)
+            if before and not own:  # one cosine over both
+                rate = (before.rate[0], last, *before.rate[2:])
+                stretches = [replace(s, rate=rate) if s.rate == before.rate else s for s in stretches]
+            epochs = math.ceil((before.last - before.first) / self._steps_per_epoch(before)) if before else 0
+            stretches.append(_Stretch(config, films, first, last, (before.first_epoch if before else 0) + epochs, rate))
+        return stretches
+
+    def _plan(
+        self, films: TrainingFilms, config: TrainConfig, first: int, last: int, first_epoch: int = 0
+    ) -> EpochPlan:
+        """This rank's images at the steps of a stretch."""
         return EpochPlan(
-            len(self.films),
-            self.config.loop.images_per_rank,
+            len(films),
+            config.loop.images_per_rank,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            seed=self.config.seed,
+            seed=config.seed,
             first=first,
             last=last,
+            first_epoch=first_epoch,
         )
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
-        return self.plan(0, 0).steps_per_epoch
+    def _steps_per_epoch(self, stretch: _Stretch) -> int:
+        return self._plan(stretch.films, stretch.config, 0, 0).steps_per_epoch
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the run."""
-        return self.config.loop.epochs * self.steps_per_epoch
+        return self.stretches[-1].last
 
     def train(self, on_step: Callable[[dict[str, Any]], None] = lambda record: None) -> Result:
         """Train, or go on, to the end.
@@ -189,30 +248,40 @@ class Trainer:
             TrainingError: for a loss that is not finite, a worker that died, or a disk that is full.
             TooManyUnreadableError: see :class:`~radzero.training.batches.Quarantine`.
         """
-        stopped = self._patience_is_out()
-        started = time.monotonic()
-        before = self.seconds
-        batches = self._batches()
-        while self.step < self.steps and not stopped:
-            batch = next(batches)
-            record = self._one_step(batch)
-            self.seconds = before + time.monotonic() - started
-            record["seconds"] = round(self.seconds, 2)
-            self._log(record)
-            if self.accelerator.is_main_process:
-                on_step(record)
-            epoch_ends = self.step % self.steps_per_epoch == 0
-            if epoch_ends:
-                self._validate()
-                stopped = self._patience_is_out()
-            if epoch_ends or self.step % self.config.loop.save_every == 0:
-                self._save_state()
-        return Result(self._finish(), self.step, self.best, stopped)
+        started, before = time.monotonic(), self.seconds
+        for stretch in self.stretches:
+            if self.step >= stretch.last or self._patience_is_out():
+                continue
+            if self.step == stretch.first:  # losses of another stage do not compare
+                self.best, self.best_epoch = math.inf, self.epoch - 1
+            self._begin(stretch)
+            per_epoch = self._steps_per_epoch(stretch)
+            for batch in self._batches(stretch):
+                record = self._one_step(batch, stretch)
+                self.seconds = before + time.monotonic() - started
+                record["seconds"] = round(self.seconds, 2)
+                self._log(record)
+                if self.accelerator.is_main_process:
+                    on_step(record)
+                epoch_ends = (self.step - stretch.first) % per_epoch == 0 or self.step == stretch.last
+                if epoch_ends:
+                    self._validate(stretch)
+                if epoch_ends or self.step % self.config.loop.save_every == 0:
+                    self._save_state()
+                if epoch_ends and self._patience_is_out():
+                    break
+        return Result(self._finish(), self.step, self.best, self.step < self.steps)
 
-    def _batches(self) -> Iterator[FilmBatch]:
-        plan = self.plan(self.step, self.steps)
+    def _begin(self, stretch: _Stretch) -> None:
+        sizes = stretch.config.model.small
+        if sizes is not None:
+            self.model.vision_model.config.token_stride = sizes.token_stride
+
+    def _batches(self, stretch: _Stretch) -> Iterator[FilmBatch]:
+        first, last = self.step - stretch.first, stretch.last - stretch.first
+        plan = self._plan(stretch.films, stretch.config, first, last, stretch.first_epoch)
         try:
-            yield from loader(self.films, plan, workers=self.config.data.workers)
+            yield from loader(stretch.films, plan, workers=self.config.data.workers)
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
                 raise TrainingError(
@@ -221,13 +290,13 @@ class Trainer:
                 ) from error
             raise
 
-    def _one_step(self, batch: FilmBatch) -> dict[str, Any]:
-        loop = self.config.loop
+    def _one_step(self, batch: FilmBatch, stretch: _Stretch) -> dict[str, Any]:
+        loop = stretch.config.loop
         self.quarantine.take(batch)
         device = self.accelerator.device
         self.towers.train()
         torch.manual_seed(_seed(self.config.seed, self.step, self.accelerator.process_index))
-        rate = learning_rate(self.step, self.steps, loop.learning_rate, loop.warmup_steps)
+        rate = stretch.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -235,10 +304,11 @@ class Trainer:
         similarity: Similarity = self.model.config.similarity  # type: ignore[assignment]
 
         def loss_of(encoded: Encoded) -> Tensor:
-            return batch_loss(encoded, batch, self.config.loss, similarity) * world  # the wrapper averages
+            return batch_loss(encoded, batch, stretch.config.loss, similarity, stretch.films) * world  # averaged later
 
         no_sync = getattr(self.towers, "no_sync", nullcontext)
-        loss = self._total(backward(self.towers, self._micro_batches(batch), loss_of, no_sync=no_sync) / world)
+        parts = self._micro_batches(batch, loop.micro_batches)
+        loss = self._total(backward(self.towers, parts, loss_of, no_sync=no_sync) / world)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {self.step} is {loss}: lower loop.learning_rate (now {loop.learning_rate}) or "
@@ -256,10 +326,10 @@ class Trainer:
             "images": int(self._total(torch.tensor(float(len(batch.pixel_values)), device=device))),
         }
 
-    def _micro_batches(self, batch: FilmBatch) -> list[MicroBatch]:
+    def _micro_batches(self, batch: FilmBatch, parts: int) -> list[MicroBatch]:
         device = self.accelerator.device
         pixels, ids, mask = (t.to(device) for t in (batch.pixel_values, batch.input_ids, batch.attention_mask))
-        return split_batch(pixels, ids, mask, self.config.loop.micro_batches)
+        return split_batch(pixels, ids, mask, parts)
 
     def _total(self, share: Tensor) -> float:
         total = share.detach().double().clone()
@@ -269,19 +339,13 @@ class Trainer:
 
     # -- validation ------------------------------------------------------------------------------------
 
-    def _validation_films(self) -> ManifestFilms | None:
-        try:
-            return ManifestFilms(Manifest(self.manifest.path, "validate"), self.processor, seed=self.config.seed)
-        except EmptySplitError:
-            return None
-
     @torch.no_grad()
-    def validation_loss(self) -> float | None:
-        """Mean loss of the validate split's batches; None where the manifest has none."""
-        films = self.validation
+    def _validation_loss(self, stretch: _Stretch) -> float | None:
+        """Mean loss of the validation films' batches; None where there are none."""
+        films, loop = self.validation, stretch.config.loop
         if films is None:
             return None
-        per_rank, world = self.config.loop.images_per_rank, self.accelerator.num_processes
+        per_rank, world = loop.images_per_rank, self.accelerator.num_processes
         count = math.ceil(len(films) / (per_rank * world))
         plan = EpochPlan(
             len(films), per_rank, rank=self.accelerator.process_index, world=world, last=count, shuffle=False
@@ -291,28 +355,29 @@ class Trainer:
         losses = []
         for batch in loader(films, plan, workers=0):
             self.quarantine.take(batch)
-            encoded = [part.encode(self.towers) for part in self._micro_batches(batch)]
+            encoded = [part.encode(self.towers) for part in self._micro_batches(batch, loop.micro_batches)]
             whole = Encoded(
                 torch.cat([e.tokens for e in encoded]),
                 torch.cat([e.sentences for e in encoded]),
                 encoded[0].temperatures,
             )
-            losses.append(self._total(batch_loss(whole, batch, self.config.loss, similarity)))
+            losses.append(self._total(batch_loss(whole, batch, stretch.config.loss, similarity, films)))
         return sum(losses) / len(losses)
 
-    def _validate(self) -> None:
-        loss = self.validation_loss()
-        epoch = self.step // self.steps_per_epoch - 1
+    def _validate(self, stretch: _Stretch) -> None:
+        """At the end of an epoch: keep the model if it is the best of its stage, or if nothing tells."""
+        loss = self._validation_loss(stretch)
         if loss is not None:
-            self._log({"step": self.step - 1, "epoch": epoch, "validation_loss": loss})
+            self._log({"step": self.step - 1, "epoch": self.epoch, "validation_loss": loss})
         if loss is None or loss < self.best:
             self.best = math.nan if loss is None else loss
-            self.best_epoch = epoch
+            self.best_epoch = self.epoch
             self._save_model(self.run / "state" / "best")
+        self.epoch += 1
 
     def _patience_is_out(self) -> bool:
-        patience, epoch = self.config.loop.patience, self.step // self.steps_per_epoch - 1
-        return bool(patience) and not math.isnan(self.best) and epoch - self.best_epoch >= patience
+        patience = self.config.loop.patience
+        return bool(patience) and not math.isnan(self.best) and self.epoch - 1 - self.best_epoch >= patience
 
     # -- files -----------------------------------------------------------------------------------------
 
@@ -338,8 +403,8 @@ class Trainer:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 self.model.load_state_dict(state["model"])
                 self.optimizer.load_state_dict(state["optimizer"])
-                self.step, self.best = int(state["step"]), float(state["best"])
-                self.best_epoch, self.seconds = int(state["best_epoch"]), float(state["seconds"])
+                self.step, self.epoch, self.best_epoch = (int(state[key]) for key in ("step", "epoch", "best_epoch"))
+                self.best, self.seconds = float(state["best"]), float(state["seconds"])
             except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
                 raise TrainingError(
                     f"{path}: is damaged ({type(error).__name__}: {error}). Remove it to begin again, or start another "
@@ -356,6 +421,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
+                "epoch": self.epoch,
                 "best": self.best,
                 "best_epoch": self.best_epoch,
                 "seconds": self.seconds,
@@ -380,11 +446,7 @@ class Trainer:
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 temporary.mkdir(parents=True)
-                self.model.config.card = {
-                    "data": f"{len(self.manifest)} images of {self.manifest.path.name}",
-                    "seed": self.config.seed,
-                    "steps": self.step,
-                }
+                self.model.config.card = {**self.source.card, "seed": self.config.seed, "steps": self.step}
                 self.model.save_pretrained(temporary)
                 save_processor(self.processor, temporary)
                 (temporary / "config_of_training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
