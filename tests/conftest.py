@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny checkpoint in our format, made offline, and the folder of material beside the repository."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,36 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.eval().save_pretrained(folder)
     save_processor(processor, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A recipe's ``model=...`` of a tiny DINOv2 and a tiny BERT, in folders of transformers' formats."""
+    import torch
+    from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model
+
+    from radzero.training.vocabulary import phantom_words, word_tokenizer
+
+    folder = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    vision = Dinov2Model(Dinov2Config(image_size=28, patch_size=14, mlp_ratio=2, **size))
+    vision.save_pretrained(folder / "vision")
+    (folder / "vision/preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": [0.4] * 3, "image_std": [0.3] * 3})
+    )
+    tokenizer = word_tokenizer(phantom_words(), 32)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=32,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            **size,
+        )
+    ).save_pretrained(folder / "text")
+    tokenizer.save_pretrained(folder / "text")
+    return f"model={{vision: {folder / 'vision'}, text: {folder / 'text'}, image_size: 56, align_layers: 1}}"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -485,6 +485,8 @@ def train(
         list[str] | None, typer.Argument(help="Settings that replace the recipe's, such as loop.epochs=3.")
     ] = None,
     precision: PrecisionOption = Precision.HIGHEST,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what it takes: parameters, steps, memory.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Of the run that a dry run is about.")] = 1,
 ) -> None:
     """Train a RadZero on a manifest or on phantoms; can be interrupted at any moment and continued by the same command.
 
@@ -495,16 +497,25 @@ def train(
 
     from radzero.training.batches import TooManyUnreadableError
     from radzero.training.config import load_config
+    from radzero.training.dry_run import dry_run
     from radzero.training.trainer import Trainer, TrainingError
 
     torch.set_float32_matmul_precision(precision.value)
     transformers_logging.disable_progress_bar()  # of every checkpoint that is written
     try:
         config = load_config(recipe, overrides)
+        if dry:
+            console.print(dry_run(config, processes).tables())
+            return
         with _interruptible(), _progress() as progress:
-            if config.data.phantoms is not None:
-                drawing = progress.add_task("drawing phantoms", total=config.data.phantoms.films)
-            trainer = Trainer(config, output, on_drawn=lambda done: progress.update(drawing, completed=done))
+            before: dict[str, TaskID] = {}
+
+            def on_progress(phase: str, done: int, total: int) -> None:
+                if phase not in before:
+                    before[phase] = progress.add_task(phase, total=total)
+                progress.update(before[phase], completed=done, total=total)
+
+            trainer = Trainer(config, output, on_progress=on_progress)
             task = progress.add_task("training", total=trainer.steps, completed=trainer.step)
             result = trainer.train(
                 lambda record: progress.update(

@@ -166,8 +166,11 @@ class RadZeroModel(PreTrainedModel):
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Tokens (B, 1 + L, D), CLS first, after the shared LayerNorm, of preprocessed images (B, C, H, W)."""
-        tokens = self.vision_model(pixel_values).last_hidden_state
-        return self.layer_norm(self.align_transformer(tokens).last_hidden_state)
+        return self.align(self.vision_model(pixel_values).last_hidden_state)
+
+    def align(self, vision_tokens: Tensor) -> Tensor:
+        """:meth:`encode_images` from the vision encoder's tokens (B, 1 + L, D) on."""
+        return self.layer_norm(self.align_transformer(vision_tokens).last_hidden_state)
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings (N, D) after the shared LayerNorm of tokenised sentences, both inputs (N, S).

@@ -6,7 +6,7 @@ another number of workers. Every epoch deals each image to exactly one rank.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,9 +99,15 @@ class TrainingFilms(Protocol):
 
     Attributes:
         processor: the model's.
+        shape: of an item's pixel values.
     """
 
     processor: RadZeroProcessor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of pixel values."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -138,19 +144,31 @@ class ManifestFilms(Dataset[Item | Unreadable]):
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3, H, W) of a model's inputs."""
+        return (3, *self.processor.geometry(1024, 1024).input)
+
     def __getitem__(self, key: Key) -> Item | Unreadable:
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, 3, epoch, index])
+        _, index = key
+        rng = self._chance(key)
         path = self.manifest.image(index)
         try:
             film = self.augmentation.film(read_radiograph(path), rng)
         except (RadiographError, OSError) as error:
             return Unreadable(str(path), str(error))
         values = self.augmentation.placed(self.processor.films([film])[0][0], rng)
-        sentences = self.manifest.sentences(index)
+        return Item(index, values, self.sentences(key))
+
+    def _chance(self, key: Key, kind: int = 3) -> np.random.Generator:
+        return np.random.default_rng([self.seed, kind, *key])
+
+    def sentences(self, key: Key) -> tuple[str, ...]:
+        """An image's sentences in an epoch: all of them, or one."""
+        sentences = self.manifest.sentences(key[1])
         if self.one_sentence:
-            sentences = [sentences[int(rng.integers(len(sentences)))]]
-        return Item(index, values, tuple(sentences))
+            sentences = [sentences[int(self._chance(key, 4).integers(len(sentences)))]]
+        return tuple(sentences)
 
     def is_true(self, index: int, text: str) -> bool:
         """Whether the film's own sentences say so."""
@@ -236,7 +254,7 @@ class Collate:
     """Items to a batch; sentences are tokenised in the worker."""
 
     processor: RadZeroProcessor
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
 
     def __call__(self, items: Sequence[Item | Unreadable]) -> FilmBatch:
         """Put the readable items of a batch together."""
@@ -261,7 +279,7 @@ class Collate:
         )
 
 
-def loader(films: TrainingFilms, plan: EpochPlan, *, workers: int) -> "DataLoader[Any]":
+def loader(films: TrainingFilms, plan: Iterable[list[Key]], *, workers: int) -> "DataLoader[Any]":
     """Batches of a plan, in its order.
 
     Args:
@@ -269,12 +287,11 @@ def loader(films: TrainingFilms, plan: EpochPlan, *, workers: int) -> "DataLoade
         plan: which of them, when.
         workers: processes that decode; 0 decodes here. At most two batches per worker are held.
     """
-    side = films.processor.geometry(1024, 1024).input
     return DataLoader(
         films,  # type: ignore[arg-type]
         batch_sampler=plan,
         num_workers=workers,
-        collate_fn=Collate(films.processor, (3, *side)),
+        collate_fn=Collate(films.processor, films.shape),
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,

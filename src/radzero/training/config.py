@@ -47,7 +47,8 @@ class ModelChoice:
         align_layers: DINOv2 blocks on the vision tokens.
         image_size: side in pixels; films are squashed to a square.
         similarity, temperature, attention_temperature: see :class:`~radzero.models.configuration.RadZeroConfig`.
-        train_vision: "full" or "frozen".
+        train_vision: "frozen", as published; "lora", low-rank adapters that a saved model has merged; or "full".
+        lora_rank: of the adapters.
         recompute: whether activations are computed again in the backward pass, which saves memory.
     """
 
@@ -61,14 +62,17 @@ class ModelChoice:
     temperature: float = 0.07
     attention_temperature: float | None = None
     train_vision: str = "full"
+    lora_rank: int = 16
     recompute: bool = False
 
     def __post_init__(self) -> None:
         ways = [bool(self.start), bool(self.vision and self.text), self.small is not None]
         if sum(ways) != 1 or (not ways[1] and (self.vision or self.text)):
             raise ValueError("give model.start, or model.small, or both model.vision and model.text")
-        if self.train_vision not in ("full", "frozen"):
-            raise ValueError(f"model.train_vision is full or frozen, not {self.train_vision!r}")
+        if self.train_vision not in ("full", "lora", "frozen"):
+            raise ValueError(f"model.train_vision is full, lora or frozen, not {self.train_vision!r}")
+        if self.lora_rank < 1:
+            raise ValueError(f"model.lora_rank must be at least 1, not {self.lora_rank}")
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,22 @@ class DataChoice:
     Attributes:
         manifest: from ``radzero prepare``; its train split is trained on and its validate split validated on.
         phantoms: synthetic films instead.
+        expected_images: how many the train split should have; another number ends the run before it begins. 0 for any.
         sentences: "all" of an image, or "one" at random (the published ablation).
         augmentation: none by default, as published.
         workers: processes that decode.
+        token_cache: folder for a frozen vision encoder's tokens, which are then computed once and not in every epoch;
+            see :mod:`radzero.training.token_cache`.
         unreadable_share: of the images seen that may be unreadable before the run ends.
     """
 
     manifest: str = ""
     phantoms: PhantomChoice | None = None
+    expected_images: int = 0
     sentences: str = "all"
     augmentation: Augmentation = field(default_factory=Augmentation)
     workers: int = 2
+    token_cache: str = ""
     unreadable_share: float = 0.01
 
     def __post_init__(self) -> None:
@@ -153,6 +162,10 @@ class LoopChoice:
         warmup_steps: linear, before the cosine.
         clip_norm: of the gradient.
         precision: "bf16" (autocast; weights and losses stay float32) or "fp32".
+        ema: decay of an exponential mean of the weights, 0.999 say, which is validated and saved instead; 0 for none.
+        compile: whether torch.compile makes the encoders faster, after a minute or more of compiling.
+        sharding: across processes, "ddp" (every process holds the model) or "fsdp" (each holds a part).
+        trackers: "tensorboard", "wandb", ...: further places for the metrics, those that Accelerate knows.
         patience: epochs without a better validation loss before the run ends; 0 for never.
         save_every: steps between states; the end of every epoch is saved too.
     """
@@ -165,12 +178,20 @@ class LoopChoice:
     warmup_steps: int = 50
     clip_norm: float = 1.0
     precision: str = "bf16"
+    ema: float = 0.0
+    compile: bool = False
+    sharding: str = "ddp"
+    trackers: tuple[str, ...] = ()
     patience: int = 5
     save_every: int = 1000
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"loop.precision is bf16 or fp32, not {self.precision!r}")
+        if self.sharding not in ("ddp", "fsdp"):
+            raise ValueError(f"loop.sharding is ddp or fsdp, not {self.sharding!r}")
+        if not 0 <= self.ema < 1 or (self.ema and self.sharding == "fsdp"):
+            raise ValueError(f"loop.ema must be from 0 to below 1, and 0 with fsdp, not {self.ema}")
         for name in ("epochs", "images_per_rank", "micro_batches", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"loop.{name} must be at least 1, not {getattr(self, name)}")
@@ -215,6 +236,13 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.data.token_cache:
+            if self.model.train_vision != "frozen":
+                raise ValueError(
+                    "data.token_cache: needs model.train_vision: frozen, for other tokens change as it trains"
+                )
+            if self.data.phantoms is not None or self.data.augmentation != Augmentation():
+                raise ValueError("data.token_cache: is for a manifest's images without augmentation")
         if self.loss.ignore == "true" and self.data.phantoms is None:
             raise ValueError("loss.ignore: what is true of an image is known of phantoms alone")
         for k, stage in enumerate(self.stages):
@@ -251,7 +279,7 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-WITHOUT_INFLUENCE = ("data.workers", "loop.save_every")
+WITHOUT_INFLUENCE = ("data.workers", "loop.save_every", "loop.trackers")
 """Settings that change no number of a run, and so may change when it goes on."""
 
 

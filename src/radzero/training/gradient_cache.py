@@ -33,12 +33,13 @@ class Towers(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """Encode images (B, C, H, W) and tokenised sentences (N, S)."""
+        """Encode images (B, C, H, W), or vision tokens (B, T, D) of a cache, and tokenised sentences (N, S)."""
         model = self.model
+        cached = pixel_values.ndim == 3
         tau = model.temperature
         attention = model.attention_temperature
         return Encoded(
-            model.encode_images(pixel_values),
+            model.align(pixel_values.float()) if cached else model.encode_images(pixel_values),
             model.encode_sentences(input_ids, attention_mask),
             torch.stack((tau, tau if attention is None else attention)),
         )

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from radzero.images import Radiograph
 from radzero.models.processor import RadZeroProcessor
 from radzero.phantom.sentences import every_sentence, holds, training_sentences
-from radzero.training.batches import Item, Key, ManifestFilms, TrainingFilms
+from radzero.training.batches import Item, Key, ManifestFilms
 from radzero.training.config import DataChoice, PhantomChoice
 from radzero.training.manifest import EmptySplitError, Manifest
 from radzero.training.phantom_pool import PhantomPool, build_pool
@@ -32,11 +32,11 @@ class Source(Protocol):
         """Every word that its sentences may have."""
         ...
 
-    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> TrainingFilms:
+    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "ManifestFilms | PhantomFilms":
         """Those to train on."""
         ...
 
-    def validation(self, processor: RadZeroProcessor, seed: int) -> TrainingFilms | None:
+    def validation(self, processor: RadZeroProcessor, seed: int) -> ManifestFilms | None:
         """Those to validate on, if any."""
         ...
 
@@ -46,10 +46,19 @@ class ManifestSource:
 
     Args:
         path: of the manifest.
+        expected: how many images its train split must have; 0 for any.
+
+    Raises:
+        ValueError: for another number of images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, expected: int = 0) -> None:
         self.manifest = Manifest(path, "train")
+        if expected and len(self.manifest) != expected:
+            raise ValueError(
+                f"{path}: its train split has {len(self.manifest):,} images, and the recipe expects {expected:,} "
+                "(data.expected_images); give data.expected_images=0 to train on what is there"
+            )
         self.card = {"data": f"{len(self.manifest)} images of {path.name}"}
 
     def words(self) -> Iterable[str]:
@@ -129,6 +138,11 @@ class PhantomFilms(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.pool)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3, H, W) of a model's inputs."""
+        return (3, *self.processor.geometry(1024, 1024).input)
+
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         rng = np.random.default_rng([self.seed, 3, epoch, index])
@@ -165,5 +179,5 @@ def open_source(
         ValueError: for a manifest that cannot be read, or films of another seed in the folder.
     """
     if choice.phantoms is None:
-        return ManifestSource(Path(choice.manifest))
+        return ManifestSource(Path(choice.manifest), choice.expected_images)
     return PhantomSource(choice.phantoms, size, run / "films", workers=workers, progress=progress)

@@ -12,22 +12,27 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-import yaml
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radzero.models.conversion import save_processor
+from radzero.models.radzero import RadZeroModel
 from radzero.models.similarity import Similarity, pair_logits
 from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
-from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig
+from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig, load_config
 from radzero.training.files import write_whole
+from radzero.training.fsdp import average_unsharded, full, set_whole_states, shard_model, unsynchronised, whole_states
 from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
+from radzero.training.lora import merged
 from radzero.training.model_building import build_start
+from radzero.training.progress import draw_progress, is_better, model_card
 from radzero.training.sharding import (
     Shards,
     gather_rows,
@@ -36,6 +41,10 @@ from radzero.training.sharding import (
     sharded_quiet_map_loss,
 )
 from radzero.training.sources import open_source
+from radzero.training.token_cache import CachedFilms, TokenCache
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TrainingError(RuntimeError):
@@ -154,44 +163,87 @@ class Trainer:
     Args:
         config: what to do.
         run: the folder; a run of the same configuration there goes on.
-        on_drawn: called with the number of phantoms drawn, where there are any to draw.
+        on_progress: called with "drawing phantoms" or "encoding images", what is done, and of how much, where there is
+            such a thing to do before the run.
 
     Raises:
         ValueError: when the folder holds a run of another configuration, or something cannot be loaded.
         ImportError: when Accelerate is not installed.
     """
 
-    def __init__(self, config: TrainConfig, run: Path, *, on_drawn: Callable[[int], None] = lambda done: None) -> None:
-        try:
-            from accelerate import Accelerator
-            from accelerate.utils import DistributedDataParallelKwargs
-        except ImportError as error:
-            raise ImportError("training needs accelerate: pip install 'radzero[train]'") from error
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        *,
+        on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    ) -> None:
         self.config, self.run = config, run
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if config.loop.precision == "bf16" else "no",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
+        self.accelerator = _accelerator(config, run)
         self._take_folder()
-        with self.accelerator.main_process_first():  # draws phantoms
-            self.source = open_source(config.data, config.model.image_size, run, progress=on_drawn)
+        films = config.data.phantoms.films if config.data.phantoms else 0
+        with self.accelerator.main_process_first():
+            self.source = open_source(
+                config.data,
+                config.model.image_size,
+                run,
+                progress=lambda done: on_progress("drawing phantoms", done, films),
+            )
         torch.manual_seed(config.seed)
-        model, self.processor = build_start(config.model, self.source.words)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.loop.weight_decay},
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=config.loop.learning_rate,
-        )
-        self.model = model
-        self.towers, self.optimizer = self.accelerator.prepare(Towers(model), optimizer)
-        self.validation = self.source.validation(self.processor, config.seed)
+        self.model, self.processor = build_start(config.model, self.source.words)
+        self.towers, self.optimizer = self._prepared()
+        decay = config.loop.ema
+        mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(self.model, multi_avg_fn=mean) if decay else None
+        self._on_progress = on_progress
+        checked = self.source.validation(self.processor, config.seed)
+        self.validation = None if checked is None else self._cached(checked, "validate")
         self.quarantine = Quarantine(run / f"quarantine{self._rank_suffix}.jsonl", config.data.unreadable_share)
         self.stretches = self._stretches()
         self.step, self.epoch, self.best, self.best_epoch, self.seconds = 0, 0, math.inf, -1, 0.0
         self._load_state()
+        if config.loop.trackers:
+            self.accelerator.init_trackers("radzero", {"recipe": config.to_yaml()})
+
+    def _prepared(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        """The model's towers as they run on this process, and AdamW for what is trained."""
+        loop, towers = self.config.loop, Towers(self.model)
+        if loop.compile:
+            for encoder in (self.model.vision_model, self.model.align_transformer, self.model.text_model):
+                encoder.compile()
+        if loop.sharding == "fsdp":
+            towers.to(self.accelerator.device)
+            shard_model(towers)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if p.ndim > 1], "weight_decay": loop.weight_decay},
+                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=loop.learning_rate,
+        )
+        if loop.sharding == "fsdp":
+            return towers, optimizer
+        return self.accelerator.prepare(towers, optimizer)
+
+    def _cached(self, films: Any, split: str) -> TrainingFilms:
+        """The films, or their vision tokens where those are kept on disk."""
+        folder = self.config.data.token_cache
+        if not folder:
+            return films
+        cache = TokenCache(Path(folder) / split, films, self.model)
+        cache.fill(
+            films,
+            self.model,
+            images_per_pass=math.ceil(self.config.loop.images_per_rank / self.config.loop.micro_batches),
+            workers=self.config.data.workers,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            precision=self.config.loop.precision,
+            progress=lambda done, total: self._on_progress("encoding images", done, total),
+        )
+        self.accelerator.wait_for_everyone()
+        return CachedFilms(films, cache)
 
     @property
     def _rank_suffix(self) -> str:
@@ -201,7 +253,7 @@ class Trainer:
         """The run's stages, or the whole run as one."""
         stretches: list[_Stretch] = []
         for k, config in enumerate(self.config.stage_configs):
-            films = self.source.films(self.processor, config.data, config.seed)
+            films = self._cached(self.source.films(self.processor, config.data, config.seed), "train")
             epoch = self._plan(films, config, 0, 0).steps_per_epoch
             before = stretches[-1] if stretches else None
             first = before.last if before else 0
@@ -266,6 +318,8 @@ class Trainer:
                 epoch_ends = (self.step - stretch.first) % per_epoch == 0 or self.step == stretch.last
                 if epoch_ends:
                     self._validate(stretch)
+                    if self.accelerator.is_main_process:
+                        draw_progress(self.run)
                 if epoch_ends or self.step % self.config.loop.save_every == 0:
                     self._save_state()
                 if epoch_ends and self._patience_is_out():
@@ -282,8 +336,8 @@ class Trainer:
         plan = self._plan(stretch.films, stretch.config, first, last, stretch.first_epoch)
         try:
             yield from loader(stretch.films, plan, workers=self.config.data.workers)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if self.config.data.workers and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)):
                 raise TrainingError(
                     f"a data worker died ({error}), most often of too little memory: lower data.workers (now "
                     f"{self.config.data.workers}) and run the same command again to go on"
@@ -295,6 +349,8 @@ class Trainer:
         self.quarantine.take(batch)
         device = self.accelerator.device
         self.towers.train()
+        if self.config.model.train_vision == "frozen":
+            self.model.vision_model.eval()  # no dropout of what is not trained
         torch.manual_seed(_seed(self.config.seed, self.step, self.accelerator.process_index))
         rate = stretch.learning_rate(self.step)
         for group in self.optimizer.param_groups:
@@ -307,6 +363,8 @@ class Trainer:
             return batch_loss(encoded, batch, stretch.config.loss, similarity, stretch.films) * world  # averaged later
 
         no_sync = getattr(self.towers, "no_sync", nullcontext)
+        if loop.sharding == "fsdp":
+            no_sync = partial(unsynchronised, self.towers)
         parts = self._micro_batches(batch, loop.micro_batches)
         loss = self._total(backward(self.towers, parts, loss_of, no_sync=no_sync) / world)
         if not math.isfinite(loss):
@@ -314,8 +372,12 @@ class Trainer:
                 f"the loss of step {self.step} is {loss}: lower loop.learning_rate (now {loop.learning_rate}) or "
                 f"loop.clip_norm, and begin in another folder, or go on from {self.run / 'state'}"
             )
-        norm = float(self.accelerator.clip_grad_norm_(self.towers.parameters(), loop.clip_norm))
+        if loop.sharding == "fsdp":
+            average_unsharded(self.towers)
+        norm = float(full(torch.nn.utils.clip_grad_norm_(self.towers.parameters(), loop.clip_norm)))
         self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         self.step += 1
         return {
             "step": self.step - 1,
@@ -350,12 +412,14 @@ class Trainer:
         plan = EpochPlan(
             len(films), per_rank, rank=self.accelerator.process_index, world=world, last=count, shuffle=False
         )
-        self.towers.eval()
+        towers = self.towers if self.ema is None else Towers(self.averaged)
+        towers.eval()
         similarity: Similarity = self.model.config.similarity  # type: ignore[assignment]
         losses = []
         for batch in loader(films, plan, workers=0):
             self.quarantine.take(batch)
-            encoded = [part.encode(self.towers) for part in self._micro_batches(batch, loop.micro_batches)]
+            with self.accelerator.autocast():
+                encoded = [part.encode(towers) for part in self._micro_batches(batch, loop.micro_batches)]
             whole = Encoded(
                 torch.cat([e.tokens for e in encoded]),
                 torch.cat([e.sentences for e in encoded]),
@@ -369,7 +433,7 @@ class Trainer:
         loss = self._validation_loss(stretch)
         if loss is not None:
             self._log({"step": self.step - 1, "epoch": self.epoch, "validation_loss": loss})
-        if loss is None or loss < self.best:
+        if is_better(loss, self.best):
             self.best = math.nan if loss is None else loss
             self.best_epoch = self.epoch
             self._save_model(self.run / "state" / "best")
@@ -385,24 +449,26 @@ class Trainer:
         path = self.run / "config.yaml"
         if self.accelerator.is_main_process:
             self.run.mkdir(parents=True, exist_ok=True)
-            text = self.config.to_yaml()
-            if path.exists() and _without_influence(path.read_text(encoding="utf-8")) != _without_influence(text):
+            if path.exists() and _without_influence(load_config(path)) != _without_influence(self.config):
                 raise ValueError(f"{self.run}: holds a run of another configuration; give this one another folder")
-            write_whole(path, text.encode())
+            write_whole(path, self.config.to_yaml().encode())
         self.accelerator.wait_for_everyone()
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+            if self.config.loop.trackers:
+                self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
 
     def _load_state(self) -> None:
         path = self.run / "state" / "last.pt"
         if path.exists():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-                self.model.load_state_dict(state["model"])
-                self.optimizer.load_state_dict(state["optimizer"])
+                self._set_weights(state["model"], state["optimizer"])
+                if self.ema is not None:
+                    self.ema.load_state_dict(state["ema"])
                 self.step, self.epoch, self.best_epoch = (int(state[key]) for key in ("step", "epoch", "best_epoch"))
                 self.best, self.seconds = float(state["best"]), float(state["seconds"])
             except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
@@ -414,12 +480,32 @@ class Trainer:
             _trim(self.run / "metrics.jsonl", self.step)
         self.accelerator.wait_for_everyone()
 
+    @property
+    def averaged(self) -> RadZeroModel:
+        """What is validated and saved: the mean of the weights where one is kept, else the model."""
+        return self.model if self.ema is None else cast(RadZeroModel, self.ema.module)
+
+    def _weights(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Whole states of model and optimiser; collective where they are in parts."""
+        if self.config.loop.sharding == "fsdp":
+            return whole_states(self.model, self.optimizer)
+        return self.model.state_dict(), self.optimizer.state_dict()
+
+    def _set_weights(self, model: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        if self.config.loop.sharding == "fsdp":
+            set_whole_states(self.model, self.optimizer, model, optimizer)
+        else:
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
+
     def _save_state(self) -> None:
+        model, optimizer = self._weights()
         if self.accelerator.is_main_process:
             path = self.run / "state" / "last.pt"
             state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "model": model,
+                "optimizer": optimizer,
+                "ema": None if self.ema is None else self.ema.state_dict(),
                 "step": self.step,
                 "epoch": self.epoch,
                 "best": self.best,
@@ -441,15 +527,18 @@ class Trainer:
 
     def _save_model(self, folder: Path) -> None:
         """A checkpoint that radzero.load reads; replaced as a whole."""
+        weights = self._weights()[0] if self.config.loop.sharding == "fsdp" else None
         if self.accelerator.is_main_process:
+            model = merged(self.averaged)
+            model.config.card = {**self.source.card, "seed": self.config.seed, "steps": self.step}
             temporary = folder.with_name(folder.name + ".partial")
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 temporary.mkdir(parents=True)
-                self.model.config.card = {**self.source.card, "seed": self.config.seed, "steps": self.step}
-                self.model.save_pretrained(temporary)
+                model.save_pretrained(temporary, state_dict=weights)
                 save_processor(self.processor, temporary)
-                (temporary / "config_of_training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+                (temporary / "recipe.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+                (temporary / "README.md").write_text(model_card(self.config, model, self.run), encoding="utf-8")
             except OSError as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise TrainingError(
@@ -475,11 +564,36 @@ class Trainer:
         return folder
 
 
-def _without_influence(text: str) -> str:
-    content = yaml.safe_load(text)
+def _accelerator(config: TrainConfig, run: Path) -> "Accelerator":
+    """Of this process.
+
+    Raises:
+        ImportError: when Accelerate or a tracker is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        from accelerate import Accelerator
+        from accelerate.tracking import filter_trackers
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise ImportError(f"training needs {error.name}: pip install 'radzero[train]'") from error
+    loop = config.loop
+    wanted = list(loop.trackers)
+    if len(filter_trackers(wanted, str(run))) < len(wanted):
+        raise ImportError(f"loop.trackers: not all of {', '.join(wanted)} are installed")
+    return Accelerator(
+        mixed_precision="bf16" if loop.precision == "bf16" else "no",
+        log_with=wanted or None,
+        project_dir=run,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def _without_influence(config: TrainConfig) -> str:
+    content = asdict(config)
     for key in WITHOUT_INFLUENCE:
         section, name = key.split(".")
-        content.get(section, {}).pop(name, None)
+        del content[section][name]
     return json.dumps(content, sort_keys=True)
 
 

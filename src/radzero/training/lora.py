@@ -1,0 +1,44 @@
+"""Low-rank adapters of the vision encoder (LoRA, Hu et al. 2021), by peft; a saved model has them merged."""
+
+from copy import deepcopy
+
+from torch import nn
+
+from radzero.models.radzero import RadZeroModel
+from radzero.models.vision import ConvStemModel
+
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
+"""Linear layers of a DINOv2 block."""
+
+
+def add_adapters(model: RadZeroModel, rank: int) -> None:
+    """Freeze the vision encoder and put adapters of this rank on its linear layers.
+
+    Raises:
+        ValueError: for an encoder without transformer blocks.
+        ImportError: when peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("model.train_vision: lora needs peft: pip install 'radzero[train]'") from error
+    if isinstance(model.vision_model, ConvStemModel):
+        raise ValueError("model.train_vision: lora is for a DINOv2 encoder; train a small one in full")
+    model.vision_model.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_TARGETS)), model.vision_model)
+
+
+def merged(model: RadZeroModel) -> RadZeroModel:
+    """A model of plain layers: a copy whose weights have the adapters added; the model itself where it has none."""
+    if not any("lora_" in name for name, _ in model.named_parameters()):
+        return model
+    from peft.tuners.lora import LoraLayer
+
+    whole = deepcopy(model)
+    for name, module in [(n, m) for n, m in whole.named_modules() if isinstance(m, LoraLayer)]:
+        module.merge()
+        parent, _, last = name.rpartition(".")
+        base = module.get_base_layer()
+        assert isinstance(base, nn.Module)
+        setattr(whole.get_submodule(parent), last, base)
+    return whole

@@ -1,0 +1,243 @@
+"""A frozen vision encoder's tokens on disk, so that twenty epochs do not compute them twenty times.
+
+A folder holds ``cache.json`` (which encoder, preprocessing and images the tokens are of) and shards of 256 images: the
+tokens as raw bfloat16 in ``tokens-*.bin``, and a CRC-32 of each image in ``tokens-*.json``, which is written last and
+so says that the shard is whole. Every image is checked against its CRC-32 when it is read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from radzero.models.radzero import RadZeroModel
+from radzero.training.batches import Item, Key, ManifestFilms, Unreadable, loader
+from radzero.training.files import write_whole
+
+_SHARD = 256
+
+
+class TokenCacheError(RuntimeError):
+    """A cache that cannot be made or read; the message says what to do."""
+
+
+class TokenCache:
+    """Tokens (T, D) of the images of a split.
+
+    Args:
+        folder: where they are.
+        films: the images.
+        model: whose vision encoder.
+
+    Raises:
+        TokenCacheError: when the folder holds the tokens of another encoder, preprocessing or list of images.
+    """
+
+    def __init__(self, folder: Path, films: ManifestFilms, model: RadZeroModel) -> None:
+        self.folder, self.images = folder, len(films)
+        height, width = films.processor.geometry(1024, 1024).input
+        rows, columns = model.token_grid(height, width)
+        self.shape = (1 + rows * columns, model.config.vision_config.hidden_size)
+        identity = {
+            "encoder": _hash_of(model),
+            "preprocessing": json.loads(films.processor.image_processor.to_json_string()),
+            "images": _names(films),
+            "shape": list(self.shape),
+            "dtype": "bfloat16",
+        }
+        note = folder / "cache.json"
+        if note.exists():
+            known = json.loads(note.read_text(encoding="utf-8"))
+            if differs := [key for key, value in identity.items() if known.get(key) != value]:
+                raise TokenCacheError(
+                    f"{folder}: holds tokens of another run (other {', '.join(differs)}); name another folder in "
+                    "data.token_cache, or delete this one"
+                )
+        self._note, self._identity = note, identity
+        self._sums: dict[int, list[int | str]] = {}
+
+    @property
+    def needed(self) -> int:
+        """Bytes that the missing shards take."""
+        missing = sum(min(_SHARD, self.images - k * _SHARD) for k in self._missing())
+        return missing * self._bytes
+
+    @property
+    def _bytes(self) -> int:
+        """Of an image."""
+        return 2 * self.shape[0] * self.shape[1]
+
+    def _shards(self) -> range:
+        return range(-(-self.images // _SHARD))
+
+    def _missing(self) -> list[int]:
+        return [k for k in self._shards() if not self._path(k, "json").exists()]
+
+    def _path(self, shard: int, suffix: str) -> Path:
+        return self.folder / f"tokens-{shard:06d}.{suffix}"
+
+    def fill(
+        self,
+        films: ManifestFilms,
+        model: RadZeroModel,
+        *,
+        images_per_pass: int = 64,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        precision: str = "bf16",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Compute what is missing; can be interrupted and goes on at whole shards.
+
+        Args:
+            films, model: as given before; the model is on the device that computes.
+            images_per_pass: how many are encoded at a time.
+            workers: processes that decode.
+            rank, world: every rank computes each world-th missing shard.
+            precision: "bf16" (autocast) or "fp32"; tokens are stored as bfloat16 in any case.
+            progress: called with images done and in all.
+
+        Raises:
+            TokenCacheError: when the disk is too small, naming what is needed.
+        """
+        missing = self._missing()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if self.needed > 0.98 * free:
+            raise TokenCacheError(
+                f"{self.folder}: the tokens of {self.images:,} images take {self.needed / 1e9:,.1f} GB more, and "
+                f"{free / 1e9:,.1f} GB are free. Name a folder on a larger disk (data.token_cache), or train without it"
+            )
+        write_whole(self._note, json.dumps(self._identity, indent=1).encode())
+        own = missing[rank::world]
+        total = sum(min(_SHARD, self.images - k * _SHARD) for k in own)
+        done, training = 0, model.training
+        model.eval()
+        for shard in own:
+            first = shard * _SHARD
+            indices = range(first, min(first + _SHARD, self.images))
+            self._write(shard, _encode(films, model, indices, images_per_pass, workers, precision))
+            done += len(indices)
+            progress(done, total)
+        model.train(training)
+
+    def _write(self, shard: int, tokens: "list[Tensor | str]") -> None:
+        sums: list[int | str] = []
+        temporary = self._path(shard, "partial")
+        try:
+            with temporary.open("wb") as file:
+                for one in tokens:
+                    if isinstance(one, str):
+                        sums.append(one)
+                        file.write(bytes(self._bytes))
+                        continue
+                    content = one.view(torch.int16).numpy().tobytes()
+                    sums.append(zlib.crc32(content))
+                    file.write(content)
+            os.replace(temporary, self._path(shard, "bin"))
+            write_whole(self._path(shard, "json"), json.dumps(sums).encode())
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise TokenCacheError(
+                f"{self.folder}: a shard cannot be written ({error}). Make room and run the same command again"
+            ) from error
+
+    def read(self, index: int) -> Tensor | str:
+        """Tokens (T, D) of an image in bfloat16, or why it cannot be read.
+
+        Raises:
+            TokenCacheError: when they are damaged.
+        """
+        shard, row = divmod(index, _SHARD)
+        if shard not in self._sums:
+            self._sums[shard] = json.loads(self._path(shard, "json").read_text(encoding="utf-8"))
+        expected = self._sums[shard][row]
+        if isinstance(expected, str):
+            return expected
+        path = self._path(shard, "bin")
+        with path.open("rb") as file:
+            file.seek(row * self._bytes)
+            content = file.read(self._bytes)
+        if zlib.crc32(content) != expected:
+            raise TokenCacheError(
+                f"{path}: is damaged (image {index}). Delete it and {path.with_suffix('.json').name}, and run the same "
+                "command again: the shard is computed anew"
+            )
+        values = np.frombuffer(bytearray(content), dtype=np.int16)
+        return torch.from_numpy(values).view(torch.bfloat16).reshape(self.shape)
+
+
+def _hash_of(model: RadZeroModel) -> str:
+    """Of the vision encoder: weights, configuration, and how positions are interpolated."""
+    digest = hashlib.sha256(model.config.vision_config.to_json_string().encode())
+    digest.update(str(model.config.position_rule).encode())
+    for name, tensor in sorted(model.vision_model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _names(films: ManifestFilms) -> str:
+    """Of the images, in their order."""
+    digest = hashlib.sha256()
+    for index in range(len(films)):
+        digest.update(str(films.manifest.image(index)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _encode(
+    films: ManifestFilms, model: RadZeroModel, indices: range, images_per_pass: int, workers: int, precision: str
+) -> "list[Tensor | str]":
+    """Tokens of these images on the CPU, or why one cannot be read."""
+    device = next(model.parameters()).device
+    batches = [
+        [(0, index) for index in indices[k : k + images_per_pass]] for k in range(0, len(indices), images_per_pass)
+    ]
+    encoded: dict[int, Tensor | str] = {}
+    for wanted, batch in zip(batches, loader(films, batches, workers=workers), strict=True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            tokens = model.vision_model(batch.pixel_values.to(device)).last_hidden_state if batch.films else ()
+        encoded.update(zip(batch.films, (t.to(torch.bfloat16).cpu() for t in tokens), strict=True))
+        reasons = iter(batch.unreadable)
+        encoded.update({index: next(reasons).reason for _, index in wanted if index not in encoded})
+    return [encoded[index] for index in indices]
+
+
+class CachedFilms(Dataset[Item | Unreadable]):
+    """The images of a manifest as vision tokens, (T, D) in place of (C, H, W).
+
+    Args:
+        films: the images, for their sentences.
+        cache: filled.
+    """
+
+    def __init__(self, films: ManifestFilms, cache: TokenCache) -> None:
+        self.films, self.cache, self.processor = films, cache, films.processor
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, D)."""
+        return self.cache.shape
+
+    def __getitem__(self, key: Key) -> Item | Unreadable:
+        tokens = self.cache.read(key[1])
+        if isinstance(tokens, str):
+            return Unreadable(str(self.films.manifest.image(key[1])), tokens)
+        return Item(key[1], tokens, self.films.sentences(key))
+
+    def is_true(self, index: int, text: str) -> bool:
+        """Whether the film's own sentences say so."""
+        return self.films.is_true(index, text)
