@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from radzero.evaluation.titles import BENCHMARK_TITLES
+
 if TYPE_CHECKING:
     from radzero.reading import Reading
     from radzero.training.manifest import ManifestRow
@@ -476,6 +478,22 @@ def prepare_table(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `radzero evaluate NAME` made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of report.md and report.html.")],
+) -> None:
+    """Tables of runs beside the published numbers, with curves and a gallery; as Markdown and as one HTML page."""
+    from radzero.evaluation.report import write_report
+
+    try:
+        written = write_report(runs, output)
+    except (ValueError, OSError, ImportError) as error:
+        raise _fail(error) from error
+    for path in written:
+        console.print(path, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as those in recipes/.")],
     output: Annotated[
@@ -531,8 +549,82 @@ def train(
         )
 
 
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a model or an extraction engine.")
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model on a benchmark, or an extraction engine.")
 app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.callback(invoke_without_command=True)
+def evaluate_list(
+    list_: Annotated[
+        bool, typer.Option("--list", help="The benchmarks, where their files come from, and as what.")
+    ] = False,
+) -> None:
+    """Measure a model on a benchmark, or an extraction engine."""
+    if list_:
+        from radzero.evaluation.public import PUBLIC
+
+        table = Table("name", "benchmark", "published counts", "files", "from", show_lines=True)
+        for name, module in PUBLIC.items():
+            counts = ", ".join(f"{count:,} {what}" for what, count in module.PUBLISHED.items())
+            table.add_row(name, module.TITLE, counts, escape(module.LAYOUT), escape(module.SOURCE))
+        console.print(table)
+
+
+def _public_benchmark(name: str, title: str) -> None:
+    """Add ``radzero evaluate NAME``."""
+
+    @evaluate.command(name, help=f"{title}: see `radzero evaluate --list` for the files that it needs.")
+    def run(
+        data: Annotated[Path, typer.Option("--data", help="Folder of the benchmark's files.")],
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
+        ] = None,
+        model: ModelOption = None,
+        scores: Annotated[
+            Path | None, typer.Option(help="Take scores from this CSV or Parquet file: image, sentence, score.")
+        ] = None,
+        only_check: Annotated[
+            bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
+        ] = False,
+        skip_unreadable: Annotated[
+            bool, typer.Option(help="Score without images that are missing or cannot be read; the table says so.")
+        ] = False,
+        workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
+        precision: PrecisionOption = Precision.HIGHEST,
+    ) -> None:
+        import torch
+
+        from radzero.evaluation.command import check_benchmark, evaluate_benchmark
+
+        torch.set_float32_matmul_precision(precision.value)
+        try:
+            with _interruptible(), _progress() as progress:
+                task = progress.add_task("reading images" if only_check else "asking", total=None)
+
+                def on_image(done: int, total: int) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                if only_check:
+                    checked = check_benchmark(name, data, on_image)
+                elif output is None:
+                    raise ValueError("give --output, the folder of the run, or --check")
+                else:
+                    evaluated = evaluate_benchmark(
+                        name,
+                        data,
+                        output,
+                        model=model,
+                        scores=scores,
+                        skip_unreadable=skip_unreadable,
+                        workers=workers,
+                        progress=on_image,
+                    )
+        except (ValueError, OSError, ImportError) as error:
+            raise _fail(error) from error
+        for table in checked.tables if only_check else evaluated:
+            console.print(table)
+        if only_check and checked.problems:
+            raise typer.Exit(1)
 
 
 @evaluate.command("phantom")
@@ -575,6 +667,10 @@ def evaluate_phantom(
         console.print(table)
     if output:
         output.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+for _name, _title in BENCHMARK_TITLES.items():
+    _public_benchmark(_name, _title)
 
 
 @evaluate.command("extraction")

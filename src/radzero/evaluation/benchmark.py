@@ -1,0 +1,276 @@
+"""What a benchmark is: images, sentences, who shows what and where; and how its files are looked for."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from radzero.evaluation.masks import MaskSource
+from radzero.images import Radiograph, read_radiograph
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of the original image."""
+
+
+class BenchmarkError(ValueError):
+    """Files that are not what the benchmark needs; the message names them and says what to do."""
+
+
+@dataclass(frozen=True)
+class BenchmarkImage:
+    """An image of a benchmark.
+
+    Attributes:
+        name: what its table calls it.
+        patient: whose it is, for resampling; its own name where that is not known.
+        path: the file; None where it is missing, or where ``make`` makes it.
+        make: for images that are no files.
+    """
+
+    name: str
+    patient: str
+    path: Path | None
+    make: Callable[[], Radiograph] | None = None
+
+    def film(self) -> Radiograph:
+        """Read it.
+
+        Raises:
+            RadiographError: see :func:`radzero.read_radiograph`.
+            BenchmarkError: when there is no file.
+        """
+        if self.make is not None:
+            return self.make()
+        if self.path is None:
+            raise BenchmarkError(f"{self.name}: there is no such image")
+        return read_radiograph(self.path)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a sentence is true of an image.
+
+    Attributes:
+        image, sentence: indices.
+        label: the class or phrase that it counts for.
+        boxes: for the pointing game.
+        mask: for Dice and pixel AUC; None where there are boxes only.
+        frame: height and width of the image that boxes and mask are drawn on; None for whatever the image has.
+    """
+
+    image: int
+    sentence: int
+    label: str
+    boxes: tuple[Box, ...] = ()
+    mask: MaskSource | None = None
+    frame: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A zero-shot benchmark, read and ready to be run.
+
+    Attributes:
+        name: of the protocol.
+        images: in their order.
+        sentences: the frozen prompts.
+        classes: names of the classes, as tables have them.
+        prompts: (K,) which sentence asks for each class.
+        truth: (M, K) 1 for present, 0 for absent, -1 for unknown (left out of scoring).
+        regions: for the tasks that need a place.
+        tasks: of "classification", "pointing", "segmentation".
+        averaged: whether the pointing game is a mean over classes ("classes") or over pairs ("pairs").
+    """
+
+    name: str
+    images: tuple[BenchmarkImage, ...]
+    sentences: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    prompts: tuple[int, ...] = ()
+    truth: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int8))
+    regions: tuple[Region, ...] = ()
+    tasks: tuple[str, ...] = ("classification",)
+    averaged: str = "classes"
+
+    def __post_init__(self) -> None:
+        if self.classes and self.truth.shape != (len(self.images), len(self.classes)):
+            raise ValueError(f"truth must be ({len(self.images)}, {len(self.classes)}), not {self.truth.shape}")
+        if names := [name for name, count in Counter(i.name for i in self.images).items() if count > 1]:
+            raise BenchmarkError(f"{self.name}: {len(names)} images are listed twice, {names[0]} for one")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of images whose file is not there."""
+        return tuple(image.name for image in self.images if image.path is None and image.make is None)
+
+    def counts(self) -> dict[str, int]:
+        """What is counted against the published numbers."""
+        counted = {"images": len(self.images), "classes": len(self.classes)}
+        if self.classes:
+            counted["positive images"] = int((self.truth == 1).any(axis=1).sum())
+        if self.regions:
+            counted["regions"] = len(self.regions)
+        return counted
+
+    def without(self, names: Iterable[str]) -> "Benchmark":
+        """The benchmark without these images."""
+        left_out = set(names)
+        kept = [k for k, image in enumerate(self.images) if image.name not in left_out]
+        place = {old: new for new, old in enumerate(kept)}
+        regions = tuple(
+            Region(place[r.image], r.sentence, r.label, r.boxes, r.mask, r.frame)
+            for r in self.regions
+            if r.image in place
+        )
+        return Benchmark(
+            self.name,
+            tuple(self.images[k] for k in kept),
+            self.sentences,
+            self.classes,
+            self.prompts,
+            self.truth[kept] if self.classes else self.truth,
+            regions,
+            self.tasks,
+            self.averaged,
+        )
+
+
+class BenchmarkModule(Protocol):
+    """A module of :mod:`radzero.evaluation.public`."""
+
+    NAME: str
+    TITLE: str
+    SOURCE: str
+    LAYOUT: str
+    PUBLISHED: dict[str, int]
+
+    def read(self, data: Path) -> Benchmark:
+        """Read the benchmark's files."""
+        ...
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+_IMAGES = frozenset((".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp"))
+
+
+class ImageFolder:
+    """The images below a folder, by file name and by stem.
+
+    Args:
+        data: the folder.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in sorted(data.rglob("*")):
+            if path.suffix.lower() in _IMAGES and path.is_file():
+                self._by_name.setdefault(path.name, []).append(path)
+                self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, name: str) -> Path | None:
+        """The file of a table's image: its path below the folder, else its name, else its name with another ending.
+
+        Raises:
+            BenchmarkError: when several files have the name.
+        """
+        exact = self.data / name
+        if exact.is_file():
+            return exact
+        last = Path(name.replace("\\", "/"))
+        for found in (self._by_name.get(last.name), self._by_stem.get(last.stem), self._by_stem.get(last.name)):
+            if found:
+                if len(found) > 1:
+                    raise BenchmarkError(
+                        f"{name}: there are {len(found)} such files, {found[0]} and {found[1]}; keep one"
+                    )
+                return found[0]
+        return None
+
+
+def the_file(data: Path, *patterns: str, what: str) -> Path:
+    """The one file below a folder that matches the first pattern which any matches.
+
+    Raises:
+        BenchmarkError: when there is none, or more than one.
+    """
+    if not data.is_dir():
+        raise BenchmarkError(f"{data}: there is no such folder")
+    for pattern in patterns:
+        found = sorted(path for path in data.rglob(pattern) if path.is_file())
+        if len(found) > 1:
+            raise BenchmarkError(
+                f"{data}: has {len(found)} files {pattern}, {found[0].name} and {found[1].name}; keep one"
+            )
+        if found:
+            return found[0]
+    raise BenchmarkError(f"{data}: there is no {what} ({' or '.join(patterns)})")
+
+
+def rows_of(path: Path, *needed: str) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file with a header, stripped of spaces around headers and values.
+
+    Raises:
+        BenchmarkError: naming the columns that are missing.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        if missing := [name for name in needed if name not in header]:
+            raise BenchmarkError(f"{path}: there is no column {missing[0]!r}; it has {', '.join(header)}")
+        try:
+            for row in reader:
+                if row:
+                    yield dict(zip(header, (value.strip() for value in row), strict=False))
+        except csv.Error as error:
+            raise BenchmarkError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def json_of(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        BenchmarkError: when it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path}: is no JSON: {error}") from error
+
+
+def number(path: Path, where: str, text: str) -> float:
+    """A number in a table.
+
+    Raises:
+        BenchmarkError: naming the file and the row.
+    """
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise BenchmarkError(f"{path}: {where}: {text!r} is no number") from error
+    if not np.isfinite(value):
+        raise BenchmarkError(f"{path}: {where}: {text!r} is no number")
+    return value
+
+
+def one_hot(rows: Sequence[Iterable[str]], classes: Sequence[str]) -> npt.NDArray[np.int8]:
+    """(M, K) of the classes that each row names."""
+    place = {name: k for k, name in enumerate(classes)}
+    truth = np.zeros((len(rows), len(classes)), dtype=np.int8)
+    for k, names in enumerate(rows):
+        for name in names:
+            truth[k, place[name]] = 1
+    return truth
+
+
+def there_is(findings: Sequence[str]) -> tuple[str, ...]:
+    """The prompts of CARZero's files: ``There is {finding}``."""
+    return tuple(f"There is {finding}" for finding in findings)

@@ -1,0 +1,154 @@
+"""What ``radzero evaluate NAME`` does: check a benchmark's files, or run it and show its figures."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from radzero.evaluation.benchmark import BenchmarkModule
+from radzero.evaluation.gallery import make_gallery
+from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel
+from radzero.evaluation.public import PUBLIC
+from radzero.evaluation.report import write_report
+from radzero.evaluation.run import check, run_benchmark
+from radzero.evaluation.scoring import score
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a benchmark's folder holds.
+
+    Attributes:
+        tables: for a terminal.
+        problems: how many images are missing, unreadable or of another size.
+    """
+
+    tables: list[Table]
+    problems: int
+
+
+def check_benchmark(name: str, data: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Checked:
+    """Read a benchmark's tables and every image.
+
+    Raises:
+        BenchmarkError: for tables that cannot be read.
+    """
+    module = PUBLIC[name]
+    benchmark = module.read(data)
+    there = benchmark.without(benchmark.missing)
+    problems = check(there, progress=lambda done: progress(done, len(there.images)))
+    summary = Table("figure", "here", "published", title=f"{module.TITLE} in {data}")
+    for what, count in benchmark.counts().items():
+        published = module.PUBLISHED.get(what)
+        shown = "" if published is None else f"{published:,}" if published == count else f"{published:,}  (differs)"
+        summary.add_row(what, f"{count:,}", shown)
+    summary.add_row("images missing", f"{len(benchmark.missing):,}", "")
+    summary.add_row("images unreadable or of another size", f"{len(problems):,}", "")
+    tables = [summary]
+    if benchmark.missing or problems:
+        listed = Table("image", "what is wrong", title="the first 20 of them")
+        rows = [(missing, "missing") for missing in benchmark.missing] + [(p.name, p.reason) for p in problems]
+        for image, reason in rows[:20]:
+            listed.add_row(image, reason)
+        tables.append(listed)
+    return Checked(tables, len(benchmark.missing) + len(problems))
+
+
+def evaluate_benchmark(
+    name: str,
+    data: Path,
+    output: Path,
+    *,
+    model: str | None = None,
+    scores: Path | None = None,
+    skip_unreadable: bool = False,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Table]:
+    """Run a benchmark, or go on, and score it; tables for a terminal.
+
+    Args:
+        name: of the benchmark.
+        data: folder of its files.
+        output: folder of the run.
+        model: name or folder of a RadZero; None for the packaged one.
+        scores: a table of another model's scores instead.
+        skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
+        progress: called with images done and in all.
+
+    Raises:
+        ValueError: for files, models or images that cannot be used; the message says what to do.
+    """
+    if model and scores:
+        raise ValueError("give --model or --scores, not both")
+    module = PUBLIC[name]
+    benchmark = module.read(data)
+    asked: ZeroShotModel
+    if scores:
+        asked = ScoresFromFile(scores)
+    else:
+        from radzero.reading import PACKAGED, load
+
+        asked = RadZeroInBenchmark(load() if model in (None, PACKAGED) else load(model))
+    count = len(benchmark.images) - len(benchmark.missing)
+    run_benchmark(
+        benchmark,
+        asked,
+        output,
+        command=sys.argv,
+        skip_unreadable=skip_unreadable,
+        workers=workers,
+        progress=lambda done: progress(done, count),
+    )
+    metrics = score(output)
+    if not scores:
+        make_gallery(benchmark, asked, output)
+    write_report([output], output)
+    return metric_tables(module, metrics)
+
+
+def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Table]:
+    """Figures with their intervals."""
+    title = f"{module.TITLE}: {metrics['model']} on {metrics['images']:,} images"
+    if metrics["left out"]:
+        title += f" ({metrics['left out']:,} left out: missing or unreadable)"
+    summary = Table("figure", "value", "95 % interval", title=title)
+    for task in ("classification", "pointing", "segmentation"):
+        for key, value in metrics.get(task, {}).items():
+            if isinstance(value, dict):
+                continue
+            interval = f"{_shown(value[1])} to {_shown(value[2])}" if isinstance(value, list) else ""
+            summary.add_row(f"{task}: {key}", _shown(value[0] if isinstance(value, list) else value), interval)
+    tables = [summary]
+    for task, columns in _COLUMNS.items():
+        if classes := metrics.get(task, {}).get("classes"):
+            table = Table("class", *columns, title=f"{task}, per class")
+            for name, figures in classes.items():
+                table.add_row(name, *(_cell(figures[key]) for key in columns))
+            tables.append(table)
+    return tables
+
+
+_COLUMNS = {
+    "classification": ("positives", "auc"),
+    "pointing": ("pairs", "hits"),
+    "segmentation": ("positives", "dice", "pixel auc"),
+}
+"""What a terminal shows of each class; the report has the rest."""
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"{_shown(value[0])} ({_shown(value[1])} to {_shown(value[2])})"
+    return _shown(value)

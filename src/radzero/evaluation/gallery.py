@@ -1,0 +1,98 @@
+"""Pictures of a run: films with the map of a sentence, the boxes or mask that are true, and the map's peak."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from radzero.evaluation.benchmark import Benchmark, Region
+from radzero.evaluation.models import ZeroShotModel
+from radzero.evaluation.scoring import read_scores
+from radzero.images import Radiograph
+from radzero.overlays import similarity_alpha, similarity_colours
+
+_WIDTH = 360
+_TRUE, _PEAK = (0, 255, 160), (255, 255, 255)
+
+
+def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region) -> Image.Image:
+    """A film, the map on it, green boxes or outlines where the sentence is true, and a white cross at the peak."""
+    known = np.where(np.isfinite(raw_map), raw_map, -np.float32(80))
+    values = 1 / (1 + np.exp(-np.clip(known, -80, 80)))
+    alpha = similarity_alpha(values, 0.55)[..., None]
+    grey = np.repeat(film.to_uint8()[..., None], 3, axis=2).astype(np.float32)
+    blended = grey * (1 - alpha) + similarity_colours(values) * alpha
+    scale = _WIDTH / film.width
+    size = (_WIDTH, max(1, round(film.height * scale)))
+    picture = Image.fromarray(blended.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    if region.boxes:
+        for x0, y0, x1, y1 in region.boxes:
+            draw.rectangle((x0 * scale, y0 * scale, x1 * scale, y1 * scale), outline=_TRUE, width=2)
+    elif region.mask is not None:
+        mask = Image.fromarray(region.mask.load(film.height, film.width)).resize(size)
+        inside = np.asarray(mask)
+        edge = inside & ~(
+            np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
+        )
+        pixels = np.asarray(picture).copy()
+        pixels[edge] = _TRUE
+        picture = Image.fromarray(pixels)
+        draw = ImageDraw.Draw(picture)
+    y, x = (v * scale for v in np.unravel_index(int(np.argmax(known)), known.shape))
+    for dx, dy in ((6, 0), (0, 6)):
+        draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
+        draw.line((x - dx, y - dy, x + dx, y + dy), fill=_PEAK, width=2)
+    return picture
+
+
+def make_gallery(benchmark: Benchmark, model: ZeroShotModel, folder: Path) -> list[Path]:
+    """The best, median and worst cases of every class, by Dice at the class's best threshold or by hit.
+
+    Pictures go to ``gallery/`` in the run's folder, with ``gallery.json`` that says what they show.
+    """
+    rows = read_scores(folder).regions
+    if not rows:
+        return []
+    place = {image.name: k for k, image in enumerate(benchmark.images)}
+    regions = {(r.image, r.sentence, r.label): r for r in benchmark.regions}
+    asked = {sentence: k for k, sentence in enumerate(benchmark.sentences)}
+    chosen: list[tuple[str, dict[str, object], float]] = []
+    labels = list(dict.fromkeys(r["label"] for r in rows)) if benchmark.averaged == "classes" else [None]
+    for label in labels:
+        own = [r for r in rows if label is None or r["label"] == label]
+        sweep = np.array([r["dice"] for r in own], dtype=np.float64)
+        if np.isfinite(sweep).all():
+            values = sweep[:, int(np.argmax(sweep.mean(axis=0)))]
+        else:
+            values = np.array([float(bool(r["hit"])) for r in own])
+        order = np.argsort(-values, kind="stable")
+        picks = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+        chosen += [(rank, own[k], float(values[k])) for rank, k in picks.items()]
+    target = folder / "gallery"
+    target.mkdir(exist_ok=True)
+    embedded = model.embed_sentences(benchmark.sentences)
+    notes, paths = [], []
+    for number, (rank, row, value) in enumerate(chosen):
+        index, sentence = place[str(row["image"])], asked[str(row["sentence"])]
+        film = benchmark.images[index].film()
+        raw_map = model.raw_map(model.embed_images([film]), embedded, 0, sentence)
+        if raw_map is None:
+            continue
+        path = target / f"{number:03d}-{rank}.png"
+        draw_case(film, raw_map, regions[index, sentence, str(row["label"])]).save(path)
+        paths.append(path)
+        notes.append(
+            {
+                "file": path.name,
+                "rank": rank,
+                "label": row["label"],
+                "image": row["image"],
+                "sentence": row["sentence"],
+                "value": value,
+            }
+        )
+    (target / "gallery.json").write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    return paths

@@ -1,0 +1,164 @@
+"""Any model in the benchmarks: what it must answer, RadZero's answers, and scores that were made elsewhere."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from radzero.images import Radiograph
+from radzero.images.geometry import Geometry, MapGeometry
+from radzero.reading import RadZero
+
+Logits = npt.NDArray[np.float32]
+
+
+class ZeroShotModel(Protocol):
+    """What a benchmark asks of a model.
+
+    Sentences are embedded once per run and images once each; ``logits`` and ``raw_map`` then only compare. A model
+    without scores or without maps returns None there, and the tasks that need them are left out.
+
+    Attributes:
+        name: for tables.
+        sha256: of its weights, or "".
+    """
+
+    name: str
+    sha256: str
+
+    def embed_sentences(self, sentences: Sequence[str]) -> Any:
+        """Whatever the model keeps of sentences."""
+        ...
+
+    def embed_images(self, films: Sequence[Radiograph]) -> Any:
+        """Whatever the model keeps of a batch of films."""
+        ...
+
+    def logits(self, images: Any, sentences: Any) -> Logits | None:
+        """(B, N) scores, higher for present; their sigmoid is the probability."""
+        ...
+
+    def raw_map(self, images: Any, sentences: Any, film: int, sentence: int) -> Logits | None:
+        """(H, W) at the film's own size; its sigmoid is the map in 0..1. NaN where the model did not look."""
+        ...
+
+
+@dataclass
+class _Seen:
+    films: Sequence[Radiograph]
+    tokens: Any
+    geometries: list[Geometry]
+    similarity: npt.NDArray[np.float32] | None = field(default=None)
+
+
+class RadZeroInBenchmark:
+    """A RadZero as :class:`ZeroShotModel`.
+
+    Args:
+        model: from :func:`radzero.load`.
+    """
+
+    def __init__(self, model: RadZero) -> None:
+        self.model, self.name, self.sha256 = model, model.name, model.sha256
+
+    def embed_sentences(self, sentences: Sequence[str]) -> Any:
+        """(N, D) embeddings."""
+        return self.model.embed_sentences(sentences)
+
+    def embed_images(self, films: Sequence[Radiograph]) -> _Seen:
+        """Tokens and where each film lies in the input."""
+        tokens, geometries = self.model.embed_films(films)
+        return _Seen(films, tokens, geometries)
+
+    def logits(self, images: _Seen, sentences: Any) -> Logits:
+        """(B, N), already divided by the temperature."""
+        logits, images.similarity = self.model.compare(images.tokens, sentences)
+        return logits
+
+    def raw_map(self, images: _Seen, sentences: Any, film: int, sentence: int) -> Logits:
+        """The patch similarities, upsampled."""
+        if images.similarity is None:
+            self.logits(images, sentences)
+        assert images.similarity is not None
+        geometry = images.geometries[film]
+        grid = self.model.model.token_grid(*geometry.input)
+        patch = self.model.model.config.vision_config.patch_size
+        values = images.similarity[film, sentence].reshape(grid)
+        return MapGeometry(geometry, grid, patch).upsample(values, fill=np.nan)
+
+
+class ScoresFromFile:
+    """Scores of a model that ran elsewhere: a CSV or Parquet table with columns image, sentence, score.
+
+    Args:
+        path: the table.
+        name: of the model; the file's stem when empty.
+
+    Raises:
+        ValueError: for missing columns, scores that are no numbers, or a pair given twice.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.name, self.sha256 = name or path.stem, hashlib.sha256(path.read_bytes()).hexdigest()
+        self.path = path
+        self.scores: dict[tuple[str, str], float] = {}
+        for line, (image, sentence, score) in enumerate(_rows(path), start=2):
+            try:
+                value = float(score)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}: row {line}: {score!r} is no number") from error
+            if not np.isfinite(value):
+                raise ValueError(f"{path}: row {line}: the score of {image} is {value}")
+            if (image, sentence) in self.scores:
+                raise ValueError(f"{path}: row {line}: {image} and {sentence!r} have a score already")
+            self.scores[image, sentence] = value
+
+    def embed_sentences(self, sentences: Sequence[str]) -> list[str]:
+        """The sentences themselves."""
+        return list(sentences)
+
+    def embed_images(self, films: Sequence[Radiograph]) -> list[str]:
+        """The names of the films' files."""
+        return [film.source for film in films]
+
+    def logits(self, images: list[str], sentences: list[str]) -> Logits:
+        """The scores of the file.
+
+        Raises:
+            ValueError: naming the first pair that has none.
+        """
+        out = np.empty((len(images), len(sentences)), dtype=np.float32)
+        for row, image in enumerate(images):
+            for column, sentence in enumerate(sentences):
+                keys = ((image, sentence), (Path(image).name, sentence), (Path(image).stem, sentence))
+                found = next((self.scores[key] for key in keys if key in self.scores), None)
+                if found is None:
+                    raise ValueError(f"{self.path}: has no score of {Path(image).name} with {sentence!r}")
+                out[row, column] = found
+        return out
+
+    def raw_map(self, images: list[str], sentences: list[str], film: int, sentence: int) -> None:
+        """None: a table has no maps."""
+
+
+def _rows(path: Path) -> list[tuple[str, str, Any]]:
+    needed = ("image", "sentence", "score")
+    if path.suffix == ".parquet":
+        try:
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'radzero[data]'") from error
+        table = parquet.read_table(path)
+        if missing := [name for name in needed if name not in table.column_names]:
+            raise ValueError(f"{path}: there is no column {missing[0]!r}")
+        return list(zip(*(table[name].to_pylist() for name in needed), strict=True))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"{path}: there is no column {missing[0]!r}")
+        return [(row["image"], row["sentence"], row["score"]) for row in reader]

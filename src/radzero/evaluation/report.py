@@ -1,0 +1,273 @@
+"""Runs as a report: tables beside the published numbers, curves, and a gallery, in Markdown and one HTML page."""
+
+import base64
+import html
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from radzero.evaluation.metrics import roc_points
+from radzero.evaluation.scoring import Scores, read_scores, score
+from radzero.evaluation.titles import BENCHMARK_TITLES
+
+_PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
+_HEADLINE = {
+    "macro auc": ("classification", ("macro auc",)),
+    "pointing game": ("pointing", ("over classes", "over pairs")),
+    "Dice": ("segmentation", ("dice",)),
+    "pixel AUC": ("segmentation", ("pixel auc",)),
+}
+"""Figure of the published tables -> task and names of ours."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: of it.
+        scores: what was saved.
+        metrics: content of ``metrics.json``.
+    """
+
+    folder: Path
+    scores: Scores
+    metrics: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read a run, and score it where that has not been done.
+
+        Raises:
+            ValueError: for a folder without a finished run.
+        """
+        scores, path = read_scores(folder), folder / "metrics.json"
+        return cls(folder, scores, json.loads(path.read_text(encoding="utf-8")) if path.exists() else score(folder))
+
+    @property
+    def title(self) -> str:
+        """Benchmark and model."""
+        name = self.metrics["benchmark"]
+        return f"{BENCHMARK_TITLES.get(name, name)}: {self.metrics['model']}"
+
+    def headline(self, figure: str) -> list[float | None] | None:
+        """A figure of the published tables with its interval, where the run has it."""
+        task, names = _HEADLINE[figure]
+        values = self.metrics.get(task, {})
+        value = next((values[name] for name in names if name in values), None)
+        return value if value is None or isinstance(value, list) else [value, None, None]
+
+
+def write_report(folders: list[Path], output: Path) -> tuple[Path, Path]:
+    """Write ``report.md`` and ``report.html`` of one or several runs.
+
+    Args:
+        folders: of finished runs.
+        output: where to.
+
+    Raises:
+        ValueError: for a folder without a finished run.
+    """
+    runs = [Run.read(folder) for folder in folders]
+    output.mkdir(parents=True, exist_ok=True)
+    markdown, page = output / "report.md", output / "report.html"
+    markdown.write_text(_markdown(runs), encoding="utf-8")
+    page.write_text(_page(runs), encoding="utf-8")
+    return markdown, page
+
+
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def _shown(value: Any) -> str:
+    """A figure, or a figure with its interval."""
+    if isinstance(value, list):
+        low, high = value[1], value[2]
+        return _shown(value[0]) + (f" ({_shown(low)} to {_shown(high)})" if low is not None else "")
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _compared(runs: list[Run]) -> list[_Table]:
+    """Every headline figure beside the published ones, a table per benchmark."""
+    published = yaml.safe_load(_PUBLISHED.read_text(encoding="utf-8"))
+    tables = []
+    for name in dict.fromkeys(run.metrics["benchmark"] for run in runs):
+        own = [run for run in runs if run.metrics["benchmark"] == name]
+        figures = [f for f in _HEADLINE if any(run.headline(f) for run in own)]
+        known = published.get(name, {})
+        rows = []
+        for run in own:
+            left_out = run.metrics["left out"]
+            label = f"{run.metrics['model']} (measured, {run.metrics['images']:,} images)"
+            if left_out:
+                label += f", {left_out:,} left out"
+            rows.append([label, *(_shown(run.headline(f)) for f in figures)])
+        methods = list(dict.fromkeys(m for f in figures for m in known.get(f, {})))
+        rows += [[f"{m} (published)", *(_shown(known.get(f, {}).get(m)) for f in figures)] for m in methods]
+        note = "Measured figures have 95 % intervals by resampling patients."
+        if methods:
+            note += " Published ones are of the whole benchmark."
+        tables.append(_Table(BENCHMARK_TITLES.get(name, name), ["model", *figures], rows, note))
+    return tables
+
+
+def _details(run: Run) -> list[_Table]:
+    """All figures of a run, and those of its classes."""
+    tables = []
+    for task in ("classification", "pointing", "segmentation"):
+        figures = run.metrics.get(task)
+        if not figures:
+            continue
+        rows = [[key, _shown(value)] for key, value in figures.items() if not isinstance(value, dict)]
+        tables.append(_Table(task.capitalize(), ["figure", "value (95 % interval)"], rows))
+        if classes := figures.get("classes"):
+            columns = [key for key in next(iter(classes.values())) if key != "thresholds so chosen"]
+            body = [[name, *(_shown(values[key]) for key in columns)] for name, values in classes.items()]
+            tables.append(_Table(f"{task.capitalize()} per class", ["class", *columns], body))
+    return tables
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    record = run.scores.run
+    facts = [
+        ("model", f"{record['model']}, SHA-256 {record['sha256'][:16] or 'not known'}"),
+        ("data", f"{record['images']:,} images, SHA-256 {record['data'][:16]}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
+        ("command", " ".join(record["command"])),
+    ]
+    if record.get("missing"):
+        facts.append(("missing", f"{len(record['missing']):,} images: {', '.join(record['missing'][:5])}"))
+    if record.get("unreadable"):
+        facts.append(("unreadable", f"{len(record['unreadable']):,} images: {record['unreadable'][0][1]}"))
+    return facts
+
+
+def _markdown(runs: list[Run]) -> str:
+    def table(t: _Table) -> str:
+        lines = [f"| {' | '.join(t.header)} |", "|" + " --- |" * len(t.header)]
+        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in t.rows]
+        return f"### {t.title}\n\n" + "\n".join(lines) + (f"\n\n{t.note}" if t.note else "") + "\n"
+
+    parts = ["# Zero-shot benchmarks\n", *(table(t) for t in _compared(runs))]
+    for run in runs:
+        parts.append(f"## {run.title}\n\n" + "\n".join(f"- {name}: {value}" for name, value in _facts(run)) + "\n")
+        parts += [table(t) for t in _details(run)]
+    return "\n".join(parts)
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1a1a1a; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e3e3; }
+th:first-child, td:first-child { text-align: left; } th { background: #f4f4f4; }
+.measured td { font-weight: 600; } .note, figcaption { color: #555; font-size: .9rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+figure { margin: 0; } img { max-width: 100%; height: auto; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem 0; word-break: break-word; }
+"""
+
+
+_DOCUMENT = (
+    "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+    "<meta name='viewport' content='width=device-width'><title>Zero-shot benchmarks</title>"
+    "<style>{style}</style></head><body><main>{body}</main></body></html>"
+)
+
+
+def _page(runs: list[Run]) -> str:
+    def table(t: _Table) -> str:
+        head = "".join(f"<th scope='col'>{html.escape(h)}</th>" for h in t.header)
+        body = "".join(
+            f"<tr{' class=measured' if '(measured' in row[0] else ''}>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>"
+            for row in t.rows
+        )
+        note = f"<p class='note'>{html.escape(t.note)}</p>" if t.note else ""
+        return (
+            f"<h3>{html.escape(t.title)}</h3><div class='wide'><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table></div>{note}"
+        )
+
+    parts = ["<h1>Zero-shot benchmarks</h1>", *(table(t) for t in _compared(runs))]
+    for run in runs:
+        facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in _facts(run))
+        parts.append(f"<h2>{html.escape(run.title)}</h2><dl>{facts}</dl>")
+        parts += [table(t) for t in _details(run)]
+        if "classification" in run.metrics:
+            parts.append(f"<h3>Curves</h3>{_curves(run)}")
+        parts.append(_gallery(run))
+    return _DOCUMENT.format(style=_STYLE, body="".join(parts))
+
+
+def _curves(run: Run) -> str:
+    """ROC curves of the classes and the reliability curve of all answers, as SVG in the page."""
+    try:
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("curves are drawn by matplotlib: pip install 'radzero[evaluate]'") from error
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    left, right = figure.subplots(1, 2)
+    place = {sentence: k for k, sentence in enumerate(run.scores.sentences)}
+    classes = run.metrics["classification"]["classes"]
+    for name, sentence in run.scores.run["classes"].items():
+        truth, logits = run.scores.truth[:, place[sentence]], run.scores.logits[:, place[sentence]]
+        x, y = roc_points(truth[truth >= 0] == 1, logits[truth >= 0])
+        if len(x):
+            label = f"{name} {_shown(classes[name]['auc'][0])}" if len(classes) <= 20 else None
+            left.plot(x, y, linewidth=1.2, label=label)
+    left.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, with AUC", aspect="equal")
+    if len(classes) <= 20:
+        left.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    reliability = run.metrics["classification"]["reliability"]
+    points = [
+        (p, o, n)
+        for p, o, n in zip(*(reliability[key] for key in ("predicted", "observed", "counts")), strict=True)
+        if n
+    ]
+    right.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    if points:
+        x, y, n = (np.array(column) for column in zip(*points, strict=True))
+        right.plot(x, y, color="tab:blue")
+        right.scatter(x, y, s=10 + 150 * n / n.max(), color="tab:blue", alpha=0.6)
+    right.set(xlabel="probability said", ylabel="share that is true", title="Reliability, all classes together")
+    right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return f"<div class='wide' role='img' aria-label='ROC and reliability curves'>{svg[svg.index('<svg') :]}</div>"
+
+
+def _gallery(run: Run) -> str:
+    path = run.folder / "gallery" / "gallery.json"
+    if not path.exists():
+        return ""
+    figures = []
+    for note in json.loads(path.read_text(encoding="utf-8")):
+        image = base64.b64encode((path.parent / note["file"]).read_bytes()).decode()
+        said = f'{note["rank"]} of {note["label"]}: {note["image"]}, "{note["sentence"]}", {note["value"]:.2f}'
+        figures.append(
+            f"<figure><img src='data:image/png;base64,{image}' alt='{html.escape(said, quote=True)}'>"
+            f"<figcaption>{html.escape(said)}</figcaption></figure>"
+        )
+    legend = "Green: where the sentence is true. Cross: the map's peak. The number is Dice, or 1 for a hit."
+    return f"<h3>Gallery</h3><p class='note'>{legend}</p><div class='gallery'>{''.join(figures)}</div>"

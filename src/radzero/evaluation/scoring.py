@@ -1,0 +1,311 @@
+"""Metrics of a run, from its saved scores alone.
+
+Every figure has a 95 % interval by resampling patients (:func:`weighted` statistics: a resample is a weight per image).
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radzero.evaluation.metrics import (
+    THRESHOLDS,
+    PixelHistogram,
+    average_precision,
+    calibration,
+    figures_at_best_f1,
+    frequency_group,
+)
+from radzero.training.files import write_whole
+
+_RESAMPLES = 1000
+_MOST_WORK = 2e9
+"""Numbers that all resamples together may go through; beyond, fewer are drawn, and the metrics say how many."""
+
+Weights = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A run's scores.
+
+    Attributes:
+        run: content of ``run.json``.
+        images, patients: (M,) names.
+        sentences: (S,).
+        truth: (M, S) 1, 0, or -1 where unknown or not asked.
+        logits: (M, S); NaN for a model without scores.
+        regions: rows of ``regions.parquet``.
+    """
+
+    run: dict[str, Any]
+    images: list[str]
+    patients: list[str]
+    sentences: list[str]
+    truth: npt.NDArray[np.int8]
+    logits: npt.NDArray[np.float32]
+    regions: list[dict[str, Any]]
+
+
+def read_scores(folder: Path) -> Scores:
+    """Read a run.
+
+    Raises:
+        ValueError: for a folder without a finished run.
+        ImportError: without pyarrow.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError("scores are kept as Parquet: pip install 'radzero[evaluate]'") from error
+    if not (folder / "scores.parquet").exists():
+        raise ValueError(f"{folder}: holds no finished run; give `radzero evaluate` again to go on")
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    table = parquet.read_table(folder / "scores.parquet")
+    names, sentence_of = table["image"].to_pylist(), table["sentence"].to_pylist()
+    sentences = list(dict.fromkeys(sentence_of))
+    count = len(sentences)
+    return Scores(
+        run,
+        names[::count] if count else [],
+        table["patient"].to_pylist()[::count] if count else [],
+        sentences,
+        table["truth"].to_numpy().reshape(-1, max(count, 1)),
+        table["logit"].to_numpy().reshape(-1, max(count, 1)),
+        parquet.read_table(folder / "regions.parquet").to_pylist(),
+    )
+
+
+def score(folder: Path, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Compute a run's metrics and write them to its ``metrics.json``.
+
+    Returns:
+        A mapping of task to figures; a figure with an interval is [value, low, high]. NaN is None.
+    """
+    scores = read_scores(folder)
+    metrics: dict[str, Any] = {
+        "benchmark": scores.run["benchmark"],
+        "model": scores.run["model"],
+        "images": len(scores.images),
+        "left out": len(scores.run.get("missing", [])) + len(scores.run.get("unreadable", [])),
+    }
+    resampler = _Resampler(scores.patients, resamples, seed)
+    tasks = scores.run["tasks"]
+    if "classification" in tasks and not np.isnan(scores.logits).all():
+        metrics["classification"] = _classification(scores, resampler)
+    if "pointing" in tasks and any(r["hit"] is not None for r in scores.regions):
+        metrics["pointing"] = _pointing(scores, resampler)
+    if "segmentation" in tasks and any(r["iou"] is not None for r in scores.regions):
+        metrics["segmentation"] = _segmentation(scores, folder, resampler)
+    metrics = _plain(metrics)
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+    return metrics
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else float(value)
+    return int(value) if isinstance(value, np.integer) else value
+
+
+class _Resampler:
+    """Weights per image of each bootstrap resample of patients."""
+
+    def __init__(self, patients: list[str], resamples: int, seed: int) -> None:
+        groups = {patient: k for k, patient in enumerate(dict.fromkeys(patients))}
+        self.group = np.array([groups[p] for p in patients], dtype=np.int64)
+        self.patients, self.resamples, self.seed = len(groups), resamples, seed
+
+    def interval(self, statistic: Callable[[Weights], float], work: int) -> list[float]:
+        """A statistic of weights per image, with its interval; ``work`` is how many numbers it goes through."""
+        value = statistic(np.ones(len(self.group)))
+        chance = np.random.default_rng(self.seed)
+        drawn = []
+        for _ in range(min(self.resamples, max(50, int(_MOST_WORK / max(work, 1))))):
+            picked = np.bincount(chance.integers(self.patients, size=self.patients), minlength=self.patients)
+            figure = statistic(picked[self.group].astype(np.float64))
+            if not math.isnan(figure):
+                drawn.append(figure)
+        if math.isnan(value) or len(drawn) < 25:
+            return [value, float("nan"), float("nan")]
+        return [value, *(float(p) for p in np.percentile(drawn, [2.5, 97.5]))]
+
+
+class WeightedAuc:
+    """The AUC of one class under weights per image, its scores sorted once.
+
+    Args:
+        truth: (M,) 1, 0 or -1.
+        logits: (M,).
+    """
+
+    def __init__(self, truth: npt.NDArray[np.int8], logits: npt.NDArray[np.float32]) -> None:
+        known = np.flatnonzero(truth >= 0)
+        self.order = known[np.argsort(logits[known], kind="stable")]
+        ranked = logits[self.order]
+        self.positive = truth[self.order] == 1
+        self.first = np.flatnonzero(np.diff(ranked, prepend=np.float32(np.nan)) != 0)  # of each group of equal scores
+
+    def __call__(self, weights: Weights) -> float:
+        """0..1; NaN when a class has no weight."""
+        if not len(self.order):
+            return float("nan")
+        own = weights[self.order]
+        positive = np.add.reduceat(np.where(self.positive, own, 0.0), self.first)
+        negative = np.add.reduceat(np.where(self.positive, 0.0, own), self.first)
+        pairs = positive.sum() * negative.sum()
+        if not pairs:
+            return float("nan")
+        return float((positive * (np.cumsum(negative) - negative / 2)).sum() / pairs)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
+    column = {sentence: k for k, sentence in enumerate(scores.sentences)}
+    classes = scores.run["classes"]
+    aucs: dict[str, WeightedAuc] = {}
+    per_class: dict[str, dict[str, Any]] = {}
+    frequencies: list[float] = []
+    pooled_truth, pooled_probability = [], []
+    for name, sentence in classes.items():
+        truth, logits = scores.truth[:, column[sentence]], scores.logits[:, column[sentence]]
+        known = truth >= 0
+        positive = truth[known] == 1
+        probability = 1 / (1 + np.exp(-logits[known].astype(np.float64)))
+        aucs[name] = WeightedAuc(truth, logits)
+        best = figures_at_best_f1(positive, logits[known])
+        reliability = calibration(positive, probability)
+        frequencies.append(float(positive.mean()) if len(positive) else 0.0)
+        pooled_truth.append(positive)
+        pooled_probability.append(probability)
+        per_class[name] = {
+            "images": len(positive),
+            "positives": int(positive.sum()),
+            "auc": resampler.interval(aucs[name], len(positive)),
+            "auprc": average_precision(positive, logits[known]),
+            "f1": best.f1,
+            "mcc": best.mcc,
+            "accuracy": best.accuracy,
+            "brier": reliability.brier,
+            "ece": reliability.ece,
+        }
+    for figures in per_class.values():
+        figures["group"] = frequency_group(figures["positives"], max(1, figures["images"]), frequencies)
+    whole = calibration(np.concatenate(pooled_truth), np.concatenate(pooled_probability))
+    groups = {
+        group: _mean([f["auc"][0] for f in per_class.values() if f["group"] == group])
+        for group in ("head", "medium", "tail")
+    }
+    return {
+        "macro auc": resampler.interval(lambda w: _mean([auc(w) for auc in aucs.values()]), scores.truth.size),
+        **{f"{group} auc": value for group, value in groups.items()},
+        **{f"macro {key}": _mean([f[key] for f in per_class.values()]) for key in ("auprc", "f1", "mcc", "accuracy")},
+        "brier": whole.brier,
+        "ece": whole.ece,
+        "reliability": {"predicted": whole.predicted, "observed": whole.observed, "counts": whole.counts},
+        "classes": per_class,
+    }
+
+
+def _pointing(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
+    rows = [r for r in scores.regions if r["hit"] is not None]
+    place = {name: k for k, name in enumerate(scores.images)}
+    image = np.array([place[r["image"]] for r in rows])
+    hit = np.array([float(r["hit"]) for r in rows])
+    label = np.array([r["label"] for r in rows])
+
+    def of(chosen: npt.NDArray[np.bool_]) -> Callable[[Weights], float]:
+        def share(weights: Weights) -> float:
+            own = weights[image[chosen]]
+            return float((own * hit[chosen]).sum() / own.sum()) if own.sum() else float("nan")
+
+        return share
+
+    every = of(np.ones(len(rows), dtype=bool))
+    result: dict[str, Any] = {"pairs": len(rows), "over pairs": resampler.interval(every, len(rows))}
+    if scores.run["averaged"] == "classes":
+        shares = {name: of(label == name) for name in dict.fromkeys(label.tolist())}
+        result["over classes"] = resampler.interval(lambda w: _mean([s(w) for s in shares.values()]), len(rows))
+        result["classes"] = {
+            name: {"pairs": int((label == name).sum()), "hits": resampler.interval(s, int((label == name).sum()))}
+            for name, s in shares.items()
+        }
+    return result
+
+
+def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[str, Any]:
+    place = {name: k for k, name in enumerate(scores.images)}
+    with np.load(folder / "pixels.npz") as pixels:
+        histograms = dict(zip(pixels["sentences"].tolist(), pixels["counts"], strict=True))
+        empty = list(
+            zip(
+                pixels["empty_image"].tolist(),
+                pixels["empty_sentence"].tolist(),
+                pixels["empty_highest"].tolist(),
+                strict=True,
+            )
+        )
+    classes: dict[str, Any] = {}
+    for sentence in dict.fromkeys(r["sentence"] for r in scores.regions if r["iou"] is not None):
+        rows = [r for r in scores.regions if r["sentence"] == sentence and r["iou"] is not None]
+        sweep = np.array([r["dice"] for r in rows])
+        image = np.array([place[r["image"]] for r in rows])
+
+        def at(k: int, sweep: npt.NDArray[np.float64] = sweep, image: npt.NDArray[np.int64] = image) -> Any:
+            def dice(weights: Weights) -> float:
+                own = weights[image]
+                return float((own * sweep[:, k]).sum() / own.sum()) if own.sum() else float("nan")
+
+            return dice
+
+        best = int(np.argmax(sweep.mean(axis=0)))
+        chosen, held_out = _held_out(sweep, [r["patient"] for r in rows])
+        highest = np.array([value for _, asked, value in empty if asked == sentence])
+        histogram = PixelHistogram()
+        histogram.counts = histograms[sentence]
+        classes[rows[0]["label"]] = {
+            "positives": len(rows),
+            "negatives": len(highest),
+            "dice": resampler.interval(at(best), len(rows)),
+            "threshold": float(THRESHOLDS[best]),
+            "dice at a threshold chosen on the other half": held_out,
+            "thresholds so chosen": chosen,
+            "specificity": float((highest < THRESHOLDS[best]).mean()) if len(highest) else float("nan"),
+            "pixel auc": histogram.auc,
+            "pixel auc bound": histogram.bound,
+            "cnr": _mean([float("nan") if r["cnr"] is None else r["cnr"] for r in rows]),
+            "iou": _mean([r["iou"] for r in rows]),
+        }
+    keys = ("threshold", "specificity", "pixel auc", "cnr", "iou", "dice at a threshold chosen on the other half")
+    return {
+        "dice": _mean([c["dice"][0] for c in classes.values()]),
+        **{key: _mean([c[key] for c in classes.values()]) for key in keys if key != "threshold"},
+        "classes": classes,
+    }
+
+
+def _held_out(sweep: npt.NDArray[np.float64], patients: list[str]) -> tuple[list[float], float]:
+    """Dice of each half of the patients at the threshold that is best on the other half."""
+    order = {patient: k for k, patient in enumerate(sorted(set(patients)))}
+    half = np.array([order[patient] % 2 for patient in patients])
+    if len(set(half.tolist())) < 2:
+        return [], float("nan")
+    chosen, values = [], np.empty(len(sweep))
+    for own in (0, 1):
+        best = int(np.argmax(sweep[half != own].mean(axis=0)))
+        chosen.append(float(THRESHOLDS[best]))
+        values[half == own] = sweep[half == own, best]
+    return chosen, float(values.mean())
