@@ -279,26 +279,26 @@ def test_an_oracle_scores_one_and_its_opposite_nothing(benchmark: Benchmark, tmp
     for task in benchmark.tasks:
         truth, opposite = (found[kind][task] for kind in ("oracle", "opposite"))
         if task == "classification":
-            assert truth["macro auc"][:1] == [1.0]
-            assert [truth[f"macro {key}"] for key in ("auprc", "f1", "mcc", "accuracy")] == [1.0] * 4
-            assert truth["brier"] < 1e-6
-            assert opposite["macro auc"][0] == 0.0
-            assert opposite["brier"] > 0.999
+            assert truth["macro AUC"][:1] == [1.0]
+            assert [truth[f"macro {key}"] for key in ("AUPRC", "F1", "MCC", "accuracy")] == [1.0] * 4
+            assert truth["Brier"] < 1e-6
+            assert opposite["macro AUC"][0] == 0.0
+            assert opposite["Brier"] > 0.999
         elif task == "pointing":
             assert truth["over pairs"][0] == 1.0
             assert opposite["over pairs"][0] == 0.0
         else:
-            assert truth["dice"] == 1.0
-            assert truth["pixel auc"] == 1.0
-            assert truth["dice at a threshold chosen on the other half"] in (1.0, None)
+            assert truth["Dice"] == 1.0
+            assert truth["pixel AUC"] == 1.0
+            assert truth["Dice at the other half's threshold"] in (1.0, None)
             assert truth["specificity"] == 1.0
-            assert opposite["pixel auc"] == 0.0
+            assert opposite["pixel AUC"] == 0.0
             # at threshold 0 every pixel is said, which no sweep that begins there can score with 0
             everything = []
             for region in benchmark.regions:
                 mask = region.mask.load(SIDE, SIDE)
                 everything.append(2 * mask.sum() / (mask.sum() + mask.size))
-            assert opposite["dice"] <= max(everything) + 1e-9
+            assert opposite["Dice"] <= max(everything) + 1e-9
 
 
 def test_chance_is_near_its_expectation(benchmark: Benchmark, tmp_path: Path):
@@ -306,9 +306,9 @@ def test_chance_is_near_its_expectation(benchmark: Benchmark, tmp_path: Path):
         pytest.skip("too few images")
     metrics = score(run_benchmark(benchmark, Oracle(benchmark, "random"), tmp_path / "run"), resamples=50)
     if "segmentation" in metrics:
-        assert metrics["segmentation"]["pixel auc"] == pytest.approx(0.5, abs=0.02)
+        assert metrics["segmentation"]["pixel AUC"] == pytest.approx(0.5, abs=0.02)
     if "classification" in metrics and len(benchmark.images) > 10:
-        assert 0.15 < metrics["classification"]["macro auc"][0] < 0.85
+        assert 0.15 < metrics["classification"]["macro AUC"][0] < 0.85
 
 
 # -- details -----------------------------------------------------------------------------------------------
@@ -542,8 +542,8 @@ def test_oracles_on_the_real_boxes(shared_data: Path, picture: bytes, tmp_path: 
     found = PUBLIC["chestxdet10"].read(tmp_path / "d")
     truth = score(run_benchmark(found, Oracle(found, "oracle"), tmp_path / "oracle"), resamples=50)
     opposite = score(run_benchmark(found, Oracle(found, "opposite"), tmp_path / "opposite"), resamples=50)
-    assert truth["classification"]["macro auc"][0] == truth["pointing"]["over classes"][0] == 1.0
-    assert opposite["classification"]["macro auc"][0] == opposite["pointing"]["over classes"][0] == 0.0
+    assert truth["classification"]["macro AUC"][0] == truth["pointing"]["over classes"][0] == 1.0
+    assert opposite["classification"]["macro AUC"][0] == opposite["pointing"]["over classes"][0] == 0.0
 
 
 def test_real_films_with_boxes(shared_data: Path, tmp_path: Path):
@@ -554,5 +554,5 @@ def test_real_films_with_boxes(shared_data: Path, tmp_path: Path):
     assert all(read_radiograph(found.images[r.image].path).pixels.shape == (1024, 1024) for r in found.regions[:3])
     few = found.without([image.name for k, image in enumerate(found.images) if k % 4])
     metrics = score(run_benchmark(few, Oracle(few, "oracle"), tmp_path / "run"), resamples=50)
-    assert metrics["classification"]["macro auc"][0] == 1.0
-    assert metrics["pointing"]["over pairs"][0] == metrics["segmentation"]["dice"] == 1.0
+    assert metrics["classification"]["macro AUC"][0] == 1.0
+    assert metrics["pointing"]["over pairs"][0] == metrics["segmentation"]["Dice"] == 1.0

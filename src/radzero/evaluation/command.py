@@ -133,9 +133,9 @@ def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Tabl
 
 
 _COLUMNS = {
-    "classification": ("positives", "auc"),
+    "classification": ("positives", "AUC"),
     "pointing": ("pairs", "hits"),
-    "segmentation": ("positives", "dice", "pixel auc"),
+    "segmentation": ("positives", "Dice", "pixel AUC"),
 }
 """What a terminal shows of each class; the report has the rest."""
 

@@ -69,8 +69,8 @@ def make_gallery(benchmark: Benchmark, model: ZeroShotModel, folder: Path) -> li
         else:
             values = np.array([float(bool(r["hit"])) for r in own])
         order = np.argsort(-values, kind="stable")
-        picks = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-        chosen += [(rank, own[k], float(values[k])) for rank, k in picks.items()]
+        picks = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}  # one case is the best alone
+        chosen += [(rank, own[k], float(values[k])) for k, rank in reversed(picks.items())]
     target = folder / "gallery"
     target.mkdir(exist_ok=True)
     embedded = model.embed_sentences(benchmark.sentences)

@@ -17,10 +17,10 @@ from radzero.evaluation.titles import BENCHMARK_TITLES
 
 _PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
 _HEADLINE = {
-    "macro auc": ("classification", ("macro auc",)),
+    "macro AUC": ("classification", ("macro AUC",)),
     "pointing game": ("pointing", ("over classes", "over pairs")),
-    "Dice": ("segmentation", ("dice",)),
-    "pixel AUC": ("segmentation", ("pixel auc",)),
+    "Dice": ("segmentation", ("Dice",)),
+    "pixel AUC": ("segmentation", ("pixel AUC",)),
 }
 """Figure of the published tables -> task and names of ours."""
 
@@ -218,6 +218,7 @@ def _page(runs: list[Run]) -> str:
 def _curves(run: Run) -> str:
     """ROC curves of the classes and the reliability curve of all answers, as SVG in the page."""
     try:
+        from matplotlib import colormaps
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -226,13 +227,14 @@ def _curves(run: Run) -> str:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
+    left.set_prop_cycle(color=colormaps["tab20"](range(20)))
     place = {sentence: k for k, sentence in enumerate(run.scores.sentences)}
     classes = run.metrics["classification"]["classes"]
     for name, sentence in run.scores.run["classes"].items():
         truth, logits = run.scores.truth[:, place[sentence]], run.scores.logits[:, place[sentence]]
         x, y = roc_points(truth[truth >= 0] == 1, logits[truth >= 0])
         if len(x):
-            label = f"{name} {_shown(classes[name]['auc'][0])}" if len(classes) <= 20 else None
+            label = f"{name} {_shown(classes[name]['AUC'][0])}" if len(classes) <= 20 else None
             left.plot(x, y, linewidth=1.2, label=label)
     left.plot([0, 1], [0, 1], color="0.7", linestyle=":")
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, with AUC", aspect="equal")

@@ -194,27 +194,27 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
         per_class[name] = {
             "images": len(positive),
             "positives": int(positive.sum()),
-            "auc": resampler.interval(aucs[name], len(positive)),
-            "auprc": average_precision(positive, logits[known]),
-            "f1": best.f1,
-            "mcc": best.mcc,
+            "AUC": resampler.interval(aucs[name], len(positive)),
+            "AUPRC": average_precision(positive, logits[known]),
+            "F1": best.f1,
+            "MCC": best.mcc,
             "accuracy": best.accuracy,
-            "brier": reliability.brier,
-            "ece": reliability.ece,
+            "Brier": reliability.brier,
+            "ECE": reliability.ece,
         }
     for figures in per_class.values():
         figures["group"] = frequency_group(figures["positives"], max(1, figures["images"]), frequencies)
     whole = calibration(np.concatenate(pooled_truth), np.concatenate(pooled_probability))
     groups = {
-        group: _mean([f["auc"][0] for f in per_class.values() if f["group"] == group])
+        group: _mean([f["AUC"][0] for f in per_class.values() if f["group"] == group])
         for group in ("head", "medium", "tail")
     }
     return {
-        "macro auc": resampler.interval(lambda w: _mean([auc(w) for auc in aucs.values()]), scores.truth.size),
-        **{f"{group} auc": value for group, value in groups.items()},
-        **{f"macro {key}": _mean([f[key] for f in per_class.values()]) for key in ("auprc", "f1", "mcc", "accuracy")},
-        "brier": whole.brier,
-        "ece": whole.ece,
+        "macro AUC": resampler.interval(lambda w: _mean([auc(w) for auc in aucs.values()]), scores.truth.size),
+        **{f"{group} AUC": value for group, value in groups.items()},
+        **{f"macro {key}": _mean([f[key] for f in per_class.values()]) for key in ("AUPRC", "F1", "MCC", "accuracy")},
+        "Brier": whole.brier,
+        "ECE": whole.ece,
         "reliability": {"predicted": whole.predicted, "observed": whole.observed, "counts": whole.counts},
         "classes": per_class,
     }
@@ -279,19 +279,19 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
         classes[rows[0]["label"]] = {
             "positives": len(rows),
             "negatives": len(highest),
-            "dice": resampler.interval(at(best), len(rows)),
+            "Dice": resampler.interval(at(best), len(rows)),
             "threshold": float(THRESHOLDS[best]),
-            "dice at a threshold chosen on the other half": held_out,
+            "Dice at the other half's threshold": held_out,
             "thresholds so chosen": chosen,
             "specificity": float((highest < THRESHOLDS[best]).mean()) if len(highest) else float("nan"),
-            "pixel auc": histogram.auc,
-            "pixel auc bound": histogram.bound,
-            "cnr": _mean([float("nan") if r["cnr"] is None else r["cnr"] for r in rows]),
-            "iou": _mean([r["iou"] for r in rows]),
+            "pixel AUC": histogram.auc,
+            "pixel AUC bound": histogram.bound,
+            "CNR": _mean([float("nan") if r["cnr"] is None else r["cnr"] for r in rows]),
+            "mIoU": _mean([r["iou"] for r in rows]),
         }
-    keys = ("threshold", "specificity", "pixel auc", "cnr", "iou", "dice at a threshold chosen on the other half")
+    keys = ("threshold", "specificity", "pixel AUC", "CNR", "mIoU", "Dice at the other half's threshold")
     return {
-        "dice": _mean([c["dice"][0] for c in classes.values()]),
+        "Dice": _mean([c["Dice"][0] for c in classes.values()]),
         **{key: _mean([c[key] for c in classes.values()]) for key in keys if key != "threshold"},
         "classes": classes,
     }
