@@ -461,7 +461,7 @@ def test_evaluate_writes_json_that_every_program_reads(tiny_checkpoint: Path, tm
 
 
 def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
-    assert "No such command 'chexpert'" in fails("evaluate", "chexpert", "-m", tiny_checkpoint)
+    assert "No such command 'mimic'" in fails("evaluate", "mimic", "-m", tiny_checkpoint)
     assert "--films" in fails("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 19)
 
 

@@ -21,8 +21,8 @@ MAY_IMPORT = {
     "overlays": {"overlays", "images"},
     "reading": {"images", "models", "overlays"},
     "reports": {"reports", "phantom"},
-    "training": {"training", "phantom", "models", "images", "reports"},
-    "evaluation": {"evaluation", "phantom", "images", "reading"},
+    "training": {"training", "phantom", "models", "images", "reports", "files"},
+    "evaluation": {"evaluation", "phantom", "images", "reading", "overlays", "files"},
 }
 """Part of the package -> the parts that it may know; parts that are not here (cli, demo) may know all."""
 

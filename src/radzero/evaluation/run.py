@@ -27,8 +27,8 @@ import radzero
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkImage, Region
 from radzero.evaluation.metrics import PixelHistogram, contrast_to_noise, dice_sweep, mean_iou, pointing_hit
 from radzero.evaluation.models import Logits, ZeroShotModel
+from radzero.files import write_whole
 from radzero.images import Radiograph, RadiographError
-from radzero.training.files import write_whole
 
 _T = TypeVar("_T")
 _PART, _BATCH = 32, 8

@@ -21,7 +21,7 @@ from radzero.evaluation.metrics import (
     figures_at_best_f1,
     frequency_group,
 )
-from radzero.training.files import write_whole
+from radzero.files import write_whole
 
 _RESAMPLES = 1000
 _MOST_WORK = 2e9

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 import radzero.phantom
+from radzero.files import write_whole
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
-from radzero.training.files import write_whole
 
 _DRAWING = ("anatomy", "detector", "fields", "film", "findings")
 _BLOCK = 250  # films per unit of work, and per resumable piece

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from radzero.files import write_whole
 from radzero.models.radzero import RadZeroModel
 from radzero.training.batches import Item, Key, ManifestFilms, Unreadable, loader
-from radzero.training.files import write_whole
 
 _SHARD = 256
 

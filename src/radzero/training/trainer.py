@@ -22,12 +22,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from radzero.files import write_whole
 from radzero.models.conversion import save_processor
 from radzero.models.radzero import RadZeroModel
 from radzero.models.similarity import Similarity, pair_logits
 from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
 from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig, load_config
-from radzero.training.files import write_whole
 from radzero.training.fsdp import average_unsharded, full, set_whole_states, shard_model, unsynchronised, whole_states
 from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
 from radzero.training.lora import merged
