@@ -135,6 +135,17 @@ def unread(count: int, read: int) -> FilmBatch:
     return FilmBatch(torch.empty(read, 3, 4, 4), [], nothing, nothing, nothing, nothing, [], bad)
 
 
+def test_a_quarantine_goes_on_with_what_it_had(tmp_path: Path):
+    path = tmp_path / "quarantine.jsonl"
+    Quarantine(path, share=0.1).take(unread(3, 30))
+    with path.open("a") as file:
+        file.write('{"image": "9.png", "rea')  # torn by a kill
+    again = Quarantine(path, share=0.1, seen=33)
+    assert list(again.names) == ["0.png", "1.png", "2.png"]
+    again.take(unread(3, 7))
+    assert len(path.read_text().splitlines()) == 3, "each image once"
+
+
 def test_quarantine_names_what_it_takes_and_ends_the_run_at_its_share(tmp_path: Path):
     quarantine = Quarantine(tmp_path / "run" / "quarantine.jsonl", share=0.1)
     quarantine.take(unread(3, 0))  # three are no share of anything yet

@@ -191,6 +191,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_state(recipe
         trainer.train()
 
 
+def test_a_validation_loss_that_is_not_finite_ends_the_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Trainer, "_validation_loss", lambda self, stretch: float("nan"))
+    with pytest.raises(TrainingError, match=r"the validation loss after step \d+ is nan: lower loop\.learning_rate"):
+        Trainer(config(recipe), tmp_path / "run").train()
+
+
 def test_a_full_disk_leaves_the_earlier_state_whole(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run, save, saved = tmp_path / "run", torch.save, []
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from radzero.files import write_whole
 from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.models.processor import RadZeroProcessor
 from radzero.training.manifest import Manifest
@@ -317,6 +318,14 @@ class Quarantine:
     share: float = 0.01
     seen: int = 0
     names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():  # of the run that is gone on with; a torn line is of an image that is met again
+            lines = [
+                line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1:] == "\n"
+            ]
+            write_whole(self.path, "".join(lines).encode())
+            self.names |= {item["image"]: item["reason"] for item in map(json.loads, lines)}
 
     def take(self, batch: FilmBatch) -> None:
         """Count a batch.

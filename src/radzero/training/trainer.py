@@ -431,6 +431,11 @@ class Trainer:
     def _validate(self, stretch: _Stretch) -> None:
         """At the end of an epoch: keep the model if it is the best of its stage, or if nothing tells."""
         loss = self._validation_loss(stretch)
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"the validation loss after step {self.step - 1} is {loss}: lower loop.learning_rate (now "
+                f"{stretch.config.loop.learning_rate}) and begin in another folder"
+            )
         if loss is not None:
             self._log({"step": self.step - 1, "epoch": self.epoch, "validation_loss": loss})
         if is_better(loss, self.best):
@@ -471,6 +476,7 @@ class Trainer:
                     self.ema.load_state_dict(state["ema"])
                 self.step, self.epoch, self.best_epoch = (int(state[key]) for key in ("step", "epoch", "best_epoch"))
                 self.best, self.seconds = float(state["best"]), float(state["seconds"])
+                self.quarantine.seen = int(state["seen"])
             except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
                 raise TrainingError(
                     f"{path}: is damaged ({type(error).__name__}: {error}). Remove it to begin again, or start another "
@@ -511,6 +517,7 @@ class Trainer:
                 "best": self.best,
                 "best_epoch": self.best_epoch,
                 "seconds": self.seconds,
+                "seen": self.quarantine.seen,
             }
             temporary = path.with_name("last.pt.partial")
             try:
