@@ -64,6 +64,7 @@ def evaluate_benchmark(
     *,
     model: str | None = None,
     scores: Path | None = None,
+    clip: str | None = None,
     skip_unreadable: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -76,19 +77,24 @@ def evaluate_benchmark(
         output: folder of the run.
         model: name or folder of a RadZero; None for the packaged one.
         scores: a table of another model's scores instead.
+        clip: name or folder of a CLIP-style model of transformers instead.
         skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
         progress: called with images done and in all.
 
     Raises:
         ValueError: for files, models or images that cannot be used; the message says what to do.
     """
-    if model and scores:
-        raise ValueError("give --model or --scores, not both")
+    if sum(map(bool, (model, scores, clip))) > 1:
+        raise ValueError("give one of --model, --clip and --scores")
     module = PUBLIC[name]
     benchmark = module.read(data)
     asked: ZeroShotModel
     if scores:
         asked = ScoresFromFile(scores)
+    elif clip:
+        from radzero.evaluation.clip import ClipInBenchmark
+
+        asked = ClipInBenchmark(clip)
     else:
         from radzero.reading import PACKAGED, load
 
@@ -104,7 +110,7 @@ def evaluate_benchmark(
         progress=lambda done: progress(done, count),
     )
     metrics = score(output)
-    if not scores:
+    if not (scores or clip):
         make_gallery(benchmark, asked, output)
     write_report([output], output)
     return metric_tables(module, metrics)
