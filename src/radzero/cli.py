@@ -583,6 +583,9 @@ def _public_benchmark(name: str, title: str) -> None:
         scores: Annotated[
             Path | None, typer.Option(help="Take scores from this CSV or Parquet file: image, sentence, score.")
         ] = None,
+        clip: Annotated[
+            str | None, typer.Option(help="A CLIP-style model of transformers (CLIP, SigLIP, ...): folder or hub id.")
+        ] = None,
         only_check: Annotated[
             bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
         ] = False,
@@ -615,6 +618,7 @@ def _public_benchmark(name: str, title: str) -> None:
                         output,
                         model=model,
                         scores=scores,
+                        clip=clip,
                         skip_unreadable=skip_unreadable,
                         workers=workers,
                         progress=on_image,
