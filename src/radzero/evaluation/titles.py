@@ -10,4 +10,5 @@ BENCHMARK_TITLES = {
     "mscxr": "MS-CXR",
     "siim": "SIIM-ACR Pneumothorax",
     "rsna": "RSNA Pneumonia",
+    "phantoms": "Phantoms",
 }

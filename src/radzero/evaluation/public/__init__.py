@@ -11,12 +11,13 @@ from radzero.evaluation.public import (
     openi,
     padchest,
     padchest20,
+    phantoms,
     rsna,
     siim,
 )
 
 PUBLIC: dict[str, BenchmarkModule] = {
     module.NAME: cast(BenchmarkModule, module)
-    for module in (openi, padchest, padchest20, chestxray14, chexpert, chestxdet10, mscxr, siim, rsna)
+    for module in (openi, padchest, padchest20, chestxray14, chexpert, chestxdet10, mscxr, siim, rsna, phantoms)
 }
 """By name, in the order of the published tables."""
