@@ -586,6 +586,9 @@ def _public_benchmark(name: str, title: str) -> None:
         clip: Annotated[
             str | None, typer.Option(help="A CLIP-style model of transformers (CLIP, SigLIP, ...): folder or hub id.")
         ] = None,
+        from_plugin: Annotated[
+            str | None, typer.Option("--plugin", help="A model that an installed package offers.")
+        ] = None,
         only_check: Annotated[
             bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
         ] = False,
@@ -619,6 +622,7 @@ def _public_benchmark(name: str, title: str) -> None:
                         model=model,
                         scores=scores,
                         clip=clip,
+                        from_plugin=from_plugin,
                         skip_unreadable=skip_unreadable,
                         workers=workers,
                         progress=on_image,

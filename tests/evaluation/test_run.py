@@ -1,7 +1,13 @@
 """Runs of a benchmark: kept in parts, gone on with, scored from what was saved, reported."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from command_line import call
+from radzero.evaluation import models
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkImage, Region
 from radzero.evaluation.masks import ArrayMask, BoxMask, FileMask, RunLengthMask
 from radzero.evaluation.metrics import auc, dice_sweep
@@ -162,6 +169,31 @@ def test_an_interrupted_run_ends_with_the_same_files(fails_at: int, folder: Path
     run_benchmark(benchmark(folder), Fixed(0), tmp_path)  # finished: asks nothing
 
 
+def test_a_run_that_was_killed_ends_with_the_same_files(folder: Path, finished: Path, tmp_path: Path):
+    """SIGKILL, at moments that differ from machine to machine."""
+    script = (
+        "import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[1:3]\n"
+        "from test_run import Fixed, benchmark\n"
+        "from radzero.evaluation.run import run_benchmark\n"
+        "class Slow(Fixed):\n"
+        "    def embed_images(self, films): print('films', flush=True); time.sleep(0.01); return films\n"
+        "run_benchmark(benchmark(Path(sys.argv[3])), Slow(), Path(sys.argv[4]))\n"
+    )
+    tests = Path(__file__).resolve().parent
+    command = [sys.executable, "-c", script, str(tests), str(tests.parent), str(folder), str(tmp_path)]
+    for lines in (3, 14, 30):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    run_benchmark(benchmark(folder), Fixed(), tmp_path)
+    score(tmp_path, resamples=100)
+    assert contents(tmp_path) == contents(finished)
+
+
 def test_another_model_or_truth_needs_another_folder(folder: Path, finished: Path):
     other = Fixed()
     other.name = "other"
@@ -284,6 +316,15 @@ def test_scores_from_a_file(folder: Path, finished: Path, tmp_path: Path):
 def test_wrong_scores_are_named(rows: list[tuple[str, str, object]], said: str, tmp_path: Path):
     with pytest.raises(ValueError, match=said):
         ScoresFromFile(table(tmp_path / "s.csv", rows))
+
+
+def test_a_package_offers_a_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = EntryPoint("fixed", "test_run:Fixed", models.PLUGINS)
+    monkeypatch.setattr(models, "entry_points", lambda group: [entry] if group == "radzero.zero_shot" else [])
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Fixed)
+    assert models.plugin("fixed").name == "fixed"
+    with pytest.raises(ValueError, match=r"no installed package offers a model 'other' .*there are: fixed"):
+        models.plugin("other")
 
 
 # -- parts -------------------------------------------------------------------------------------------------

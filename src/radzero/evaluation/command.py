@@ -10,7 +10,7 @@ from rich.table import Table
 
 from radzero.evaluation.benchmark import BenchmarkModule
 from radzero.evaluation.gallery import make_gallery
-from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel
+from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel, plugin
 from radzero.evaluation.public import PUBLIC
 from radzero.evaluation.report import write_report
 from radzero.evaluation.run import check, run_benchmark
@@ -65,6 +65,7 @@ def evaluate_benchmark(
     model: str | None = None,
     scores: Path | None = None,
     clip: str | None = None,
+    from_plugin: str | None = None,
     skip_unreadable: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -78,14 +79,15 @@ def evaluate_benchmark(
         model: name or folder of a RadZero; None for the packaged one.
         scores: a table of another model's scores instead.
         clip: name or folder of a CLIP-style model of transformers instead.
+        from_plugin: name of a model that an installed package offers instead.
         skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
         progress: called with images done and in all.
 
     Raises:
         ValueError: for files, models or images that cannot be used; the message says what to do.
     """
-    if sum(map(bool, (model, scores, clip))) > 1:
-        raise ValueError("give one of --model, --clip and --scores")
+    if sum(map(bool, (model, scores, clip, from_plugin))) > 1:
+        raise ValueError("give one of --model, --clip, --plugin and --scores")
     module = PUBLIC[name]
     benchmark = module.read(data)
     asked: ZeroShotModel
@@ -95,6 +97,8 @@ def evaluate_benchmark(
         from radzero.evaluation.clip import ClipInBenchmark
 
         asked = ClipInBenchmark(clip)
+    elif from_plugin:
+        asked = plugin(from_plugin)
     else:
         from radzero.reading import PACKAGED, load
 

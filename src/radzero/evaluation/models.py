@@ -4,6 +4,7 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,3 +163,21 @@ def _rows(path: Path) -> list[tuple[str, str, Any]]:
         if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
             raise ValueError(f"{path}: there is no column {missing[0]!r}")
         return [(row["image"], row["sentence"], row["score"]) for row in reader]
+
+
+PLUGINS = "radzero.zero_shot"
+"""Entry-point group under which a package offers models to ``radzero evaluate --plugin``."""
+
+
+def plugin(name: str) -> ZeroShotModel:
+    """A model that an installed package offers: its entry point is called without arguments and gives the model.
+
+    Raises:
+        ValueError: when no package offers one of this name.
+    """
+    offered = {entry.name: entry for entry in entry_points(group=PLUGINS)}
+    if name not in offered:
+        known = ", ".join(sorted(offered)) or "none"
+        raise ValueError(f"no installed package offers a model {name!r} (entry points {PLUGINS}); there are: {known}")
+    model: ZeroShotModel = offered[name].load()()
+    return model
