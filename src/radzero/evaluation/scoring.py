@@ -281,6 +281,7 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
             "negatives": len(highest),
             "Dice": resampler.interval(at(best), len(rows)),
             "threshold": float(THRESHOLDS[best]),
+            "Dice at 0.5": float(sweep[:, 50].mean()),
             "Dice at the other half's threshold": held_out,
             "thresholds so chosen": chosen,
             "specificity": float((highest < THRESHOLDS[best]).mean()) if len(highest) else float("nan"),
@@ -289,7 +290,7 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
             "CNR": _mean([float("nan") if r["cnr"] is None else r["cnr"] for r in rows]),
             "mIoU": _mean([r["iou"] for r in rows]),
         }
-    keys = ("threshold", "specificity", "pixel AUC", "CNR", "mIoU", "Dice at the other half's threshold")
+    keys = ("threshold", "Dice at 0.5", "specificity", "pixel AUC", "CNR", "mIoU", "Dice at the other half's threshold")
     return {
         "Dice": _mean([c["Dice"][0] for c in classes.values()]),
         **{key: _mean([c[key] for c in classes.values()]) for key in keys if key != "threshold"},

@@ -11,4 +11,5 @@ BENCHMARK_TITLES = {
     "siim": "SIIM-ACR Pneumothorax",
     "rsna": "RSNA Pneumonia",
     "phantoms": "Phantoms",
+    "anatomy": "Anatomy",
 }

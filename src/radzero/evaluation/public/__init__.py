@@ -4,6 +4,7 @@ from typing import cast
 
 from radzero.evaluation.benchmark import BenchmarkModule
 from radzero.evaluation.public import (
+    anatomy,
     chestxdet10,
     chestxray14,
     chexpert,
@@ -18,6 +19,18 @@ from radzero.evaluation.public import (
 
 PUBLIC: dict[str, BenchmarkModule] = {
     module.NAME: cast(BenchmarkModule, module)
-    for module in (openi, padchest, padchest20, chestxray14, chexpert, chestxdet10, mscxr, siim, rsna, phantoms)
+    for module in (
+        openi,
+        padchest,
+        padchest20,
+        chestxray14,
+        chexpert,
+        chestxdet10,
+        mscxr,
+        siim,
+        rsna,
+        phantoms,
+        anatomy,
+    )
 }
 """By name, in the order of the published tables."""
