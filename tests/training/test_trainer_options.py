@@ -184,6 +184,20 @@ def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str,
         assert losses(tmp_path / "many") == before
 
 
+def test_weights_in_parts_are_trained_in_bfloat16_too(recipe: Path, tiny_encoders: str, tmp_path: Path):
+    environment = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    for precision in ("fp32", "bf16"):
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+            *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / precision), tiny_encoders, "loop.epochs=1"),
+            *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.precision={precision}"),
+        ]
+        subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, timeout=300)
+    exact, rounded = losses(tmp_path / "fp32")[0], losses(tmp_path / "bf16")[0]
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert abs(rounded - exact) > 1e-5, "rounded at all"
+
+
 def test_parts_need_several_processes(recipe: Path, tiny_encoders: str, tmp_path: Path):
     with pytest.raises(ValueError, match="fsdp needs several processes"):
         Trainer(config(recipe, tiny_encoders, "loop.sharding=fsdp"), tmp_path / "run")

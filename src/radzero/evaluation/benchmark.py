@@ -4,7 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,21 +123,11 @@ class Benchmark:
         left_out = set(names)
         kept = [k for k, image in enumerate(self.images) if image.name not in left_out]
         place = {old: new for new, old in enumerate(kept)}
-        regions = tuple(
-            Region(place[r.image], r.sentence, r.label, r.boxes, r.mask, r.frame)
-            for r in self.regions
-            if r.image in place
-        )
-        return Benchmark(
-            self.name,
-            tuple(self.images[k] for k in kept),
-            self.sentences,
-            self.classes,
-            self.prompts,
-            self.truth[kept] if self.classes else self.truth,
-            regions,
-            self.tasks,
-            self.averaged,
+        return replace(
+            self,
+            images=tuple(self.images[k] for k in kept),
+            truth=self.truth[kept] if self.classes else self.truth,
+            regions=tuple(replace(r, image=place[r.image]) for r in self.regions if r.image in place),
         )
 
 

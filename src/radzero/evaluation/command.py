@@ -12,7 +12,7 @@ from radzero.evaluation.benchmark import BenchmarkModule
 from radzero.evaluation.gallery import make_gallery
 from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel, plugin
 from radzero.evaluation.public import PUBLIC
-from radzero.evaluation.report import write_report
+from radzero.evaluation.report import shown, write_report
 from radzero.evaluation.run import check, run_benchmark
 from radzero.evaluation.scoring import score
 
@@ -85,7 +85,13 @@ def evaluate_benchmark(
 
     Raises:
         ValueError: for files, models or images that cannot be used; the message says what to do.
+        ImportError: without pyarrow or matplotlib.
     """
+    try:
+        import matplotlib  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:  # before the work, not after it
+        raise ImportError(f"benchmarks need {error.name}: pip install 'radzero[evaluate]'") from error
     if sum(map(bool, (model, scores, clip, from_plugin))) > 1:
         raise ValueError("give one of --model, --clip, --plugin and --scores")
     module = PUBLIC[name]
@@ -130,14 +136,14 @@ def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Tabl
         for key, value in metrics.get(task, {}).items():
             if isinstance(value, dict):
                 continue
-            interval = f"{_shown(value[1])} to {_shown(value[2])}" if isinstance(value, list) else ""
-            summary.add_row(f"{task}: {key}", _shown(value[0] if isinstance(value, list) else value), interval)
+            interval = f"{shown(value[1])} to {shown(value[2])}" if isinstance(value, list) else ""
+            summary.add_row(f"{task}: {key}", shown(value[0] if isinstance(value, list) else value), interval)
     tables = [summary]
     for task, columns in _COLUMNS.items():
         if classes := metrics.get(task, {}).get("classes"):
             table = Table("class", *columns, title=f"{task}, per class")
             for name, figures in classes.items():
-                table.add_row(name, *(_cell(figures[key]) for key in columns))
+                table.add_row(name, *(shown(figures[key]) for key in columns))
             tables.append(table)
     return tables
 
@@ -148,17 +154,3 @@ _COLUMNS = {
     "segmentation": ("positives", "Dice", "pixel AUC"),
 }
 """What a terminal shows of each class; the report has the rest."""
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return f"{_shown(value[0])} ({_shown(value[1])} to {_shown(value[2])})"
-    return _shown(value)

@@ -89,11 +89,11 @@ class _Table:
     note: str = ""
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A figure, or a figure with its interval."""
     if isinstance(value, list):
         low, high = value[1], value[2]
-        return _shown(value[0]) + (f" ({_shown(low)} to {_shown(high)})" if low is not None else "")
+        return shown(value[0]) + (f" ({shown(low)} to {shown(high)})" if low is not None else "")
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -115,9 +115,9 @@ def _compared(runs: list[Run]) -> list[_Table]:
             label = f"{run.metrics['model']} (measured, {run.metrics['images']:,} images)"
             if left_out:
                 label += f", {left_out:,} left out"
-            rows.append([label, *(_shown(run.headline(f)) for f in figures)])
+            rows.append([label, *(shown(run.headline(f)) for f in figures)])
         methods = list(dict.fromkeys(m for f in figures for m in known.get(f, {})))
-        rows += [[f"{m} (published)", *(_shown(known.get(f, {}).get(m)) for f in figures)] for m in methods]
+        rows += [[f"{m} (published)", *(shown(known.get(f, {}).get(m)) for f in figures)] for m in methods]
         note = "Measured figures have 95 % intervals by resampling patients."
         if methods:
             note += " Published ones are of the whole benchmark."
@@ -132,11 +132,11 @@ def _details(run: Run) -> list[_Table]:
         figures = run.metrics.get(task)
         if not figures:
             continue
-        rows = [[key, _shown(value)] for key, value in figures.items() if not isinstance(value, dict)]
+        rows = [[key, shown(value)] for key, value in figures.items() if not isinstance(value, dict)]
         tables.append(_Table(task.capitalize(), ["figure", "value (95 % interval)"], rows))
         if classes := figures.get("classes"):
             columns = [key for key in next(iter(classes.values())) if key != "thresholds so chosen"]
-            body = [[name, *(_shown(values[key]) for key in columns)] for name, values in classes.items()]
+            body = [[name, *(shown(values[key]) for key in columns)] for name, values in classes.items()]
             tables.append(_Table(f"{task.capitalize()} per class", ["class", *columns], body))
     return tables
 
@@ -234,7 +234,7 @@ def _curves(run: Run) -> str:
         truth, logits = run.scores.truth[:, place[sentence]], run.scores.logits[:, place[sentence]]
         x, y = roc_points(truth[truth >= 0] == 1, logits[truth >= 0])
         if len(x):
-            label = f"{name} {_shown(classes[name]['AUC'][0])}" if len(classes) <= 20 else None
+            label = f"{name} {shown(classes[name]['AUC'][0])}" if len(classes) <= 20 else None
             left.plot(x, y, linewidth=1.2, label=label)
     left.plot([0, 1], [0, 1], color="0.7", linestyle=":")
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, with AUC", aspect="equal")

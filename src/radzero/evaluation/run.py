@@ -174,12 +174,12 @@ def _answer(
     parts.mkdir(exist_ok=True)
     count = len(benchmark.images)
     starts = [first for first in range(0, count, _PART) if not (parts / f"{first:07d}.npz").exists()]
-    progress(count - sum(min(_PART, count - first) for first in starts))
+    done = count - sum(min(_PART, count - first) for first in starts)
+    progress(done)
     embedded = model.embed_sentences(benchmark.sentences) if starts else None
     by_image: dict[int, list[Region]] = {}
     for region in benchmark.regions:
         by_image.setdefault(region.image, []).append(region)
-    done = count - sum(min(_PART, count - first) for first in starts)
     with ThreadPoolExecutor(workers) as readers:
 
         def ahead(first: int) -> list[Any]:
@@ -264,9 +264,9 @@ class _Part:
         lowest = np.where(looked, values, -np.float32(1e4))
         y, x = np.unravel_index(int(np.argmax(lowest)), values.shape)
         map_ = 1.0 / (1.0 + np.exp(-np.clip(lowest, -80, 80)))
-        masks = [r.mask.load(*values.shape) for r in regions if r.mask is not None]
-        for region in regions:
-            mask = None if region.mask is None else region.mask.load(*values.shape)
+        loaded = [None if r.mask is None else r.mask.load(*values.shape) for r in regions]
+        masks = [mask for mask in loaded if mask is not None]
+        for region, mask in zip(regions, loaded, strict=True):
             self.regions.append(
                 {
                     "image": index,

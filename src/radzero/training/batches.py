@@ -114,10 +114,6 @@ class TrainingFilms(Protocol):
 
     def __getitem__(self, key: Key) -> Item | Unreadable: ...
 
-    def is_true(self, index: int, text: str) -> bool:
-        """Whether a sentence is known to be true of a film."""
-        ...
-
 
 class ManifestFilms(Dataset[Item | Unreadable]):
     """The images of a manifest as a model's inputs.
@@ -170,10 +166,6 @@ class ManifestFilms(Dataset[Item | Unreadable]):
         if self.one_sentence:
             sentences = [sentences[int(self._chance(key, 4).integers(len(sentences)))]]
         return tuple(sentences)
-
-    def is_true(self, index: int, text: str) -> bool:
-        """Whether the film's own sentences say so."""
-        return text in self.manifest.sentences(index)
 
 
 class EpochPlan(Sampler[list[Key]]):

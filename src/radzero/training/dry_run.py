@@ -115,7 +115,7 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
         steps = sum(stage.steps for stage in config.stages)
     else:
         steps = config.loop.epochs * math.ceil(images / (config.loop.images_per_rank * processes))
-    memory = _memory(model_config, config, last, per_image, processes)
+    memory = _memory(model, last, per_image, processes)
     at_once = math.ceil(last.loop.images_per_rank / last.loop.micro_batches)
     notes.append(
         f"activations of {at_once} images at a time, sentences of {_WORDS} tokens; the allocator's reserve and the "
@@ -126,17 +126,13 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
     )
 
 
-def _memory(
-    model_config: object, config: TrainConfig, last: TrainConfig, per_image: float, processes: int
-) -> dict[str, int]:
+def _memory(model: RadZeroModel, last: TrainConfig, per_image: float, processes: int) -> dict[str, int]:
     loop = last.loop
     images = math.ceil(loop.images_per_rank / loop.micro_batches)
     sentences = math.ceil(images * per_image)
-    with torch.device("meta"):
-        model = RadZeroModel(model_config)  # type: ignore[arg-type]
+    """Of a model on the meta device, which is moved to tensors that have a place but no content."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        choose_trained(model, config.model)
         if last.model.small is not None:
             model.vision_model.config.token_stride = last.model.small.token_stride
         towers = Towers(model.train())
@@ -150,7 +146,7 @@ def _memory(
                 kept[storage._cdata] = storage.nbytes()
             return tensor
 
-        side = config.model.image_size
+        side = last.model.image_size
         pixels = torch.empty(images, 3, side, side)
         ids = torch.zeros(sentences, _WORDS, dtype=torch.long)
         mask = torch.ones(sentences, _WORDS, dtype=torch.long)

@@ -1,7 +1,6 @@
 """A run's curves as a picture, and its model card."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,3 @@ def model_card(config: TrainConfig, model: RadZeroModel, run: Path) -> str:
         table="\n".join(f"| {name} | {value} |" for name, value in rows if value != ""),
         recipe=config.to_yaml(),
     )
-
-
-def is_better(loss: float | None, best: float) -> bool:
-    """Whether a validation loss is the best so far; without one, every model is."""
-    return loss is None or math.isnan(best) or loss < best

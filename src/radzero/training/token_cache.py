@@ -237,7 +237,3 @@ class CachedFilms(Dataset[Item | Unreadable]):
         if isinstance(tokens, str):
             return Unreadable(str(self.films.manifest.image(key[1])), tokens)
         return Item(key[1], tokens, self.films.sentences(key))
-
-    def is_true(self, index: int, text: str) -> bool:
-        """Whether the film's own sentences say so."""
-        return self.films.is_true(index, text)

@@ -32,7 +32,7 @@ from radzero.training.fsdp import average_unsharded, full, set_whole_states, sha
 from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
 from radzero.training.lora import merged
 from radzero.training.model_building import build_start
-from radzero.training.progress import draw_progress, is_better, model_card
+from radzero.training.progress import draw_progress, model_card
 from radzero.training.sharding import (
     Shards,
     gather_rows,
@@ -40,7 +40,7 @@ from radzero.training.sharding import (
     sharded_multi_positive_loss,
     sharded_quiet_map_loss,
 )
-from radzero.training.sources import open_source
+from radzero.training.sources import PhantomFilms, open_source
 from radzero.training.token_cache import CachedFilms, TokenCache
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
 
 def _true(batch: FilmBatch, films: TrainingFilms, device: torch.device) -> Tensor:
     """(b, all ranks' texts): whether a text is true of an image of this rank."""
+    assert isinstance(films, PhantomFilms), "the configuration sees to it"
     texts = [batch.texts]
     if dist.is_available() and dist.is_initialized():
         texts = [[] for _ in range(dist.get_world_size())]
@@ -366,7 +367,10 @@ class Trainer:
         if loop.sharding == "fsdp":
             no_sync = partial(unsynchronised, self.towers)
         parts = self._micro_batches(batch, loop.micro_batches)
-        loss = self._total(backward(self.towers, parts, loss_of, no_sync=no_sync) / world)
+        # DDP's wrapper has the precision already; what is cut by hand has not
+        with self.accelerator.autocast() if loop.sharding == "fsdp" else nullcontext():
+            share = backward(self.towers, parts, loss_of, no_sync=no_sync)
+        loss = self._total(share / world)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {self.step} is {loss}: lower loop.learning_rate (now {loop.learning_rate}) or "
@@ -438,7 +442,7 @@ class Trainer:
             )
         if loss is not None:
             self._log({"step": self.step - 1, "epoch": self.epoch, "validation_loss": loss})
-        if is_better(loss, self.best):
+        if loss is None or loss < self.best:
             self.best = math.nan if loss is None else loss
             self.best_epoch = self.epoch
             self._save_model(self.run / "state" / "best")
