@@ -1,11 +1,11 @@
 """The ``radzero`` command: one thin function per verb; the work is in the modules that they name."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -54,6 +54,18 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=errors,
     )
+
+
+def _phases(progress: Progress) -> Callable[[str, int, int], None]:
+    """A bar for every phase, from what is done and what there is to do in all."""
+    tasks: dict[str, TaskID] = {}
+
+    def on_progress(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(phase, total=total)
+        progress.update(tasks[phase], completed=done, total=total)
+
+    return on_progress
 
 
 @contextmanager
@@ -247,6 +259,7 @@ def phantom(
     first: Annotated[int, typer.Option(min=0, help="Index of the first film.")] = 0,
     size: Annotated[int, typer.Option(min=72, max=4096, help="Height in pixels.")] = 512,
     film_format: Annotated[str, typer.Option("--format", help="png, dicom or both.")] = "both",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
     """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed."""
     from radzero.phantom.writing import FilmFormat, write_phantoms
@@ -265,6 +278,7 @@ def phantom(
                 first=first,
                 size=size,
                 film_format=kind,
+                workers=workers,
                 progress=lambda done: progress.update(task, completed=done),
             )
     except OSError as error:
@@ -526,14 +540,7 @@ def train(
             console.print(dry_run(config, processes).tables())
             return
         with _interruptible(), _progress() as progress:
-            before: dict[str, TaskID] = {}
-
-            def on_progress(phase: str, done: int, total: int) -> None:
-                if phase not in before:
-                    before[phase] = progress.add_task(phase, total=total)
-                progress.update(before[phase], completed=done, total=total)
-
-            trainer = Trainer(config, output, on_progress=on_progress)
+            trainer = Trainer(config, output, on_progress=_phases(progress))
             task = progress.add_task("training", total=trainer.steps, completed=trainer.step)
             result = trainer.train(
                 lambda record: progress.update(
@@ -570,115 +577,115 @@ def evaluate_list(
         console.print(table)
 
 
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of the benchmark's files.")]
+RunOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
+]
+ScoresOption = Annotated[
+    Path | None, typer.Option(help="Take scores from this CSV or Parquet file: image, sentence, score.")
+]
+ClipOption = Annotated[
+    str | None, typer.Option(help="A CLIP-style model of transformers (CLIP, SigLIP, ...): folder or hub id.")
+]
+PluginOption = Annotated[str | None, typer.Option("--plugin", help="A model that an installed package offers.")]
+SkipOption = Annotated[
+    bool, typer.Option(help="Score without images that are missing or cannot be read; the table says so.")
+]
+
+
+def _run_benchmark(name: str, data: Path, output: Path, precision: Precision, **options: Any) -> None:
+    import torch
+
+    from radzero.evaluation.command import evaluate_benchmark
+
+    torch.set_float32_matmul_precision(precision.value)
+    try:
+        with _interruptible(), _progress() as progress:
+            tables = evaluate_benchmark(name, data, output, progress=_phases(progress), **options)
+    except (ValueError, OSError, ImportError) as error:
+        raise _fail(error) from error
+    for table in tables:
+        console.print(table)
+    console.print(f"{output / 'report.html'}: tables, curves, gallery", highlight=False, soft_wrap=True)
+
+
 def _public_benchmark(name: str, title: str) -> None:
     """Add ``radzero evaluate NAME``."""
 
     @evaluate.command(name, help=f"{title}: see `radzero evaluate --list` for the files that it needs.")
     def run(
-        data: Annotated[Path, typer.Option("--data", help="Folder of the benchmark's files.")],
-        output: Annotated[
-            Path | None, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
-        ] = None,
+        data: DataOption,
+        output: RunOption = None,
         model: ModelOption = None,
-        scores: Annotated[
-            Path | None, typer.Option(help="Take scores from this CSV or Parquet file: image, sentence, score.")
-        ] = None,
-        clip: Annotated[
-            str | None, typer.Option(help="A CLIP-style model of transformers (CLIP, SigLIP, ...): folder or hub id.")
-        ] = None,
-        from_plugin: Annotated[
-            str | None, typer.Option("--plugin", help="A model that an installed package offers.")
-        ] = None,
+        scores: ScoresOption = None,
+        clip: ClipOption = None,
+        from_plugin: PluginOption = None,
         only_check: Annotated[
             bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
         ] = False,
-        skip_unreadable: Annotated[
-            bool, typer.Option(help="Score without images that are missing or cannot be read; the table says so.")
-        ] = False,
+        skip_unreadable: SkipOption = False,
         workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
         precision: PrecisionOption = Precision.HIGHEST,
     ) -> None:
-        import torch
+        if not only_check:
+            if output is None:
+                raise _fail("give --output, the folder of the run, or --check")
+            options = {"model": model, "scores": scores, "clip": clip, "from_plugin": from_plugin}
+            _run_benchmark(name, data, output, precision, skip_unreadable=skip_unreadable, workers=workers, **options)
+            return
+        from radzero.evaluation.command import check_benchmark
 
-        from radzero.evaluation.command import check_benchmark, evaluate_benchmark
-
-        torch.set_float32_matmul_precision(precision.value)
         try:
             with _interruptible(), _progress() as progress:
-                task = progress.add_task("reading images" if only_check else "asking", total=None)
-
-                def on_image(done: int, total: int) -> None:
-                    progress.update(task, completed=done, total=total)
-
-                if only_check:
-                    checked = check_benchmark(name, data, on_image)
-                elif output is None:
-                    raise ValueError("give --output, the folder of the run, or --check")
-                else:
-                    evaluated = evaluate_benchmark(
-                        name,
-                        data,
-                        output,
-                        model=model,
-                        scores=scores,
-                        clip=clip,
-                        from_plugin=from_plugin,
-                        skip_unreadable=skip_unreadable,
-                        workers=workers,
-                        progress=on_image,
-                    )
+                phases = _phases(progress)
+                checked = check_benchmark(name, data, lambda *done: phases("reading images", *done))
         except (ValueError, OSError, ImportError) as error:
             raise _fail(error) from error
-        for table in checked.tables if only_check else evaluated:
+        for table in checked.tables:
             console.print(table)
-        if only_check and checked.problems:
+        if checked.problems:
             raise typer.Exit(1)
 
 
 @evaluate.command("phantom")
 def evaluate_phantom(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run, the films included.")] = Path(
+        "phantom-run"
+    ),
     model: ModelOption = None,
-    films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 1000,
+    clip: ClipOption = None,
+    from_plugin: PluginOption = None,
+    films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
     size: Annotated[int, typer.Option(min=72, help="Height of the phantoms in pixels.")] = 512,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the metrics as JSON.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Phantoms that `radzero phantom` wrote, instead of drawing them.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw phantoms.")] = 2,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
-    """Measure a model on phantoms: per finding and per grade, pointing game, Dice, sides, negation, quiet maps."""
-    import torch
+    """Draw phantoms and measure a model on every task: per finding and grade, places, sides, negation, quiet maps.
 
-    from radzero.evaluation.phantom import evaluate_phantoms, result_tables
+    An interrupted run goes on by the same command.
+    """
+    from radzero.evaluation.public.phantom import draw
     from radzero.reading import load
 
-    torch.set_float32_matmul_precision(precision.value)
     try:
-        reader = load(model)
-        if output:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.touch()
+        if data is None and not (clip or from_plugin) and load(model).film_seed == seed:
+            errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
+        if data is None:
+            with _interruptible(), _progress() as progress:
+                phases = _phases(progress)
+                data = draw(output / "films", films, seed, size, workers, lambda done: phases("drawing", done, films))
     except (ValueError, OSError) as error:
         raise _fail(error) from error
-    if seed == reader.film_seed:
-        errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
-    with _interruptible("; nothing was measured"), _progress() as progress:
-        task = progress.add_task("reading phantoms", total=films)
-        result = evaluate_phantoms(
-            reader,
-            films=films,
-            seed=seed,
-            size=size,
-            workers=workers,
-            progress=lambda done: progress.update(task, completed=done),
-        )
-    for table in result_tables(result):
-        console.print(table)
-    if output:
-        output.write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _run_benchmark("phantom", data, output, precision, model=model, clip=clip, from_plugin=from_plugin)
 
 
 for _name, _title in BENCHMARK_TITLES.items():
-    _public_benchmark(_name, _title)
+    if _name != "phantom":
+        _public_benchmark(_name, _title)
 
 
 @evaluate.command("extraction")

@@ -1,21 +1,23 @@
-"""The phantom benchmark on models whose figures are known: an oracle, its inverse, and one that knows nothing."""
+"""The phantom benchmark on models whose figures are known: sides, negation, grades, quiet maps."""
 
-import io
 import json
-import math
-from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from radzero.evaluation.phantom import SIDED, PhantomResult, evaluate_phantoms, result_tables
+from command_line import call
+from radzero.evaluation.benchmark import Benchmark, BenchmarkError
+from radzero.evaluation.contrasts import with_contrasts
+from radzero.evaluation.public import phantom
+from radzero.evaluation.run import run_benchmark
+from radzero.evaluation.scoring import score
 from radzero.images import Radiograph
-from radzero.images.geometry import Geometry
 from radzero.phantom.film import Film, make_film
 from radzero.phantom.findings import FINDINGS, Grade
-from radzero.reading import Reading
+from radzero.phantom.writing import FilmFormat, write_phantoms
 
 FILMS, SEED, SIZE = 36, 65, 72  # a seed with every finding, both sides and normal films
 
@@ -26,35 +28,27 @@ def film(index: int) -> Film:
 
 
 class KnownModel:
-    """Looks the truth up by the film's source, and answers ``gain`` times it."""
+    """Looks the truth up by the film's file, and answers ``gain`` times it."""
+
+    sha256 = ""
 
     def __init__(self, gain: float) -> None:
         self.name, self.gain = f"gain {gain:g}", gain
-        self.batches: list[int] = []
 
-    def stream(
-        self, radiographs: Sequence[Radiograph], sentences: Sequence[str], *, batch_size: int
-    ) -> Iterator[Reading]:
-        self.batches.append(len(radiographs))
-        for radiograph in radiographs:
-            seed, index = map(int, radiograph.source.removeprefix("phantom ").split("/"))
-            assert seed == SEED
-            assert np.array_equal(radiograph.pixels, film(index).pixels), "the model sees the film that is scored"
-            maps = [self._map(film(index), text) for text in sentences]
-            shape = radiograph.pixels.shape
-            yield Reading(
-                source=radiograph.source,
-                model=self.name,
-                sentences=tuple(sentences),
-                logits=np.array([truth for truth, _ in maps], dtype=np.float32) * self.gain,
-                similarity=np.stack([similarity for _, similarity in maps]).astype(np.float32) * self.gain,
-                film=radiograph.to_uint8(),
-                geometry=Geometry.squash(shape, shape),
-                patch=1,
-            )
+    def embed_sentences(self, sentences):
+        return list(sentences)
+
+    def embed_images(self, films: list[Radiograph]):
+        return [film(int(Path(f.source).stem.split("-")[-1])) for f in films]
+
+    def logits(self, images, sentences):
+        return np.array([[self._answer(f, s)[0] for s in sentences] for f in images], dtype=np.float32) * self.gain
+
+    def raw_map(self, images, sentences, index, sentence):
+        return self._answer(images[index], sentences[sentence])[1].astype(np.float32) * self.gain
 
     @staticmethod
-    def _map(film: Film, text: str) -> tuple[float, np.ndarray]:
+    def _answer(film: Film, text: str) -> tuple[float, np.ndarray]:
         words = text.removeprefix("There is ")
         denied, words = words.startswith("no "), words.removeprefix("no ")
         side = next((s for s in ("right", "left") if words.startswith(s)), None)
@@ -66,87 +60,110 @@ class KnownModel:
         return (5.0 if true != denied else -5.0), np.where(mask, 5.0, -5.0)
 
 
-@cache
-def result(gain: float) -> PhantomResult:
-    progress: list[int] = []
-    measured = evaluate_phantoms(
-        KnownModel(gain),  # type: ignore[arg-type]
-        films=FILMS,
-        seed=SEED,
-        size=SIZE,
-        workers=1,
-        progress=progress.append,
-    )
-    assert progress == [*range(1, FILMS + 1)]
-    return measured
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+    folder = phantom.draw(tmp_path_factory.mktemp("phantoms") / "films", FILMS, SEED, SIZE, workers=2)
+    return with_contrasts(phantom.read(folder))
 
 
-def test_the_films_are_counted():
-    counted = result(1)
-    assert (counted.films, counted.seed, counted.size, counted.model) == (FILMS, SEED, SIZE, "gain 1")
-    assert counted.normal_films == sum(film(k).is_normal for k in range(FILMS)) > 3
-    for name in FINDINGS:
-        positives = sum(any(f.name == name for f in film(k).findings) for k in range(FILMS))
-        assert counted.findings[name].positives == positives > 1
+@pytest.fixture(scope="module")
+def measured(benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> dict[float, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        gain: score(run_benchmark(benchmark, KnownModel(gain), folder / str(gain)), resamples=30) for gain in (1, -1, 0)
+    }
 
 
-def test_an_oracle_is_perfect():
-    perfect = result(1)
-    assert perfect.macro_auc == 1
-    assert perfect.mean_pointing == 1
-    assert perfect.mean_dice == pytest.approx(1)
-    assert perfect.side_auc == dict.fromkeys(SIDED, 1.0)
-    assert perfect.denied_when_absent == perfect.affirmed_when_present == 1
-    assert perfect.quiet_maps == perfect.quiet_films == 1
-    for name, figures in perfect.findings.items():
-        assert (figures.auc, figures.pointing, figures.dice) == (1, 1, pytest.approx(1)), name
-        assert figures.denied_when_absent == figures.affirmed_when_present == figures.quiet_on_normal == 1
+def figures(metrics: dict[str, Any], task: str) -> dict[str, float]:
+    """Without intervals."""
+    return {k: v[0] if isinstance(v, list) else v for k, v in metrics[task].items() if not isinstance(v, dict)}
 
 
-def test_the_inverse_of_an_oracle_is_always_wrong():
-    wrong = result(-1)
-    assert wrong.macro_auc == 0
-    assert wrong.side_auc == dict.fromkeys(SIDED, 0.0)
-    assert wrong.denied_when_absent == wrong.affirmed_when_present == 0
-    assert wrong.quiet_maps == wrong.quiet_films == 0
-    assert wrong.mean_pointing < 0.1  # its peak is the film's corner
-    assert wrong.mean_dice < 0.5
-    assert all(figures.auc == 0 for figures in wrong.findings.values())
+def test_an_oracle_is_perfect(measured):
+    assert figures(measured[1], "classification")["macro AUC"] == 1
+    assert figures(measured[1], "pointing")["over classes"] == 1
+    assert figures(measured[1], "segmentation")["Dice"] == pytest.approx(1)
+    assert figures(measured[1], "faithfulness") == {
+        "affirmed when present": 1,
+        "denied when absent": 1,
+        "right against left": 1,
+        "maps that reach 0.5 where nothing is": 0,
+        "images without findings whose maps all stay below 0.5": 1,
+    }
 
 
-def test_a_model_that_knows_nothing_gets_no_credit_for_ties():
-    blank = result(0)
-    assert blank.macro_auc == 0.5
-    assert blank.side_auc == dict.fromkeys(SIDED, 0.5)
-    assert blank.denied_when_absent == blank.affirmed_when_present == 0
-    assert blank.quiet_maps == 0, "0.5 everywhere is not below 0.5"
+def test_the_inverse_of_an_oracle_is_always_wrong(measured):
+    assert figures(measured[-1], "classification")["macro AUC"] == 0
+    assert figures(measured[-1], "pointing")["over classes"] < 0.1  # its peak is the film's corner
+    assert figures(measured[-1], "faithfulness") == {
+        "affirmed when present": 0,
+        "denied when absent": 0,
+        "right against left": 0,
+        "maps that reach 0.5 where nothing is": 1,
+        "images without findings whose maps all stay below 0.5": 0,
+    }
 
 
-def test_figures_by_grade_are_of_the_films_in_that_grade():
-    perfect = result(1)
+def test_a_model_that_knows_nothing_gets_no_credit_for_ties(measured):
+    assert figures(measured[0], "classification")["macro AUC"] == 0.5
+    for kind in ("affirmed when present", "denied when absent", "right against left"):
+        assert figures(measured[0], "faithfulness")[kind] == 0
+    assert figures(measured[0], "faithfulness")["maps that reach 0.5 where nothing is"] == 1, "0.5 is not below 0.5"
+
+
+def test_figures_by_grade_are_of_the_films_in_that_grade(measured):
     for name in FINDINGS:
         grades = {f.grade for k in range(FILMS) for f in film(k).findings if f.name == name}
-        for grade in Grade:
-            for figures in (perfect.findings[name].auc_by_grade, perfect.findings[name].pointing_by_grade):
-                assert figures[grade.value] == 1 if grade in grades else math.isnan(figures[grade.value])
+        for task, key in (("classification", "AUC"), ("pointing", "hits")):
+            own = measured[1][task]["classes"][name]
+            assert {g: own[f"{key}, {g.value}"] for g in Grade} == {g: 1 if g in grades else None for g in Grade}
 
 
-def test_films_go_to_the_model_in_batches():
-    model = KnownModel(1)
-    evaluate_phantoms(model, films=20, seed=SEED, size=SIZE, workers=1)  # type: ignore[arg-type]
-    assert sum(model.batches) == 20
-    assert max(model.batches) <= 16
+def test_classes_are_listed_in_the_benchmark_s_order(measured):
+    for task in ("classification", "pointing", "segmentation", "faithfulness"):
+        assert list(measured[1][task]["classes"]) == list(FINDINGS)
 
 
-def test_the_result_is_plain_numbers_and_tables():
-    perfect = result(1)
-    again = json.loads(json.dumps(perfect.to_dict()))
-    assert again["macro_auc"] == 1
-    assert set(again["findings"]) == set(FINDINGS)
-    console = Console(width=240, record=True, file=io.StringIO())
-    for table in result_tables(perfect):
-        console.print(table)
-    text = console.export_text()
-    assert all(name in text for name in FINDINGS)
-    assert "macro AUC" in text
-    assert f"on {perfect.normal_films} normal films" in text
+def test_sides_are_asked_of_findings_that_have_one(benchmark: Benchmark):
+    asked = {label for label, c in benchmark.contrasts.items() if c.right is not None}
+    expected = {
+        f.name for k in range(FILMS) for f in film(k).findings if f.side in ("right", "left") and f.name in FINDINGS
+    }
+    assert asked == expected
+    assert benchmark.sentences[benchmark.contrasts["mass"].denied] == "There is no mass"
+
+
+def test_films_are_the_same_however_many_processes_draw(benchmark: Benchmark, tmp_path: Path):
+    drawn = benchmark.images[0].path.parent.parent
+    write_phantoms(tmp_path, count=6, seed=SEED, size=SIZE, film_format=FilmFormat.PNG)
+    alone = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".jsonl")
+    assert len(alone) > 20
+    assert all((tmp_path / path).read_bytes() == (drawn / path).read_bytes() for path in alone)
+    lines = (drawn / "phantoms.jsonl").read_text().splitlines()
+    assert lines[:6] == (tmp_path / "phantoms.jsonl").read_text().splitlines()
+
+
+def test_films_are_drawn_once(tmp_path: Path):
+    drawn: list[int] = []
+    for _ in range(2):
+        phantom.draw(tmp_path / "films", 20, SEED, SIZE, progress=drawn.append)
+    assert drawn == [*range(1, 21)]
+    with pytest.raises(BenchmarkError, match=r"other phantoms \(films 20, seed 65, size 72\); name another folder"):
+        phantom.draw(tmp_path / "films", 21, SEED, SIZE)
+
+
+def test_the_command_draws_asks_and_reports(tiny_checkpoint: Path, tmp_path: Path):
+    options = ["-m", tiny_checkpoint, "--films", 20, "--seed", SEED, "--size", SIZE, "--workers", 1]
+    said = call("evaluate", "phantom", *options, "-o", tmp_path / "run").stdout
+    assert "macro AUC" in said
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (metrics["images"], metrics["model"]) == (20, str(tiny_checkpoint))
+    assert metrics["faithfulness"]["cases"] == len(
+        json.loads((tmp_path / "run/faithfulness.json").read_text())["cases"]
+    )
+    page = (tmp_path / "run/report.html").read_text()
+    for part in ("Deletion and insertion", "Reliability", "ROC", "data:image/png", "right against left"):
+        assert part in page
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.p*") if p.parent.name != "gallery"}
+    assert said == call("evaluate", "phantom", *options, "-o", tmp_path / "run").stdout, "again, from what is saved"
+    assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -73,6 +73,20 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """Other sentences about a class, to be held against its prompt and against each other.
+
+    Attributes:
+        denied: index of "There is no X".
+        right, left: indices of "There is right X" and "There is left X"; None where no image has it on one side.
+    """
+
+    denied: int
+    right: int | None = None
+    left: int | None = None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A zero-shot benchmark, read and ready to be run.
 
@@ -86,6 +100,9 @@ class Benchmark:
         regions: for the tasks that need a place.
         tasks: of "classification", "pointing", "segmentation".
         averaged: whether the pointing game is a mean over classes ("classes") or over pairs ("pairs").
+        sides: (M, K) "right" or "left" where a finding is on one side only and that is known, else "".
+        strata: (M, K) a name for positives that are also scored apart ("subtle"), else "".
+        contrasts: by class, see :func:`radzero.evaluation.contrasts.with_contrasts`.
     """
 
     name: str
@@ -97,6 +114,9 @@ class Benchmark:
     regions: tuple[Region, ...] = ()
     tasks: tuple[str, ...] = ("classification",)
     averaged: str = "classes"
+    sides: npt.NDArray[np.str_] | None = None
+    strata: npt.NDArray[np.str_] | None = None
+    contrasts: dict[str, Contrast] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.classes and self.truth.shape != (len(self.images), len(self.classes)):
@@ -127,6 +147,8 @@ class Benchmark:
             self,
             images=tuple(self.images[k] for k in kept),
             truth=self.truth[kept] if self.classes else self.truth,
+            sides=None if self.sides is None else self.sides[kept],
+            strata=None if self.strata is None else self.strata[kept],
             regions=tuple(replace(r, image=place[r.image]) for r in self.regions if r.image in place),
         )
 

@@ -9,11 +9,13 @@ from typing import Any
 from rich.table import Table
 
 from radzero.evaluation.benchmark import BenchmarkModule
+from radzero.evaluation.contrasts import with_contrasts
+from radzero.evaluation.faithfulness import measure_faithfulness
 from radzero.evaluation.gallery import make_gallery
 from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel, plugin
 from radzero.evaluation.public import PUBLIC
-from radzero.evaluation.report import shown, write_report
-from radzero.evaluation.run import check, run_benchmark
+from radzero.evaluation.report import TASKS, shown, write_report
+from radzero.evaluation.run import check, run_benchmark, unanswered
 from radzero.evaluation.scoring import score
 
 
@@ -68,7 +70,7 @@ def evaluate_benchmark(
     from_plugin: str | None = None,
     skip_unreadable: bool = False,
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> list[Table]:
     """Run a benchmark, or go on, and score it; tables for a terminal.
 
@@ -81,7 +83,7 @@ def evaluate_benchmark(
         clip: name or folder of a CLIP-style model of transformers instead.
         from_plugin: name of a model that an installed package offers instead.
         skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
-        progress: called with images done and in all.
+        progress: called with the phase ("asking", "perturbing"), images done and in all.
 
     Raises:
         ValueError: for files, models or images that cannot be used; the message says what to do.
@@ -96,6 +98,8 @@ def evaluate_benchmark(
         raise ValueError("give one of --model, --clip, --plugin and --scores")
     module = PUBLIC[name]
     benchmark = module.read(data)
+    if not scores:  # a table has scores of the frozen prompts only
+        benchmark = with_contrasts(benchmark)
     asked: ZeroShotModel
     if scores:
         asked = ScoresFromFile(scores)
@@ -117,11 +121,13 @@ def evaluate_benchmark(
         command=sys.argv,
         skip_unreadable=skip_unreadable,
         workers=workers,
-        progress=lambda done: progress(done, count),
+        progress=lambda done: progress("asking", done, count),
     )
-    metrics = score(output)
     if not (scores or clip):
+        there = benchmark.without(unanswered(output))
+        measure_faithfulness(there, asked, output, progress=lambda *done: progress("perturbing", *done))
         make_gallery(benchmark, asked, output)
+    metrics = score(output)
     write_report([output], output)
     return metric_tables(module, metrics)
 
@@ -132,7 +138,7 @@ def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Tabl
     if metrics["left out"]:
         title += f" ({metrics['left out']:,} left out: missing or unreadable)"
     summary = Table("figure", "value", "95 % interval", title=title)
-    for task in ("classification", "pointing", "segmentation"):
+    for task in TASKS:
         for key, value in metrics.get(task, {}).items():
             if isinstance(value, dict):
                 continue
@@ -141,16 +147,18 @@ def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Tabl
     tables = [summary]
     for task, columns in _COLUMNS.items():
         if classes := metrics.get(task, {}).get("classes"):
-            table = Table("class", *columns, title=f"{task}, per class")
+            present = [key for key in columns if any(key in figures for figures in classes.values())]
+            table = Table("class", *present, title=f"{task}, per class")
             for name, figures in classes.items():
-                table.add_row(name, *(shown(figures[key]) for key in columns))
+                table.add_row(name, *(shown(figures.get(key)) for key in present))
             tables.append(table)
     return tables
 
 
 _COLUMNS = {
-    "classification": ("positives", "AUC"),
-    "pointing": ("pairs", "hits"),
-    "segmentation": ("positives", "Dice", "pixel AUC"),
+    "classification": ("positives", "AUC", "AUC, plain", "AUC, moderate", "AUC, subtle"),
+    "pointing": ("pairs", "hits", "hits, plain", "hits, moderate", "hits, subtle"),
+    "segmentation": ("positives", "Dice", "threshold", "pixel AUC"),
+    "faithfulness": ("affirmed when present", "denied when absent", "right against left", "lit where it is not"),
 }
 """What a terminal shows of each class; the report has the rest."""

@@ -23,6 +23,7 @@ _HEADLINE = {
     "pixel AUC": ("segmentation", ("pixel AUC",)),
 }
 """Figure of the published tables -> task and names of ours."""
+TASKS = ("classification", "pointing", "segmentation", "faithfulness")
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,16 @@ def _compared(runs: list[Run]) -> list[_Table]:
 def _details(run: Run) -> list[_Table]:
     """All figures of a run, and those of its classes."""
     tables = []
-    for task in ("classification", "pointing", "segmentation"):
+    for task in TASKS:
         figures = run.metrics.get(task)
         if not figures:
             continue
         rows = [[key, shown(value)] for key, value in figures.items() if not isinstance(value, dict)]
         tables.append(_Table(task.capitalize(), ["figure", "value (95 % interval)"], rows))
         if classes := figures.get("classes"):
-            columns = [key for key in next(iter(classes.values())) if key != "thresholds so chosen"]
-            body = [[name, *(shown(values[key]) for key in columns)] for name, values in classes.items()]
+            columns = list(dict.fromkeys(key for values in classes.values() for key in values))
+            columns = [key for key in columns if key != "thresholds so chosen"]
+            body = [[name, *(shown(values.get(key)) for key in columns)] for name, values in classes.items()]
             tables.append(_Table(f"{task.capitalize()} per class", ["class", *columns], body))
     return tables
 
@@ -216,7 +218,7 @@ def _page(runs: list[Run]) -> str:
 
 
 def _curves(run: Run) -> str:
-    """ROC curves of the classes and the reliability curve of all answers, as SVG in the page."""
+    """ROC curves of the classes, the reliability curve of all answers, deletion and insertion, as SVG in the page."""
     try:
         from matplotlib import colormaps
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -224,9 +226,11 @@ def _curves(run: Run) -> str:
     except ImportError as error:
         raise ImportError("curves are drawn by matplotlib: pip install 'radzero[evaluate]'") from error
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    removal = run.folder / "faithfulness.json"
+    rows = 2 if removal.exists() else 1
+    figure = Figure(figsize=(11, 4.6 * rows), layout="constrained")
     FigureCanvasSVG(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, *below = figure.subplots(rows, 2).ravel()
     left.set_prop_cycle(color=colormaps["tab20"](range(20)))
     place = {sentence: k for k, sentence in enumerate(run.scores.sentences)}
     classes = run.metrics["classification"]["classes"]
@@ -253,10 +257,21 @@ def _curves(run: Run) -> str:
         right.scatter(x, y, s=10 + 150 * n / n.max(), color="tab:blue", alpha=0.6)
     right.set(xlabel="probability said", ylabel="share that is true", title="Reliability, all classes together")
     right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    if below:
+        known = json.loads(removal.read_text(encoding="utf-8"))
+        curves, nothing = below
+        nothing.axis("off")
+        for name, style in (("deletion", "-"), ("insertion", "-"), ("random order", ":")):
+            mean = np.mean([case[name] for case in known["cases"]], axis=0)
+            curves.plot(known["fractions"], mean, style, label=name, color="0.4" if style == ":" else None)
+        curves.set(xlabel="share of the film blurred away, or brought back", ylabel="probability, mean over cases")
+        curves.set(title="Deletion and insertion, by the map", ylim=(-0.02, 1.02))
+        curves.legend(frameon=False)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
-    return f"<div class='wide' role='img' aria-label='ROC and reliability curves'>{svg[svg.index('<svg') :]}</div>"
+    said = "ROC, reliability, deletion and insertion curves"
+    return f"<div class='wide' role='img' aria-label='{said}'>{svg[svg.index('<svg') :]}</div>"
 
 
 def _gallery(run: Run) -> str:

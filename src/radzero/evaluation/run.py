@@ -134,6 +134,14 @@ def run_benchmark(
         "classes": dict(zip(benchmark.classes, (benchmark.sentences[k] for k in benchmark.prompts), strict=True)),
         "tasks": list(benchmark.tasks),
         "averaged": benchmark.averaged,
+        "contrasts": {
+            label: {
+                name: benchmark.sentences[k]
+                for name, k in (("denied", c.denied), ("right", c.right), ("left", c.left))
+                if k is not None
+            }
+            for label, c in benchmark.contrasts.items()
+        },
         "missing": list(benchmark.missing),
         "versions": {
             "radzero": radzero.__version__,
@@ -151,6 +159,12 @@ def run_benchmark(
     return folder
 
 
+def unanswered(folder: Path) -> list[str]:
+    """Names of the images that a finished run left out, as missing or unreadable."""
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return [*record["missing"], *(name for name, _ in record["unreadable"])]
+
+
 def fingerprint(benchmark: Benchmark) -> str:
     """A hash of images' names, sentences, truth and regions."""
     digest = hashlib.sha256()
@@ -160,6 +174,8 @@ def fingerprint(benchmark: Benchmark) -> str:
     digest.update(benchmark.truth.tobytes())
     for region in benchmark.regions:
         digest.update(repr((region.image, region.sentence, region.label, region.boxes)).encode())
+    for known in (benchmark.sides, benchmark.strata):
+        digest.update(b"" if known is None else "\t".join(known.ravel().tolist()).encode())
     return digest.hexdigest()
 
 
@@ -313,6 +329,8 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
     except ImportError as error:
         raise ImportError("scores are kept as Parquet: pip install 'radzero[evaluate]'") from error
     regions: list[dict[str, Any]] = []
+    extra = {"side": benchmark.sides, "stratum": benchmark.strata}
+    known = {name: values for name, values in extra.items() if values is not None and (values != "").any()}
     sweeps, empty, unreadable = [], [], []
     histograms: dict[int, npt.NDArray[np.int64]] = {}
     schema = pa.schema(
@@ -321,6 +339,7 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
             ("patient", pa.string()),
             ("sentence", pa.string()),
             ("truth", pa.int8()),
+            *((name, pa.string()) for name in known),
             ("logit", pa.float32()),
         ]
     )
@@ -330,7 +349,12 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
             with np.load(path) as part:
                 images = [benchmark.images[k] for k in part["images"]]
                 truth = np.full((len(images), len(benchmark.sentences)), -1, dtype=np.int8)
-                truth[:, list(benchmark.prompts)] = benchmark.truth[part["images"]] if benchmark.classes else -1
+                if benchmark.classes:
+                    truth[:, list(benchmark.prompts)] = benchmark.truth[part["images"]]
+                names = {}
+                for name, values in known.items():
+                    names[name] = np.full(truth.shape, "", dtype=object)
+                    names[name][:, list(benchmark.prompts)] = values[part["images"]]
                 logits = part["logits"]
                 count = len(benchmark.sentences)
                 writer.write_table(
@@ -340,6 +364,7 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
                             "patient": [image.patient for image in images for _ in range(count)],
                             "sentence": list(benchmark.sentences) * len(images),
                             "truth": truth.reshape(-1),
+                            **{name: values.reshape(-1) for name, values in names.items()},
                             "logit": logits.reshape(-1),
                         },
                         schema=schema,

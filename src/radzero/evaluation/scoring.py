@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radzero.evaluation.faithfulness import MAPS, area
 from radzero.evaluation.metrics import (
     THRESHOLDS,
     PixelHistogram,
+    auc,
     average_precision,
     calibration,
     figures_at_best_f1,
@@ -41,6 +43,7 @@ class Scores:
         truth: (M, S) 1, 0, or -1 where unknown or not asked.
         logits: (M, S); NaN for a model without scores.
         regions: rows of ``regions.parquet``.
+        sides, strata: (M, S) names, "" for none; None where the benchmark knows none.
     """
 
     run: dict[str, Any]
@@ -50,6 +53,8 @@ class Scores:
     truth: npt.NDArray[np.int8]
     logits: npt.NDArray[np.float32]
     regions: list[dict[str, Any]]
+    sides: npt.NDArray[np.str_] | None = None
+    strata: npt.NDArray[np.str_] | None = None
 
 
 def read_scores(folder: Path) -> Scores:
@@ -60,24 +65,31 @@ def read_scores(folder: Path) -> Scores:
         ImportError: without pyarrow.
     """
     try:
-        from pyarrow import parquet
+        from pyarrow import compute, parquet
     except ImportError as error:
         raise ImportError("scores are kept as Parquet: pip install 'radzero[evaluate]'") from error
     if not (folder / "scores.parquet").exists():
         raise ValueError(f"{folder}: holds no finished run; give `radzero evaluate` again to go on")
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     table = parquet.read_table(folder / "scores.parquet")
-    names, sentence_of = table["image"].to_pylist(), table["sentence"].to_pylist()
-    sentences = list(dict.fromkeys(sentence_of))
-    count = len(sentences)
+    sentences = compute.unique(table["sentence"]).to_pylist()
+    count = max(len(sentences), 1)
+    per_image = table.take(np.arange(0, table.num_rows, count))
+
+    def names(column: str) -> npt.NDArray[np.str_] | None:
+        known = column in table.column_names
+        return table[column].to_numpy().astype(np.str_).reshape(-1, count) if known else None
+
     return Scores(
         run,
-        names[::count] if count else [],
-        table["patient"].to_pylist()[::count] if count else [],
+        per_image["image"].to_pylist(),
+        per_image["patient"].to_pylist(),
         sentences,
-        table["truth"].to_numpy().reshape(-1, max(count, 1)),
-        table["logit"].to_numpy().reshape(-1, max(count, 1)),
+        table["truth"].to_numpy().reshape(-1, count),
+        table["logit"].to_numpy().reshape(-1, count),
         parquet.read_table(folder / "regions.parquet").to_pylist(),
+        names("side"),
+        names("stratum"),
     )
 
 
@@ -102,6 +114,8 @@ def score(folder: Path, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[s
         metrics["pointing"] = _pointing(scores, resampler)
     if "segmentation" in tasks and any(r["iou"] is not None for r in scores.regions):
         metrics["segmentation"] = _segmentation(scores, folder, resampler)
+    if faithfulness := _faithfulness(scores, folder, resampler):
+        metrics["faithfulness"] = faithfulness
     metrics = _plain(metrics)
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
     return metrics
@@ -202,6 +216,11 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
             "Brier": reliability.brier,
             "ECE": reliability.ece,
         }
+        if scores.strata is not None:
+            stratum = scores.strata[:, column[sentence]]
+            for own in _strata(scores):
+                among = known & ((truth == 0) | (stratum == own))
+                per_class[name][f"AUC, {own}"] = auc(truth[among] == 1, logits[among])
     for figures in per_class.values():
         figures["group"] = frequency_group(figures["positives"], max(1, figures["images"]), frequencies)
     whole = calibration(np.concatenate(pooled_truth), np.concatenate(pooled_probability))
@@ -210,7 +229,9 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
         for group in ("head", "medium", "tail")
     }
     return {
-        "macro AUC": resampler.interval(lambda w: _mean([auc(w) for auc in aucs.values()]), scores.truth.size),
+        "macro AUC": resampler.interval(
+            lambda w: _mean([of_class(w) for of_class in aucs.values()]), scores.truth.size
+        ),
         **{f"{group} AUC": value for group, value in groups.items()},
         **{f"macro {key}": _mean([f[key] for f in per_class.values()]) for key in ("AUPRC", "F1", "MCC", "accuracy")},
         "Brier": whole.brier,
@@ -218,6 +239,17 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
         "reliability": {"predicted": whole.predicted, "observed": whole.observed, "counts": whole.counts},
         "classes": per_class,
     }
+
+
+def _order(scores: Scores) -> Callable[[str], tuple[int, str]]:
+    """Labels sort as the benchmark's classes do."""
+    place = {name: k for k, name in enumerate(scores.run["classes"])}
+    return lambda label: (place.get(label, len(place)), label)
+
+
+def _strata(scores: Scores) -> list[str]:
+    """Names of the groups that positives are scored in, in their order."""
+    return [] if scores.strata is None else [str(s) for s in dict.fromkeys(scores.strata.ravel().tolist()) if s]
 
 
 def _pointing(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
@@ -228,19 +260,20 @@ def _pointing(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
     label = np.array([r["label"] for r in rows])
 
     def of(chosen: npt.NDArray[np.bool_]) -> Callable[[Weights], float]:
-        def share(weights: Weights) -> float:
-            own = weights[image[chosen]]
-            return float((own * hit[chosen]).sum() / own.sum()) if own.sum() else float("nan")
+        return _weighted_mean(image[chosen], hit[chosen])
 
-        return share
-
+    column = {sentence: k for k, sentence in enumerate(scores.sentences)}
+    strata = scores.strata
+    own = [strata[place[r["image"]], column[r["sentence"]]] if strata is not None else "" for r in rows]
+    stratum = np.array(own, dtype=np.str_)
     every = of(np.ones(len(rows), dtype=bool))
     result: dict[str, Any] = {"pairs": len(rows), "over pairs": resampler.interval(every, len(rows))}
     if scores.run["averaged"] == "classes":
-        shares = {name: of(label == name) for name in dict.fromkeys(label.tolist())}
+        shares = {name: of(label == name) for name in sorted(set(label.tolist()), key=_order(scores))}
         result["over classes"] = resampler.interval(lambda w: _mean([s(w) for s in shares.values()]), len(rows))
         result["classes"] = {
             name: {"pairs": int((label == name).sum()), "hits": resampler.interval(s, int((label == name).sum()))}
+            | {f"hits, {g}": _mean(hit[(label == name) & (stratum == g)].tolist()) for g in _strata(scores)}
             for name, s in shares.items()
         }
     return result
@@ -250,28 +283,17 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
     place = {name: k for k, name in enumerate(scores.images)}
     with np.load(folder / "pixels.npz") as pixels:
         histograms = dict(zip(pixels["sentences"].tolist(), pixels["counts"], strict=True))
-        empty = list(
-            zip(
-                pixels["empty_image"].tolist(),
-                pixels["empty_sentence"].tolist(),
-                pixels["empty_highest"].tolist(),
-                strict=True,
-            )
-        )
+    empty = _empty(folder)
     classes: dict[str, Any] = {}
-    for sentence in dict.fromkeys(r["sentence"] for r in scores.regions if r["iou"] is not None):
+    dices: list[Callable[[Weights], float]] = []
+    labels = {r["sentence"]: r["label"] for r in reversed(scores.regions) if r["iou"] is not None}
+    by_class = _order(scores)
+    for sentence in sorted(labels, key=lambda sentence: by_class(labels[sentence])):
         rows = [r for r in scores.regions if r["sentence"] == sentence and r["iou"] is not None]
         sweep = np.array([r["dice"] for r in rows])
         image = np.array([place[r["image"]] for r in rows])
-
-        def at(k: int, sweep: npt.NDArray[np.float64] = sweep, image: npt.NDArray[np.int64] = image) -> Any:
-            def dice(weights: Weights) -> float:
-                own = weights[image]
-                return float((own * sweep[:, k]).sum() / own.sum()) if own.sum() else float("nan")
-
-            return dice
-
         best = int(np.argmax(sweep.mean(axis=0)))
+        dices.append(_weighted_mean(image, sweep[:, best]))
         chosen, held_out = _held_out(sweep, [r["patient"] for r in rows])
         highest = np.array([value for _, asked, value in empty if asked == sentence])
         histogram = PixelHistogram()
@@ -279,7 +301,7 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
         classes[rows[0]["label"]] = {
             "positives": len(rows),
             "negatives": len(highest),
-            "Dice": resampler.interval(at(best), len(rows)),
+            "Dice": resampler.interval(dices[-1], len(rows)),
             "threshold": float(THRESHOLDS[best]),
             "Dice at 0.5": float(sweep[:, 50].mean()),
             "Dice at the other half's threshold": held_out,
@@ -292,7 +314,7 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
         }
     keys = ("threshold", "Dice at 0.5", "specificity", "pixel AUC", "CNR", "mIoU", "Dice at the other half's threshold")
     return {
-        "Dice": _mean([c["Dice"][0] for c in classes.values()]),
+        "Dice": resampler.interval(lambda weights: _mean([dice(weights) for dice in dices]), len(scores.regions)),
         **{key: _mean([c[key] for c in classes.values()]) for key in keys if key != "threshold"},
         "classes": classes,
     }
@@ -310,3 +332,84 @@ def _held_out(sweep: npt.NDArray[np.float64], patients: list[str]) -> tuple[list
         chosen.append(float(THRESHOLDS[best]))
         values[half == own] = sweep[half == own, best]
     return chosen, float(values.mean())
+
+
+def _empty(folder: Path) -> list[tuple[str, str, float]]:
+    """Image, sentence and the highest value of the map, of every pair where the sentence is not true."""
+    with np.load(folder / "pixels.npz") as pixels:
+        columns = (pixels[f"empty_{name}"].tolist() for name in ("image", "sentence", "highest"))
+        return list(zip(*columns, strict=True))
+
+
+# -- faithfulness ----------------------------------------------------------------------------------------
+
+
+def _faithfulness(scores: Scores, folder: Path, resampler: _Resampler) -> dict[str, Any]:
+    """Contrary sentences, maps of what is not there, and what scores rest on."""
+    found: dict[str, Any] = {}
+    classes: dict[str, dict[str, Any]] = {}
+    everything: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
+    for name, pairs in _contrasts(scores).items():
+        classes[name] = {}
+        for kind, (image, right) in pairs.items():
+            classes[name][kind] = float(right.mean()) if len(right) else float("nan")
+            everything.setdefault(kind, []).append((image, right))
+    if scores.run.get("contrasts") and not np.isnan(scores.logits).all():
+        for kind, parts in everything.items():
+            image, right = (np.concatenate(column) for column in zip(*parts, strict=True))
+            found[kind] = resampler.interval(_weighted_mean(image, right), len(right))
+    if empty := _empty(folder):
+        place = {name: k for k, name in enumerate(scores.images)}
+        image = np.array([place[name] for name, _, _ in empty])
+        lit = np.array([float(highest >= 0.5) for _, _, highest in empty])
+        found["maps that reach 0.5 where nothing is"] = resampler.interval(_weighted_mean(image, lit), len(lit))
+        columns = [scores.sentences.index(sentence) for sentence in scores.run["classes"].values()]
+        nothing = np.flatnonzero((scores.truth[:, columns] == 0).all(axis=1))
+        if len(nothing):
+            any_lit = np.bincount(image, weights=lit, minlength=len(scores.images))[nothing] > 0
+            whole = resampler.interval(_weighted_mean(nothing, (~any_lit).astype(float)), len(nothing))
+            found["images without findings whose maps all stay below 0.5"] = whole
+        for name, sentence in scores.run["classes"].items():
+            own = [highest >= 0.5 for _, asked, highest in empty if asked == sentence]
+            classes.setdefault(name, {})["lit where it is not"] = float(np.mean(own)) if own else float("nan")
+    path = folder / "faithfulness.json"
+    if path.exists():
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        found["cases"] = len(cases)
+        for curve in ("deletion", "insertion", "random order"):
+            found[f"{curve}, area"] = _mean([area(case[curve]) for case in cases])
+        for key in MAPS:
+            if inside := [case[key] for case in cases if key in case]:
+                found[f"{key}, inside"] = _mean(inside)
+    if found and classes:
+        found["classes"] = classes
+    return found
+
+
+def _contrasts(scores: Scores) -> dict[str, dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]:
+    """Class -> kind -> images, and 1 where the true sentence has the higher score (a tie is 0)."""
+    column = {sentence: k for k, sentence in enumerate(scores.sentences)}
+    pairs: dict[str, dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
+    for name, contrary in scores.run.get("contrasts", {}).items():
+        prompt = column[scores.run["classes"][name]]
+        affirmed, denied = scores.logits[:, prompt], scores.logits[:, column[contrary["denied"]]]
+        present, absent = (np.flatnonzero(scores.truth[:, prompt] == value) for value in (1, 0))
+        pairs[name] = {
+            "affirmed when present": (present, (affirmed > denied)[present].astype(np.float64)),
+            "denied when absent": (absent, (denied > affirmed)[absent].astype(np.float64)),
+        }
+        if "right" in contrary and scores.sides is not None:
+            right, left = (scores.logits[:, column[contrary[side]]] for side in ("right", "left"))
+            sides = scores.sides[:, prompt]
+            wins = np.where(sides == "right", right > left, left > right)
+            known = np.flatnonzero(sides != "")
+            pairs[name]["right against left"] = (known, wins[known].astype(np.float64))
+    return pairs
+
+
+def _weighted_mean(image: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Callable[[Weights], float]:
+    def mean(weights: Weights) -> float:
+        own = weights[image]
+        return float((own * values).sum() / own.sum()) if own.sum() else float("nan")
+
+    return mean

@@ -10,6 +10,6 @@ BENCHMARK_TITLES = {
     "mscxr": "MS-CXR",
     "siim": "SIIM-ACR Pneumothorax",
     "rsna": "RSNA Pneumonia",
-    "phantoms": "Phantoms",
+    "phantom": "Phantoms",
     "anatomy": "Anatomy",
 }

@@ -2,8 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from enum import StrEnum
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ def write_phantoms(
     first: int = 0,
     size: int = 512,
     film_format: FilmFormat = FilmFormat.BOTH,
+    workers: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Write phantoms ``first`` .. ``first + count - 1`` of a seed; those of earlier calls stay in the index.
@@ -44,6 +48,7 @@ def write_phantoms(
         folder: made if needed.
         count, seed, first, size: see :func:`radzero.phantom.film.make_film`.
         film_format: PNG, DICOM or both.
+        workers: processes that draw; the files are the same for any number.
         progress: called with the number of films written.
 
     Returns:
@@ -59,13 +64,23 @@ def write_phantoms(
         if name != unwanted:
             (folder / name).mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
+    draw = partial(_draw, seed=seed, size=size, folder=folder, film_format=film_format)
+    indices = range(first, first + count)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
     try:
-        for done in range(count):
-            records.append(_write(make_film(seed, first + done, size=size), folder, film_format))
-            progress(done + 1)
+        drawn: Iterable[dict[str, Any]] = pool.map(draw, indices, chunksize=4) if pool else map(draw, indices)
+        for record in drawn:
+            records.append(record)
+            progress(len(records))
     finally:  # films of a run that was interrupted are in the index too
+        if pool:
+            pool.shutdown(cancel_futures=True)
         path = _write_index(folder / "phantoms.jsonl", records)
     return path
+
+
+def _draw(index: int, *, seed: int, size: int, folder: Path, film_format: FilmFormat) -> dict[str, Any]:
+    return _write(make_film(seed, index, size=size), folder, film_format)
 
 
 def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:

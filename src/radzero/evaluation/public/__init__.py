@@ -12,7 +12,7 @@ from radzero.evaluation.public import (
     openi,
     padchest,
     padchest20,
-    phantoms,
+    phantom,
     rsna,
     siim,
 )
@@ -29,7 +29,7 @@ PUBLIC: dict[str, BenchmarkModule] = {
         mscxr,
         siim,
         rsna,
-        phantoms,
+        phantom,
         anatomy,
     )
 }

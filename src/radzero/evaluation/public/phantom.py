@@ -1,25 +1,57 @@
-"""Phantoms of ``radzero phantom`` in a folder: classification, pointing game, Dice, pixel AUC over twelve findings."""
+"""Phantoms of a seed that training never saw: every task over twelve findings, in three grades, with their sides."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from radzero.evaluation.benchmark import (
     Benchmark,
     BenchmarkError,
     BenchmarkImage,
     Region,
+    json_of,
     one_hot,
     the_file,
     there_is,
 )
 from radzero.evaluation.masks import FileMask
 from radzero.phantom.findings import FINDINGS
+from radzero.phantom.writing import FilmFormat, write_phantoms
 
-NAME = "phantoms"
+NAME = "phantom"
 TITLE = "Phantoms"
-SOURCE = "radzero phantom DIR -n 500 --seed 990: synthetic films of a seed that training never saw"
-LAYOUT = "phantoms.jsonl, images (or dicom) and masks, as `radzero phantom` writes them"
+SOURCE = "drawn by the command itself, or by radzero phantom: synthetic films"
+LAYOUT = "none needed; or --data with phantoms.jsonl, images (or dicom) and masks, as `radzero phantom` writes them"
 PUBLISHED: dict[str, int] = {}
+
+
+def draw(
+    folder: Path,
+    films: int,
+    seed: int,
+    size: int,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Draw phantoms 0 .. films - 1 of a seed, once; the folder.
+
+    Raises:
+        BenchmarkError: when the folder holds others.
+    """
+    note = folder / "drawn.json"
+    wanted = {"films": films, "seed": seed, "size": size}
+    if note.exists():
+        if (known := json_of(note)) != wanted:
+            described = ", ".join(f"{key} {value}" for key, value in known.items())
+            raise BenchmarkError(f"{folder}: holds other phantoms ({described}); name another folder")
+        return folder
+    write_phantoms(
+        folder, count=films, seed=seed, size=size, film_format=FilmFormat.PNG, workers=workers, progress=progress
+    )
+    note.write_text(json.dumps(wanted), encoding="utf-8")
+    return folder
 
 
 def read(data: Path) -> Benchmark:
@@ -33,15 +65,19 @@ def read(data: Path) -> Benchmark:
     if len(seeds) > 1:
         raise BenchmarkError(f"{path}: has phantoms of {len(seeds)} seeds, {seeds[0]} and {seeds[1]}; draw one series")
     images, labels, regions = [], [], []
+    sides, grades = (np.full((len(records), len(FINDINGS)), "", dtype="<U8") for _ in range(2))
     for k, record in enumerate(records):
         film = path.parent / record.get("image", record.get("dicom", ""))
         images.append(BenchmarkImage(record["id"], record["id"], film if film.is_file() else None))
         own = [finding for finding in record["findings"] if finding["name"] in FINDINGS]
         labels.append([finding["name"] for finding in own])
         for finding in own:
+            column = FINDINGS.index(finding["name"])
+            grades[k, column] = finding["grade"]
+            if finding["side"] in ("right", "left"):
+                sides[k, column] = finding["side"]
             boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in finding["boxes"])
-            column, mask = FINDINGS.index(finding["name"]), path.parent / finding["mask"]
-            frame = (record["height"], record["width"])
+            mask, frame = path.parent / finding["mask"], (record["height"], record["width"])
             if boxes:
                 regions.append(Region(k, column, finding["name"], boxes, FileMask(mask), frame))
     return Benchmark(
@@ -53,4 +89,6 @@ def read(data: Path) -> Benchmark:
         one_hot(labels, FINDINGS),
         tuple(regions),
         ("classification", "pointing", "segmentation"),
+        sides=sides,
+        strata=grades,
     )
