@@ -36,8 +36,8 @@ FILMS, SENTENCES, BATCH = 64, 192, 8
 
 def build() -> RadZero:
     """A small vision encoder beside an MPNet of full size."""
-    sizes = ModelSizes(widths=(16, 32, 64), heads=2, align_layers=1, text_layers=1)
-    small, processor = build_start(ModelChoice(small=sizes, image_size=224), phantom_words)
+    sizes = ModelSizes(widths=(16, 32, 64), heads=2, text_layers=1)
+    small, processor = build_start(ModelChoice(small=sizes, align_layers=1, image_size=224), phantom_words)
     vision = ConvStemConfig(widths=sizes.widths, token_stride=16, image_size=224)
     config = RadZeroConfig(
         vision_config=vision, text_config=MPNetConfig(), align_config=small.config.align_config, image_size=224

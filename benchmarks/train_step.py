@@ -24,11 +24,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from radzero.models.base import Features
 from radzero.models.radzero import RadZeroModel
 from radzero.models.similarity import pair_logits
 from radzero.training.config import load_config
 from radzero.training.dry_run import dry_run
-from radzero.training.gradient_cache import Encoded, Towers, backward, split_batch
+from radzero.training.gradient_cache import Towers, backward, split_batch
 from radzero.training.losses import multi_positive_loss
 from radzero.training.model_building import choose_trained, start_config
 from radzero.training.vocabulary import phantom_words
@@ -80,10 +81,10 @@ def main() -> None:
     others = torch.randn(sentences * (options.world - 1), width, device=device)
     owner = torch.arange(sentences, device=device) * options.images // sentences
 
-    def loss_of(encoded: Encoded) -> Tensor:
-        tau, attention = encoded.temperatures
+    def loss_of(encoded: Features) -> Tensor:
+        tau, attention, _ = encoded.shared[0]
         every = torch.cat([encoded.sentences, others.to(encoded.sentences.dtype)])
-        logits = pair_logits(encoded.tokens, every, tau, "cos", attention).logits
+        logits = pair_logits(encoded.images, every, tau, "cos", attention).logits
         foreign = torch.logsumexp(logits[:, sentences:], dim=1).mean() if len(others) else 0.0
         return multi_positive_loss(logits[:, :sentences], owner) + 0.0 * foreign
 

@@ -21,7 +21,8 @@ TINY_NOTICE = "Tiny, of random weights: for tests, not for radiographs."
 
 
 TINY = ModelChoice(
-    small=ModelSizes(widths=(8, 16, 32), heads=2, align_layers=1, align_mlp_ratio=2, text_layers=1, token_stride=8),
+    small=ModelSizes(widths=(8, 16, 32), heads=2, align_mlp_ratio=2, text_layers=1, token_stride=8),
+    align_layers=1,
     image_size=64,
 )
 """A model that takes milliseconds."""

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from radzero.findings import FINDING_SETS, finding_sentences
     from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
+    from radzero.models.carzero import CarZeroModel
     from radzero.models.checkpoints import CheckpointError
-    from radzero.models.configuration import RadZeroConfig
+    from radzero.models.clip import ClipModel
+    from radzero.models.configuration import CarZeroConfig, ClipConfig, DinoTxtConfig, RadZeroConfig
+    from radzero.models.dinotxt import DinoTxtModel
     from radzero.models.processor import RadZeroProcessor
     from radzero.models.radzero import RadZeroModel
     from radzero.models.similarity import similarity_logits
     from radzero.reading import RadZero, Reading, describe, load
-    from radzero.training.losses import binary_pair_loss, multi_positive_loss
+    from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_loss, siglip_loss
 
 __version__ = version("radzero")
 
@@ -28,6 +31,12 @@ _HOMES = {
     "ReadLimits": "images",
     "read_radiograph": "images",
     "CheckpointError": "models.checkpoints",
+    "CarZeroConfig": "models.configuration",
+    "CarZeroModel": "models.carzero",
+    "ClipConfig": "models.configuration",
+    "ClipModel": "models.clip",
+    "DinoTxtConfig": "models.configuration",
+    "DinoTxtModel": "models.dinotxt",
     "RadZeroConfig": "models.configuration",
     "RadZeroProcessor": "models.processor",
     "RadZeroModel": "models.radzero",
@@ -37,12 +46,20 @@ _HOMES = {
     "describe": "reading",
     "load": "reading",
     "binary_pair_loss": "training.losses",
+    "clip_loss": "training.losses",
     "multi_positive_loss": "training.losses",
+    "siglip_loss": "training.losses",
 }
 
 __all__ = [
     "FINDING_SETS",
+    "CarZeroConfig",
+    "CarZeroModel",
     "CheckpointError",
+    "ClipConfig",
+    "ClipModel",
+    "DinoTxtConfig",
+    "DinoTxtModel",
     "RadZero",
     "RadZeroConfig",
     "RadZeroModel",
@@ -53,11 +70,13 @@ __all__ = [
     "Reading",
     "__version__",
     "binary_pair_loss",
+    "clip_loss",
     "describe",
     "finding_sentences",
     "load",
     "multi_positive_loss",
     "read_radiograph",
+    "siglip_loss",
     "similarity_logits",
 ]
 

@@ -304,7 +304,7 @@ def predict_files(
                     refuse(source, answer, "model")
                 else:
                     record = answer.to_dict()
-                    if overlays:
+                    if overlays and answer.similarity is not None:  # LiT and CLIP have no maps
                         record["overlays"] = _save_overlays(answer, output, threshold)
                     write(record)
                     outcome.read += 1

@@ -238,14 +238,20 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A checkpoint in the published format: folder or hub id.")],
+    source: Annotated[
+        str, typer.Argument(help="A published checkpoint: RadZero's folder or hub id, or CARZero's file.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder for the checkpoint in our format.")],
+    text: Annotated[
+        str | None,
+        typer.Option(help="Tokenizer for CARZero's file, which has none: folder or hub id; ClinicalBERT if not given."),
+    ] = None,
 ) -> None:
     """Rewrite a published checkpoint into our format."""
     from radzero.models.conversion import convert_checkpoint
 
     try:
-        convert_checkpoint(source, output)
+        convert_checkpoint(source, output, text)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True)
@@ -284,6 +290,59 @@ def phantom(
     except OSError as error:
         raise _fail(f"{output}: cannot be written ({error})") from error
     console.print(f"{count} phantoms; {index}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ablate(
+    recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/ablation-phantom.yaml has the published table.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an interrupted comparison goes on there.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw films.")] = 2,
+    jobs: Annotated[int, typer.Option(min=0, help="Rows at a time; 0 for one per GPU, or one.")] = 0,
+    precision: PrecisionOption = Precision.HIGHEST,
+) -> None:
+    """Train and evaluate methods on the same phantoms, encoder and budget, over several seeds; write their table."""
+    import sys
+
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from radzero.ablation.recipe import load_ablation
+    from radzero.ablation.run import run_ablation
+    from radzero.ablation.table import draw_methods, write_table
+    from radzero.training.trainer import TrainingError
+
+    torch.set_float32_matmul_precision(precision.value)
+    transformers_logging.disable_progress_bar()
+    try:
+        ablation = load_ablation(recipe)
+        with _interruptible(), _progress() as progress:
+            run_ablation(ablation, output, workers=workers, jobs=jobs, progress=_phases(progress))
+        table = write_table(ablation, output, " ".join(["radzero", *sys.argv[1:]]))
+        drawn = draw_methods(ablation, output)
+    except (ValueError, OSError, TrainingError, ImportError) as error:
+        raise _fail(error) from error
+    for path in (table, drawn):
+        if path:
+            console.print(path, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    film: Annotated[Path, typer.Argument(help="A film: DICOM, PNG, JPEG.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write (PNG).")],
+    models: Annotated[
+        list[str], typer.Option("--model", "-m", help="Checkpoints to compare, or NAME=CHECKPOINT; give several.")
+    ],
+    sentences: Annotated[list[str], typer.Option("--sentence", "-s", help="Sentences to ask; give several.")],
+) -> None:
+    """Draw the maps of several models and sentences on one film, with probabilities."""
+    from radzero.comparison import draw_comparison
+
+    try:
+        draw_comparison(film, models, sentences).save(output)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from error
+    console.print(output, highlight=False, soft_wrap=True)
 
 
 class EngineChoice(StrEnum):

@@ -157,7 +157,8 @@ def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np
 
 
 @lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def caption_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes with Pillow, in a size in pixels."""
     font = ImageFont.load_default(size=size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("overlays need a Pillow with FreeType (the ordinary wheels have it)")
@@ -167,7 +168,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=4096)
 def _has_glyph(character: str) -> bool:
     def pixels(text: str) -> tuple[tuple[int, int], bytes]:
-        mask = _font(20).getmask(text)
+        mask = caption_font(20).getmask(text)
         return mask.size, bytes(mask)
 
     return character == " " or (character < "\ud800" and pixels(character) != pixels(_MISSING))
@@ -242,11 +243,11 @@ def _fit(text: str, body: int, width: int) -> tuple[int, list[str]]:
     size, lines, most = body, [""], 1
     for factor, most in _SENTENCE_FITS:
         size = max(11, round(body * factor))
-        lines = _wrap(text, _font(size), width)
+        lines = _wrap(text, caption_font(size), width)
         if len(lines) <= most and not cut:
             return size, lines
     lines = lines[:most]
-    return size, [*lines[:-1], _shorten(lines[-1], _font(size), width)]
+    return size, [*lines[:-1], _shorten(lines[-1], caption_font(size), width)]
 
 
 def _probability_text(probability: float) -> str:
@@ -299,7 +300,7 @@ def _output_size(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _key_widest(small: int) -> list[int]:
     texts = ("all of the film reaches 0.000", "peak 0.00", "dashed: part seen by the model")
-    return [math.ceil(_font(small).getlength(text) * 1.05) + 3 * small for text in texts]
+    return [math.ceil(caption_font(small).getlength(text) * 1.05) + 3 * small for text in texts]
 
 
 def _flow(widths: Sequence[int], gap: int, width: int) -> list[tuple[int, int]]:
@@ -320,7 +321,7 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
     body = min(_MAX_BODY, max(_MIN_BODY, round(reference * _BODY_PER_REFERENCE)))
     small = max(13, round(body * 0.8))
     pad = round(body * 0.7)
-    panel = math.ceil(max(_font(small).getlength(text) for text in ("similarity", *_LEGEND_NOTES))) + 2 * pad
+    panel = math.ceil(max(caption_font(small).getlength(text) for text in ("similarity", *_LEGEND_NOTES))) + 2 * pad
     width = max(pad + film_w + panel, _MIN_WIDTH_IN_BODIES * body)
     text_width = width - 2 * pad
 
@@ -338,7 +339,7 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
     notice_lines: tuple[str, ...] = ()
     height = notice_y
     if notice is not None:
-        notice_lines = tuple(_wrap(_drawable(notice)[0], _font(body), text_width))
+        notice_lines = tuple(_wrap(_drawable(notice)[0], caption_font(body), text_width))
         height += len(notice_lines) * _line_height(body) + pad
     return _Layout(
         size=(width, height),
@@ -472,7 +473,7 @@ def _draw_peak(picture: Image.Image, x: int, y: int, line: int, arm: int) -> Non
 
 def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold: float) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = _font(layout.small)
+    font = caption_font(layout.small)
     x0, y0, _, y1 = layout.legend
     draw.text((x0, y0), "similarity", font=font, fill=_TEXT, anchor="la")
     notes_y = y1 - len(_LEGEND_NOTES) * _line_height(layout.small)
@@ -504,7 +505,7 @@ def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, s
     """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "frame", ""."""
     draw = ImageDraw.Draw(canvas)
     small, line = layout.small, layout.line
-    font = _font(small)
+    font = caption_font(small)
     signs = [0 if symbol == "" else round(small * (1.4 if symbol == "peak" else 3)) for symbol, _ in items]
     widths = [sign + math.ceil(font.getlength(text)) for sign, (_, text) in zip(signs, items, strict=True)]
     places = _flow(widths, 2 * small, layout.text_width)
@@ -533,22 +534,22 @@ def _compose(film: Image.Image, layout: _Layout, text: str, probability: float |
     size, lines = _fit(drawable, layout.body, layout.text_width)
     for index, line in enumerate(lines):
         place = (layout.pad, layout.probability_y - (len(lines) - index) * _line_height(size))
-        draw.text(place, line, font=_font(size), fill=_TEXT, anchor="la")
+        draw.text(place, line, font=caption_font(size), fill=_TEXT, anchor="la")
     x: float = layout.pad
     if probability is not None:
-        font = _font(round(layout.body * 1.3))
+        font = caption_font(round(layout.body * 1.3))
         said = _probability_text(probability)
         draw.text((x, layout.probability_y), said, font=font, fill=_TEXT, anchor="la")
         x += font.getlength(said) + 2 * layout.body
     if missing:
         note = f"{_MISSING} = letter that this picture's font lacks"
         y = layout.probability_y + round(layout.body * 0.8)
-        draw.text((x, y), note, font=_font(layout.small), fill=_MUTED, anchor="lm")
+        draw.text((x, y), note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
     if layout.notice_lines:
         draw.rectangle((0, layout.notice_y, *layout.size), fill=_NOTICE_BAND)
         for index, line in enumerate(layout.notice_lines):
             place = (layout.pad, layout.notice_y + layout.pad // 2 + index * _line_height(layout.body))
-            draw.text(place, line, font=_font(layout.body), fill=_NOTICE_TEXT, anchor="la")
+            draw.text(place, line, font=caption_font(layout.body), fill=_NOTICE_TEXT, anchor="la")
     return canvas
 
 

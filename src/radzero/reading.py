@@ -19,9 +19,10 @@ from torch import Tensor
 
 from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry, MapGeometry
+from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint, weights_hash
+from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.radzero import RadZeroModel
 from radzero.overlays import render_overlay
 
 ImageSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image | Radiograph
@@ -42,24 +43,27 @@ class Reading:
         model: the model's name: a hub id, a folder, or "packaged".
         sentences: the N sentences asked.
         logits: (N,) float32, l of the method, already divided by tau.
-        similarity: (N, h, w) float32, s_1..s_L on the patch grid, before the sigmoid.
+        similarity: (N, h, w) float32, s_1..s_L on the patch grid, before the sigmoid; for maps of attention, weights
+            over their mean; None for a method without maps.
         film: (H, W) uint8, the film as displayed and as the model saw it.
         geometry: where the film lay in the model's input.
         patch: input pixels per patch.
         warnings: of the film and of the sentences, in words.
         notice: what must be said wherever this reading is shown, or None.
+        attention: whether the maps are of attention weights, and not of similarities.
     """
 
     source: str
     model: str
     sentences: tuple[str, ...]
     logits: npt.NDArray[np.float32]
-    similarity: npt.NDArray[np.float32]
+    similarity: npt.NDArray[np.float32] | None
     film: npt.NDArray[np.uint8] = field(repr=False)
     geometry: Geometry = field(repr=False)
     patch: int = field(repr=False)
     warnings: tuple[str, ...] = ()
     notice: str | None = None
+    attention: bool = False
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -68,15 +72,25 @@ class Reading:
 
     @cached_property
     def _maps(self) -> MapGeometry:
-        return MapGeometry(self.geometry, (self.similarity.shape[1], self.similarity.shape[2]), self.patch)
+        return MapGeometry(self.geometry, (self._values.shape[1], self._values.shape[2]), self.patch)
+
+    @property
+    def _values(self) -> npt.NDArray[np.float32]:
+        if self.similarity is None:
+            raise ValueError(f"{self.model}: is of a method without maps (LiT, CLIP); it gives probabilities alone")
+        return self.similarity
 
     def map(self, index: int) -> npt.NDArray[np.float32]:
         """Similarity map (H, W) in 0..1 of one sentence at the film's size.
 
         The patch similarities are upsampled bilinearly, then passed through a sigmoid; 0 where a crop hid the film
-        from the model.
+        from the model. Attention, over its mean a, becomes a / (1 + a): 0.5 where a patch gets its even share.
+
+        Raises:
+            ValueError: for a method without maps.
         """
-        return _sigmoid(self._maps.upsample(self.similarity[index], fill=-np.inf))
+        values = self._maps.upsample(self._values[index], fill=0.0 if self.attention else -np.inf)
+        return values / (1 + values) if self.attention else _sigmoid(values)
 
     @cached_property
     def maps(self) -> npt.NDArray[np.float32]:
@@ -99,7 +113,7 @@ class Reading:
     @cached_property
     def peaks(self) -> npt.NDArray[np.int64]:
         """(N, 2) x, y of the film pixel where the upsampled similarity is greatest."""
-        return self._maps.peak(self.similarity).reshape(-1, 2)
+        return self._maps.peak(self._values).reshape(-1, 2)
 
     def region(self, index: int, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
         """(H, W) where the map of a sentence is at least ``threshold``, a probability in 0..1.
@@ -140,22 +154,23 @@ class Reading:
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / "reading.json"]
         written[0].write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for index in range(len(self.sentences)):
+        for index in range(len(self.sentences) if self.similarity is not None else 0):
             path = folder / f"{index:02d}.png"
             self.overlay(index, threshold=threshold).save(path)
             written.append(path)
         return written
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``predictions.jsonl`` holds: plain numbers and strings."""
+        """What ``predictions.jsonl`` holds: plain numbers and strings; no peak for a method without maps."""
+        peaks: list[dict[str, list[int]]] = [{}] * len(self.sentences)
+        if self.similarity is not None:
+            peaks = [{"peak": [int(x), int(y)]} for x, y in self.peaks]
         return {
             "image": self.source,
             "model": self.model,
             "sentences": [
-                {"sentence": text, "logit": float(logit), "probability": float(p), "peak": [int(x), int(y)]}
-                for text, logit, p, (x, y) in zip(
-                    self.sentences, self.logits, self.probabilities, self.peaks, strict=True
-                )
+                {"sentence": text, "logit": float(logit), "probability": float(p), **peak}
+                for text, logit, p, peak in zip(self.sentences, self.logits, self.probabilities, peaks, strict=True)
             ],
             "warnings": [*([self.notice] if self.notice else []), *self.warnings],
         }
@@ -188,7 +203,7 @@ class RadZero:
 
     def __init__(
         self,
-        model: RadZeroModel,
+        model: VisionLanguageModel,
         processor: RadZeroProcessor,
         *,
         name: str,
@@ -278,7 +293,7 @@ class RadZero:
 
     @torch.inference_mode()
     def embed_sentences(self, sentences: Sequence[str], *, chunk: int = 256) -> Tensor:
-        """Embeddings (N, D) after the shared LayerNorm; each sentence is encoded once and kept (the last 50,000)."""
+        """Features (N, ...), of RadZero (N, D); each sentence is encoded once and kept (the last 50,000)."""
         missing = [s for s in dict.fromkeys(sentences) if s not in self._embeddings]
         missing.sort(key=len)  # sentences of like length together: less padding
         fresh: dict[str, Tensor] = {s: self._embeddings[s] for s in sentences if s in self._embeddings}
@@ -292,28 +307,34 @@ class RadZero:
         while len(self._embeddings) > _SENTENCE_CACHE:
             self._embeddings.popitem(last=False)
         if not sentences:
-            return torch.empty(0, self.model.config.vision_config.hidden_size, device=self.device)
+            return torch.empty(0, *self.model.sentence_shape, device=self.device)
         return torch.stack([fresh[s] for s in sentences])
 
     @torch.inference_mode()
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
-        """Tokens (B, 1 + L, D) after the shared LayerNorm, CLS first, and where each film lies in the input."""
+        """Features (B, T, D), for RadZero tokens with CLS first, and where each film lies in the input."""
         pixels, geometries = self.processor.films(films)
         return self.model.encode_images(pixels.to(self.device, self.dtype)), geometries
 
     @torch.inference_mode()
     def compare(
         self, tokens: Tensor, embeddings: Tensor, *, chunk: int = 256
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits (B, N) and similarity (B, N, L) of tokens (B, T, D) with embeddings (N, D), in chunks of sentences."""
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Logits (B, N) and similarity (B, N, L), or None, of images' features with sentences', in chunks of these."""
         images, count = len(tokens), len(embeddings)
         logits = np.empty((images, count), dtype=np.float32)
-        similarity = np.empty((images, count, tokens.shape[1] - 1), dtype=np.float32)
+        similarity = np.empty((images, count, tokens.shape[1] - 1), dtype=np.float32) if self.model.has_maps else None
         for start in range(0, count, chunk):
             part = self.model.similarity(tokens, embeddings[start : start + chunk])
-            logits[:, start : start + chunk] = part.logits.cpu().numpy()
-            similarity[:, start : start + chunk] = part.similarity.cpu().numpy()
+            logits[:, start : start + chunk] = part.logits.float().cpu().numpy()
+            if similarity is not None and part.similarity is not None:
+                similarity[:, start : start + chunk] = part.similarity.float().cpu().numpy()
         return logits, similarity
+
+    @property
+    def maps_are_attention(self) -> bool:
+        """Whether its maps are of attention weights, and not of similarities."""
+        return getattr(self.model.config, "map_kind", "") == "attention"
 
     def _read(
         self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unread: tuple[str, ...]
@@ -334,12 +355,15 @@ class RadZero:
                 model=self.name,
                 sentences=asked,
                 logits=logits[k],
-                similarity=similarity[k].reshape(len(asked), *self.model.token_grid(*geometry.input)),
+                similarity=None
+                if similarity is None
+                else similarity[k].reshape(len(asked), *self.model.token_grid(*geometry.input)),
                 film=film.to_uint8(),
                 geometry=geometry,
                 patch=self.model.config.vision_config.patch_size,
                 warnings=(*film.warnings, *unread),
                 notice=self.notice,
+                attention=self.maps_are_attention,
             )
 
     def _unread_words(self, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -395,7 +419,7 @@ def load(
     """
     source = _source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
-    network = RadZeroModel.from_pretrained(checkpoint.folder, dtype=dtype)
+    network = load_model(checkpoint.folder, dtype=dtype)
     processor = load_processor(checkpoint.folder, checkpoint.config)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -424,32 +448,33 @@ def describe(model: str | Path | None = None) -> dict[str, Any]:
     """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256."""
     source = _source(model)
     checkpoint = open_checkpoint(source)
-    network = RadZeroModel.from_pretrained(checkpoint.folder)
+    network = load_model(checkpoint.folder)
     config, card = checkpoint.config, checkpoint.config.card or {}
     counts = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (
             ("vision", network.vision_model),
-            ("align", network.align_transformer),
+            ("align", getattr(network, "align_transformer", None)),
             ("text", network.text_model),
         )
+        if part is not None
     }
+    attention = getattr(network, "attention_temperature", None)
+    blocks = getattr(config, "align_config", None)
     grid = network.token_grid(config.image_size, config.image_size)
     return {
         "model": PACKAGED if model is None else str(model),
         "format": "published (CxrAlignModel)" if checkpoint.published else "radzero",
-        "architecture": "RadZero",
+        "architecture": config.method,
         "vision_encoder": config.vision_config.model_type,
         "text_encoder": config.text_config.model_type,
-        "align_layers": config.align_config.num_hidden_layers,
+        "align_layers": blocks.num_hidden_layers if blocks else 0,
         "hidden_size": config.vision_config.hidden_size,
         "image_size": config.image_size,
         "patch_grid": list(grid),
-        "similarity": config.similarity,
+        "similarity": getattr(config, "similarity", None),
         "temperature": float(network.temperature.detach()),
-        "attention_temperature": (
-            None if network.attention_temperature is None else float(network.attention_temperature.detach())
-        ),
+        "attention_temperature": None if attention is None else float(attention.detach()),
         "position_rule": config.position_rule,
         "parameters": {**counts, "total": sum(p.numel() for p in network.parameters())},
         "training_data": card.get("data"),

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import tiny_start
+from radzero.models.base import Features
 from radzero.models.radzero import RadZeroModel
 from radzero.models.similarity import pair_logits
-from radzero.training.gradient_cache import Encoded, Towers, backward, split_batch
+from radzero.training.gradient_cache import Towers, backward, joined, split_batch
 from radzero.training.losses import multi_positive_loss
 from radzero.training.sharding import Shards, gather_owners, gather_rows, sharded_multi_positive_loss
 
@@ -39,9 +40,9 @@ def data(precision: str = "float64") -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images, ids, mask, torch.repeat_interleave(torch.arange(len(COUNTS)), torch.tensor(COUNTS))
 
 
-def loss_of(encoded: Encoded, owner: Tensor) -> Tensor:
-    tau, attention = encoded.temperatures
-    logits = pair_logits(encoded.tokens, encoded.sentences, tau, "cos", attention).logits
+def loss_of(encoded: Features, owner: Tensor) -> Tensor:
+    tau, attention, _ = encoded.shared[0]
+    logits = pair_logits(encoded.images, encoded.sentences, tau, "cos", attention).logits
     return multi_positive_loss(logits, owner)
 
 
@@ -98,10 +99,7 @@ def test_both_passes_drop_the_same():
     other = tiny(dropout=0.3)
     torch.manual_seed(7)
     parts = [micro.encode(Towers(other)) for micro in batch]
-    encoded = Encoded(
-        torch.cat([p.tokens for p in parts]), torch.cat([p.sentences for p in parts]), parts[0].temperatures
-    )
-    wanted = loss_of(encoded, owner)
+    wanted = loss_of(joined(parts), owner)
     wanted.backward()
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-12)
     for name, gradient in gradients(model).items():
@@ -125,10 +123,10 @@ def run_rank(rank: int, world: int, folder: str) -> None:
             shards = Shards.of(last - first, int(rows.sum()), images.device)
             owners = gather_owners(owner[rows] - first, shards)
 
-            def loss_here(encoded: Encoded, shards: Shards = shards, owners: Tensor = owners) -> Tensor:
+            def loss_here(encoded: Features, shards: Shards = shards, owners: Tensor = owners) -> Tensor:
                 sentences = gather_rows(encoded.sentences, shards.sentences, shards.rank)
-                tau, attention = encoded.temperatures
-                logits = pair_logits(encoded.tokens, sentences, tau, "cos", attention).logits
+                tau, attention, _ = encoded.shared[0]
+                logits = pair_logits(encoded.images, sentences, tau, "cos", attention).logits
                 return sharded_multi_positive_loss(logits, owners, shards) * shards.world  # the wrapper averages
 
             batch = split_batch(images[first:last], ids[rows], mask[rows], parts)

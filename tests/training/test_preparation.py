@@ -21,7 +21,7 @@ from radzero.phantom.film import make_film
 from radzero.phantom.reports import write_report
 from radzero.phantom.writing import FilmFormat, write_phantoms
 from radzero.reports.rules import RulesEngine
-from radzero.reports.sections import Report
+from radzero.reports.sections import Report, cut_sections
 from radzero.training.manifest import Manifest, ManifestError, ManifestRow, read_rows
 from radzero.training.preparation import (
     LeftOut,
@@ -744,7 +744,10 @@ def test_phantoms_are_prepared_with_what_their_reports_state(series: Path, tmp_p
         image, stated = series.resolve() / "images" / f"{name}.png", tuple(s.text for s in write_report(film).gold)
         assert image.exists()
         split = split_of(name, (0.4, 0.4))
-        expected.append(ManifestRow(str(image), stated, name, name, film.body.projection, split))
+        own = [s.text for s in cut_sections(write_report(film).text) if s.name in ("findings", "impression")]
+        report = [p.strip(" .") for text in own for p in text.split(". ")]
+        extra = {"report_sentences": list(dict.fromkeys(report))}
+        expected.append(ManifestRow(str(image), stated, name, name, film.body.projection, split, extra))
     assert list(read_rows(output)) == expected
     assert names(tmp_path) == ["m.jsonl", "series"], "nothing is left out"
     assert (result["images"], result["left out"]) == (str(COUNT), "0")

@@ -88,7 +88,8 @@ def share(
     embedded = gather_rows(towers.text(stated), shards.sentences, shards.rank)
     owners = gather_owners(owner, shards)
     tau, attention = towers.temperatures()
-    logits, peaks = pair_logits(towers.image(mine), embedded, tau, "cos", attention, chunk_bytes=4 * LENGTH * 3)
+    pairs = pair_logits(towers.image(mine), embedded, tau, "cos", attention, chunk_bytes=4 * LENGTH * 3)
+    logits, peaks = pairs.logits, pairs.peaks
     mask = ignore[first_image : first_image + len(mine)] if masked else None
     loss = sharded_multi_positive_loss(logits, owners, shards, ignore_bN=mask, col_sum=col_sum)
     loss = loss + 0.7 * sharded_binary_pair_loss(logits, owners, shards, ignore_bN=mask, negative_weight=2.0)

@@ -29,7 +29,8 @@ from radzero.training.vocabulary import word_tokenizer, words_of
 RECIPE = """
 seed: 1
 model:
-  small: {widths: [8, 16, 32], heads: 2, align_layers: 1, align_mlp_ratio: 2, text_layers: 1, max_words: 32}
+  small: {widths: [8, 16, 32], heads: 2, align_mlp_ratio: 2, text_layers: 1, max_words: 32}
+  align_layers: 1
   image_size: 64
 data: {manifest: ./m.jsonl, workers: 0}
 loss: {binary_weight: 0.2, ignore: stated}

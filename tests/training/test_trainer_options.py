@@ -159,19 +159,34 @@ def test_recomputed_activations_change_nothing(recipe: Path, tiny_encoders: str,
 # -- parts of weights ----------------------------------------------------------------------------------
 
 
+def torchrun(*arguments: str) -> None:
+    """Two processes on the CPU.
+
+    PyTorch's own code has aborted there (a corrupted heap) once in some 150 runs, where no one trains in earnest: a
+    process that a signal ended is started again once, and its traceback is shown.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *arguments]
+    own = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    for attempt in range(2):
+        done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=300)
+        crashed = "exitcode: -6" in done.stderr or "exitcode: -11" in done.stderr
+        if crashed:
+            print(done.stderr)
+        if done.returncode == 0 or not crashed or attempt:
+            assert done.returncode == 0, done.stderr[-3000:]
+            return
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str, micro_batches: int, tmp_path: Path):
     """FSDP on two processes against one process, and going on from its state."""
     start = [tiny_encoders, "loop.epochs=2", "loop.save_every=2"]
     Trainer(config(recipe, *start, "loop.images_per_rank=6"), tmp_path / "single").train()
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
         *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "many"), *start),
         *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.micro_batches={micro_batches}"),
     ]
-    environment = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(*command)
     assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "single"), abs=5e-4)
     one, many = (load_file(tmp_path / run / "model/model.safetensors") for run in ("single", "many"))
     for name, tensor in one.items():
@@ -180,19 +195,16 @@ def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str,
         before = losses(tmp_path / "many")
         state = torch.load(tmp_path / "many/state/last.pt", weights_only=True)
         assert all(not hasattr(t, "full_tensor") for t in state["model"].values())
-        subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, timeout=300)
+        torchrun(*command)
         assert losses(tmp_path / "many") == before
 
 
 def test_weights_in_parts_are_trained_in_bfloat16_too(recipe: Path, tiny_encoders: str, tmp_path: Path):
-    environment = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     for precision in ("fp32", "bf16"):
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+        torchrun(
             *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / precision), tiny_encoders, "loop.epochs=1"),
             *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.precision={precision}"),
-        ]
-        subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, timeout=300)
+        )
     exact, rounded = losses(tmp_path / "fp32")[0], losses(tmp_path / "bf16")[0]
     assert rounded == pytest.approx(exact, rel=0.02)
     assert abs(rounded - exact) > 1e-5, "rounded at all"

@@ -58,7 +58,7 @@ class _Seen:
 
 
 class RadZeroInBenchmark:
-    """A RadZero as :class:`ZeroShotModel`.
+    """A model of :func:`radzero.load`, of any method, as :class:`ZeroShotModel`.
 
     Args:
         model: from :func:`radzero.load`.
@@ -81,8 +81,10 @@ class RadZeroInBenchmark:
         logits, images.similarity = self.model.compare(images.tokens, sentences)
         return logits
 
-    def raw_map(self, images: _Seen, sentences: Any, film: int, sentence: int) -> Logits:
-        """The patch similarities, upsampled."""
+    def raw_map(self, images: _Seen, sentences: Any, film: int, sentence: int) -> Logits | None:
+        """The patch similarities, upsampled; of attention over its mean, upsampled, the logarithm."""
+        if not self.model.model.has_maps:
+            return None
         if images.similarity is None:
             self.logits(images, sentences)
         assert images.similarity is not None
@@ -90,7 +92,8 @@ class RadZeroInBenchmark:
         grid = self.model.model.token_grid(*geometry.input)
         patch = self.model.model.config.vision_config.patch_size
         values = images.similarity[film, sentence].reshape(grid)
-        return MapGeometry(geometry, grid, patch).upsample(values, fill=np.nan)
+        upsampled = MapGeometry(geometry, grid, patch).upsample(values, fill=np.nan)
+        return np.log(np.maximum(upsampled, 1e-30)) if self.model.maps_are_attention else upsampled
 
 
 class ScoresFromFile:

@@ -5,8 +5,9 @@ Every figure has a 95 % interval by resampling patients (:func:`weighted` statis
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,40 @@ def _empty(folder: Path) -> list[tuple[str, str, float]]:
     with np.load(folder / "pixels.npz") as pixels:
         columns = (pixels[f"empty_{name}"].tolist() for name in ("image", "sentence", "highest"))
         return list(zip(*columns, strict=True))
+
+
+Statistic = Callable[[Weights], float]
+"""A figure under weights per image; the figure itself where all are 1."""
+
+
+def headline_statistics(scores: Scores) -> dict[str, Statistic]:
+    """The figures of the published tables as functions of weights per image, so that runs on the same images compare.
+
+    Returns:
+        Those that the run has of "macro AUC", "pointing game" (over classes) and "Dice" (at each class's best
+        threshold of the unweighted run); NaN functions for the others.
+    """
+    column = {sentence: k for k, sentence in enumerate(scores.sentences)}
+    place = {name: k for k, name in enumerate(scores.images)}
+    aucs = [
+        WeightedAuc(scores.truth[:, column[s]], scores.logits[:, column[s]]) for s in scores.run["classes"].values()
+    ]
+    hits: list[Statistic] = []
+    dices: list[Statistic] = []
+    for label in dict.fromkeys(r["label"] for r in scores.regions):
+        rows = [r for r in scores.regions if r["label"] == label]
+        image = np.array([place[r["image"]] for r in rows])
+        if all(r["hit"] is not None for r in rows):
+            hits.append(_weighted_mean(image, np.array([float(r["hit"]) for r in rows])))
+        if all(r["iou"] is not None for r in rows):
+            sweep = np.array([r["dice"] for r in rows])
+            dices.append(_weighted_mean(image, sweep[:, int(np.argmax(sweep.mean(axis=0)))]))
+    named = (("macro AUC", aucs), ("pointing game", hits), ("Dice", dices))
+    return {name: partial(_mean_of, parts) for name, parts in named}
+
+
+def _mean_of(parts: Sequence[Statistic], weights: Weights) -> float:
+    return _mean([part(weights) for part in parts])
 
 
 # -- faithfulness ----------------------------------------------------------------------------------------

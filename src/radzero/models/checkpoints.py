@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from radzero.models.configuration import RadZeroConfig
+from radzero.models.configuration import CONFIGS, RadZeroConfig, VisionLanguageConfig
 from radzero.models.processor import RadZeroProcessor
 
 PUBLISHED_ARCHITECTURE = "CxrAlignModel"
@@ -42,13 +42,13 @@ class Checkpoint:
     Attributes:
         folder: where its files are.
         source: what the user named: the hub id or folder.
-        config: the RadZero configuration, translated where the checkpoint is a published one.
+        config: the method's configuration, translated where the checkpoint is a published RadZero.
         published: whether it is in the published format.
     """
 
     folder: Path
     source: str
-    config: RadZeroConfig
+    config: VisionLanguageConfig
     published: bool
 
 
@@ -78,13 +78,14 @@ def open_checkpoint(
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
     published = PUBLISHED_ARCHITECTURE in (content.get("architectures") or ()) or "compute_logits_type" in content
-    if not published and content.get("model_type") != RadZeroConfig.model_type:
+    own = CONFIGS.get(str(content.get("model_type")))
+    if not published and own is None:
         raise CheckpointError(
             f"{path}: is of a {content.get('model_type') or content.get('architectures')!r} model; RadZero reads "
-            f'"{RadZeroConfig.model_type}" and the published {PUBLISHED_ARCHITECTURE}'
+            f"{', '.join(CONFIGS)} and the published {PUBLISHED_ARCHITECTURE}"
         )
     try:
-        config = translate_config(content) if published else RadZeroConfig.from_dict(content)
+        config = translate_config(content) if published or own is None else own.from_dict(content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(folder, str(source), config, published)
@@ -149,6 +150,8 @@ def translate_config(content: Mapping[str, Any]) -> RadZeroConfig:
         options = {key: value for key, value in loss.items() if key != "apply"}
     vision = dict(content["vision_config"])
     vision.setdefault("model_type", "dinov2")
+    if vision["model_type"] != "dinov2":
+        raise ValueError(f"vision_config is of a {vision['model_type']}; the published RadZero's is dinov2")
     text = dict(content["text_config"])
     text.setdefault("model_type", "mpnet")
     inherited = (
@@ -293,7 +296,7 @@ _TOKENIZER_FILES = (
 """Files that a tokenizer's vocabulary is in; without one, transformers makes up an empty one."""
 
 
-def load_processor(folder: Path, config: RadZeroConfig | None = None) -> RadZeroProcessor:
+def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> RadZeroProcessor:
     """The image processor and tokenizer of a checkpoint's own files.
 
     ``config``, where it is known, keeps transformers from asking ``config.json`` what model this is: a published
@@ -352,6 +355,6 @@ def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def match_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Tensors in one floating dtype, float32 when None; temperatures, which scale every logit, always in float32."""
     return {
-        key: tensor.to(torch.float32 if key.endswith("temperature") else dtype or torch.float32)
+        key: tensor.to(torch.float32 if key.endswith(("temperature", "logit_bias")) else dtype or torch.float32)
         for key, tensor in tensors.items()
     }

@@ -1,8 +1,8 @@
-"""Configurations: RadZero, and the small convolutional vision encoder."""
+"""Configurations: RadZero, the methods it is compared with, and the small convolutional vision encoder."""
 
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, Dinov2Config
+from transformers import AutoConfig, Dinov2Config, ViTConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 POSITION_RULES = ("size", "offset")
@@ -15,6 +15,8 @@ class ConvStemConfig(PreTrainedConfig):
         widths: channels at a quarter of the input's resolution, at an eighth, and of the tokens (the hidden size).
         token_stride: pixels per token, 8 or 16.
         image_size: size in pixels that the learned positions are made for.
+        num_hidden_layers: transformer blocks (DINOv2's) behind the stem; none by default, for the align layers mix.
+        num_attention_heads: of the blocks.
     """
 
     model_type: ClassVar[str] = "radzero_conv_stem"
@@ -22,6 +24,8 @@ class ConvStemConfig(PreTrainedConfig):
     widths: list[int] | tuple[int, ...] = (32, 64, 128)
     token_stride: int = 16
     image_size: int = 224
+    num_hidden_layers: int = 0
+    num_attention_heads: int = 2
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
 
@@ -44,66 +48,170 @@ class ConvStemConfig(PreTrainedConfig):
         return self.token_stride
 
 
-class RadZeroConfig(PreTrainedConfig):
-    """RadZero: vision encoder, align layers, text encoder and the similarity between them.
+VISION_CONFIGS = (Dinov2Config, ViTConfig, ConvStemConfig)
+
+
+class VisionLanguageConfig(PreTrainedConfig):
+    """What every method here has: a vision encoder, a text encoder, an input size.
 
     Attributes:
-        vision_config: a DINOv2 or :class:`ConvStemConfig` configuration.
+        vision_config: a DINOv2, ViT or :class:`ConvStemConfig` configuration.
         text_config: the configuration of a BERT-like text encoder.
-        align_config: DINOv2 blocks that run on the vision tokens, ``num_hidden_layers`` of them.
         image_size: height and width in pixels at which the vision encoder is run.
-        similarity: "cos" or "dot" (:func:`radzero.similarity_logits`).
-        temperature: initial tau.
-        attention_temperature: initial separate attention temperature, None for tau.
-        text_l2_norm: whether sentence embeddings are L2-normalised between pooling and the shared LayerNorm.
-        mpnce_row_sum, mpnce_col_sum: loss options, see :func:`radzero.multi_positive_loss`.
+        temperature: initial tau, learned as its logarithm.
+        logit_bias: initial bias of the logits, learned; SigLIP's loss needs one. None for none.
         position_rule: how DINOv2 position embeddings are interpolated: "size" (to the target size, as
             ``transformers`` does now) or "offset" (scale (n + 0.1) / n0, as it did when the published weights were
             trained).
         card: what is known of the training: keys ``data``, ``licence``, ``notice`` and the like.
     """
 
-    model_type: ClassVar[str] = "radzero"
+    model_type: ClassVar[str] = "radzero_vision_language"
+    method: ClassVar[str] = ""
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="dinov2"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mpnet"),
-        "align_config": SubConfigSpec(config_class=Dinov2Config, init_kwargs={"num_hidden_layers": 2}),
     }
 
     vision_config: Any = None
     text_config: Any = None
-    align_config: Any = None
     image_size: int = 518
-    similarity: str = "cos"
     temperature: float = 0.07
-    attention_temperature: float | None = None
-    text_l2_norm: bool = False
-    mpnce_row_sum: bool = False
-    mpnce_col_sum: bool = False
+    logit_bias: float | None = None
     position_rule: str = "size"
     card: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.similarity not in ("cos", "dot"):
-            raise ValueError(f'similarity must be "cos" or "dot", not {self.similarity!r}')
         if self.position_rule not in POSITION_RULES:
             raise ValueError(f"position_rule must be one of {POSITION_RULES}, not {self.position_rule!r}")
         for name in ("temperature", "attention_temperature"):
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
-        if not isinstance(self.vision_config, Dinov2Config | ConvStemConfig):
+        if not isinstance(self.vision_config, VISION_CONFIGS):
             raise ValueError(
-                f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, "
+                f"the vision encoders here are dinov2, vit and {ConvStemConfig.model_type}, "
                 f"not {self.vision_config.model_type}"
             )
-        if self.align_config.hidden_size != self.vision_config.hidden_size:
+        align = getattr(self, "align_config", None)
+        if align is not None and align.hidden_size != self.vision_config.hidden_size:
             raise ValueError(
-                f"align layers of size {self.align_config.hidden_size} cannot run on vision tokens of size "
+                f"align layers of size {align.hidden_size} cannot run on vision tokens of size "
                 f"{self.vision_config.hidden_size}"
             )
 
 
+class RadZeroConfig(VisionLanguageConfig):
+    """RadZero: vision encoder, align layers, text encoder and the similarity between them.
+
+    Attributes:
+        align_config: DINOv2 blocks that run on the vision tokens, ``num_hidden_layers`` of them.
+        align_linear: a linear layer on the vision tokens in place of blocks (the published ablation).
+        similarity: "cos" or "dot" (:func:`radzero.similarity_logits`).
+        attention_temperature: initial separate attention temperature, None for tau.
+        text_l2_norm: whether sentence embeddings are L2-normalised between pooling and the shared LayerNorm.
+        mpnce_row_sum, mpnce_col_sum: loss options, see :func:`radzero.multi_positive_loss`.
+    """
+
+    model_type: ClassVar[str] = "radzero"
+    method: ClassVar[str] = "RadZero"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        **VisionLanguageConfig.sub_configs_defaults,
+        "align_config": SubConfigSpec(config_class=Dinov2Config, init_kwargs={"num_hidden_layers": 2}),
+    }
+
+    align_config: Any = None
+    align_linear: bool = False
+    similarity: str = "cos"
+    attention_temperature: float | None = None
+    text_l2_norm: bool = False
+    mpnce_row_sum: bool = False
+    mpnce_col_sum: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.similarity not in ("cos", "dot"):
+            raise ValueError(f'similarity must be "cos" or "dot", not {self.similarity!r}')
+        if self.align_linear and self.align_config.num_hidden_layers:
+            raise ValueError("align_linear is in place of blocks: align_config.num_hidden_layers must be 0")
+
+
+class ClipConfig(VisionLanguageConfig):
+    """CLIP (Radford et al. 2021): the cosine of one vector per image and one per sentence.
+
+    With the vision encoder locked it is LiT (Zhai et al. 2022).
+    """
+
+    model_type: ClassVar[str] = "radzero_clip"
+    method: ClassVar[str] = "CLIP"
+
+
+class DinoTxtConfig(VisionLanguageConfig):
+    """dino.txt (Jose et al. 2025): blocks on a locked encoder, averaged patches beside CLS.
+
+    Attributes:
+        align_config: DINOv2 blocks that run on the vision tokens.
+    """
+
+    model_type: ClassVar[str] = "radzero_dinotxt"
+    method: ClassVar[str] = "dino.txt"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = RadZeroConfig.sub_configs_defaults
+
+    align_config: Any = None
+
+
+SIMR = ("mlp", "linear", "cos", "cos_own")
+MEMORIES = ("both", "local", "global")
+
+
+class CarZeroConfig(VisionLanguageConfig):
+    """CARZero (Lai et al., CVPR 2024): cross-attention between image and text in both directions.
+
+    Attributes:
+        text_positions: [sentence; words] per text, padded with zeros that take part in the attention, as published.
+        text_layers: last hidden layers of the text encoder that are summed.
+        fusion_layers, fusion_heads, fusion_mlp: of the decoder.
+        fusion_dropout: within and after the decoder.
+        simr: how similarity representations become a logit: "mlp" or "linear" (per direction, the score is their
+            mean), "cos" (of the two representations) or "cos_own" (mean of each one's cosine with the other
+            side's global token); the cosines are divided by tau.
+        simr_widths: hidden widths of the MLP.
+        memory: what is attended to: "both" (global and local tokens), "local" or "global".
+        map_kind: "attention" or "logits" (of single patches).
+    """
+
+    model_type: ClassVar[str] = "radzero_carzero"
+    method: ClassVar[str] = "CARZero"
+
+    text_positions: int = 97
+    text_layers: int = 4
+    fusion_layers: int = 4
+    fusion_heads: int = 4
+    fusion_mlp: int = 1024
+    fusion_dropout: float = 0.1
+    simr: str = "mlp"
+    simr_widths: list[int] | tuple[int, ...] = (1024, 512, 256)
+    memory: str = "both"
+    map_kind: str = "attention"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.simr_widths = list(self.simr_widths)
+        for name, known in (("simr", SIMR), ("memory", MEMORIES), ("map_kind", ("attention", "logits"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.map_kind == "attention" and self.memory == "global":
+            raise ValueError("an attention map needs local tokens: memory is both or local")
+        if self.map_kind == "logits" and self.simr not in ("mlp", "linear"):
+            raise ValueError("logits of single patches need simr mlp or linear")
+
+
+CONFIGS: dict[str, type[VisionLanguageConfig]] = {
+    config.model_type: config for config in (RadZeroConfig, ClipConfig, DinoTxtConfig, CarZeroConfig)
+}
+"""By the ``model_type`` of a checkpoint's ``config.json``."""
+
 AutoConfig.register(ConvStemConfig.model_type, ConvStemConfig)
-AutoConfig.register(RadZeroConfig.model_type, RadZeroConfig)
+for _config in CONFIGS.values():
+    AutoConfig.register(_config.model_type, _config)

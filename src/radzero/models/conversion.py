@@ -1,26 +1,36 @@
-"""Rewriting a published checkpoint into our format."""
+"""Rewriting published checkpoints, RadZero's and CARZero's, into our format."""
 
 from pathlib import Path
 
 from radzero.models.checkpoints import load_processor, open_checkpoint
+from radzero.models.lightning import CLINICAL_BERT, convert_lightning
+from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.radzero import RadZeroModel
 
 
-def convert_checkpoint(source: str | Path, output: str | Path) -> Path:
+def convert_checkpoint(source: str | Path, output: str | Path, text: str | Path | None = None) -> Path:
     """Write the checkpoint ``source`` (published, or ours) to ``output`` in our format, processor included.
 
     The configuration remembers the published position rule, so that the outputs are the same to the last digit.
 
+    Args:
+        source: a folder or hub id; or a file of PyTorch Lightning, as CARZero's are.
+        output: a folder without a checkpoint.
+        text: folder or hub id of the tokenizer for such a file, which has none; ClinicalBERT's when None.
+
     Raises:
         CheckpointError: when the source cannot be read.
-        ValueError: when ``output`` already holds a checkpoint.
+        ValueError: when ``output`` already holds a checkpoint, or for a tokenizer where the source has its own.
     """
+    if Path(source).is_file():
+        return convert_lightning(source, output, CLINICAL_BERT if text is None else text)
+    if text is not None:
+        raise ValueError(f"{source}: has its own tokenizer; another one (--text) is for files of PyTorch Lightning")
     output = Path(output)
     if (output / "config.json").exists():
         raise ValueError(f"{output}: holds a checkpoint already; name another folder")
     checkpoint = open_checkpoint(source)
-    model = RadZeroModel.from_pretrained(checkpoint.folder)
+    model = load_model(checkpoint.folder)
     processor = load_processor(checkpoint.folder, checkpoint.config)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)

@@ -15,10 +15,10 @@ Similarity: TypeAlias = Literal["cos", "dot"]
 
 
 class SimilarityOutput(NamedTuple):
-    """Logits (B, N) and patch similarities (B, N, T - 1), both before any sigmoid."""
+    """Logits (B, N) and patch similarities (B, N, T - 1), both before any sigmoid; None for a method without maps."""
 
     logits: Tensor
-    similarity: Tensor
+    similarity: Tensor | None
 
 
 def similarity_logits(
@@ -84,10 +84,17 @@ def similarity_logits(
 
 
 class PairOutput(NamedTuple):
-    """Logits (B, N), and the highest patch similarity (B, N) of every pair, both before any sigmoid."""
+    """What a loss needs of all pairs, before any sigmoid.
+
+    Attributes:
+        logits: (B, N).
+        peaks: (B, N) highest patch similarities, where the method gives them.
+        directions: (K, B, N) logits that a contrastive loss is taken of, one after the other; None for ``logits``.
+    """
 
     logits: Tensor
-    peaks: Tensor
+    peaks: Tensor | None
+    directions: Tensor | None = None
 
 
 def pair_logits(
@@ -123,6 +130,7 @@ def pair_logits(
 
     def chunk(tokens: Tensor, sentences: Tensor, tau: float | Tensor, attention: float | Tensor | None) -> PairOutput:
         output = similarity_logits(tokens, sentences, tau, similarity, attention)
+        assert output.similarity is not None
         return PairOutput(output.logits, output.similarity.amax(dim=-1))
 
     pairs = max(1, chunk_bytes // (4 * length))

@@ -9,11 +9,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, Dinov2Config, Dinov2Model, PreTrainedModel
+from transformers import AutoModel, Dinov2Config, Dinov2Model, PreTrainedModel, ViTConfig, ViTModel
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Encoder
 
 from radzero.models.configuration import ConvStemConfig
 
@@ -67,7 +67,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvStemModel(PreTrainedModel):
-    """A convolutional stem, a CLS token and learned positions; what follows it (the align layers) does the mixing.
+    """A convolutional stem, a CLS token and learned positions; blocks or what follows (align layers) do the mixing.
 
     The input's channels are averaged, since films are grey. Blocks of 4 x 4 pixels become channels, two convolutions
     work on that grid, an even-kernelled stride-2 stage halves it, and two more give one feature per 8 pixels,
@@ -94,6 +94,13 @@ class ConvStemModel(PreTrainedModel):
         grid = config.image_size // 16
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + grid * grid, config.hidden_size))
+        self.blocks = Dinov2Encoder(
+            Dinov2Config(
+                hidden_size=config.hidden_size,
+                num_hidden_layers=config.num_hidden_layers,
+                num_attention_heads=config.num_attention_heads,
+            )
+        )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
@@ -123,7 +130,7 @@ class ConvStemModel(PreTrainedModel):
         grid = (features.shape[2], features.shape[3])
         tokens = torch.cat((self.cls_token.expand(len(features), -1, -1), features.flatten(2).mT), dim=1)
         tokens = tokens + interpolate_positions(self.position_embeddings, grid, "size")
-        return BaseModelOutput(last_hidden_state=self.layernorm(tokens))
+        return BaseModelOutput(last_hidden_state=self.layernorm(self.blocks(tokens).last_hidden_state))
 
 
 AutoModel.register(ConvStemConfig, ConvStemModel)
@@ -133,8 +140,10 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
     """A vision encoder with random weights.
 
     Raises:
-        ValueError: for a configuration that is neither DINOv2 nor :class:`ConvStemConfig`.
+        ValueError: for a configuration that is not DINOv2, ViT or :class:`ConvStemConfig`.
     """
+    if isinstance(config, ViTConfig):
+        return ViTModel(config, add_pooling_layer=False)
     if isinstance(config, ConvStemConfig):
         return ConvStemModel(config)
     if isinstance(config, Dinov2Config):
@@ -142,7 +151,9 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
         model.embeddings = PositionedDinov2Embeddings(config, position_rule)
         model.embeddings.apply(model._init_weights)
         return model
-    raise ValueError(f"RadZero's vision encoders are dinov2 and {ConvStemConfig.model_type}, not {config.model_type}")
+    raise ValueError(
+        f"the vision encoders here are dinov2, vit and {ConvStemConfig.model_type}, not {config.model_type}"
+    )
 
 
 def token_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from radzero.reports.sections import Report
+
 _NEVER_LAST = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "ca", "cf", "e.g", "i.e", "eg", "ie", "fig"))
 _ABBREVIATIONS = _NEVER_LAST | frozenset((
     "st", "no", "v", "etc", "resp", "est", "temp", "vol", "inf", "sup", "ant", "post", "lat", "med", "a.m", "p.m", "a",
@@ -33,6 +35,12 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
         yield from _trimmed(text, start, match.start())
         start = match.end()
     yield from _trimmed(text, start, len(text))
+
+
+def report_sentences(report: Report) -> tuple[str, ...]:
+    """A report's own sentences about the film, each once, in their order."""
+    found = (s.text[a:b] for s in report.film_sections for a, b in sentence_spans(s.text))
+    return tuple(dict.fromkeys(" ".join(text.split()) for text in found))
 
 
 def _ends(text: str, start: int, stop: int, after: int) -> bool:

@@ -18,7 +18,6 @@ class ModelSizes:
     Attributes:
         widths: channels of the convolutional stem; the last is the hidden size D.
         heads: attention heads of the align layers and of the text encoder.
-        align_layers: transformer blocks on the vision tokens.
         align_mlp_ratio: their MLP's width over D.
         text_layers: transformer blocks of the text encoder.
         max_words: longest sentence in tokens.
@@ -27,11 +26,13 @@ class ModelSizes:
 
     widths: tuple[int, ...]
     heads: int
-    align_layers: int = 2
     align_mlp_ratio: int = 4
     text_layers: int = 2
     max_words: int = 64
     token_stride: int = 16
+
+
+METHODS = ("radzero", "carzero", "lit", "dinotxt", "clip")
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,19 @@ class ModelChoice:
     """What is trained.
 
     Attributes:
-        start: a RadZero checkpoint, folder or hub id, to go on from; or nothing, and then either ``small`` or both
-            ``vision`` and ``text``.
-        vision: a DINOv2 checkpoint; its image processor's mean and standard deviation are taken too.
+        start: a checkpoint of any method, folder or hub id, to go on from; or nothing, and then ``vision`` and
+            ``text``, or ``small`` in place of either or both.
+        vision: a DINOv2, ViT or conv-stem checkpoint; its image processor's mean and deviation are taken too.
         text: a BERT-like checkpoint with its tokenizer.
-        small: sizes of a model with random weights, whose vocabulary is the words of the training sentences.
-        align_layers: DINOv2 blocks on the vision tokens.
+        token_stride: pixels per token of a conv-stem checkpoint, 16 or 8, where not its own.
+        small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
+        method: "radzero", "carzero", "lit" (which must be frozen), "dinotxt" or "clip".
+        align_layers: DINOv2 blocks on the vision tokens (RadZero, dino.txt).
+        align_linear: a linear layer in place of blocks (RadZero's ablation); align_layers is then 0.
+        options: further settings of the method's configuration, such as CARZero's ``simr`` and ``memory``.
         image_size: side in pixels; films are squashed to a square.
-        similarity, temperature, attention_temperature: see :class:`~radzero.models.configuration.RadZeroConfig`.
+        similarity, attention_temperature: see :class:`~radzero.models.configuration.RadZeroConfig`.
+        temperature, logit_bias: see :class:`~radzero.models.configuration.VisionLanguageConfig`.
         train_vision: "frozen", as published; "lora", low-rank adapters that a saved model has merged; or "full".
         lora_rank: of the adapters.
         recompute: whether activations are computed again in the backward pass, which saves memory.
@@ -55,20 +61,32 @@ class ModelChoice:
     start: str = ""
     vision: str = ""
     text: str = ""
+    token_stride: int | None = None
     small: ModelSizes | None = None
+    method: str = "radzero"
     align_layers: int = 2
+    align_linear: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 518
     similarity: str = "cos"
     temperature: float = 0.07
     attention_temperature: float | None = None
+    logit_bias: float | None = None
     train_vision: str = "full"
     lora_rank: int = 16
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        ways = [bool(self.start), bool(self.vision and self.text), self.small is not None]
-        if sum(ways) != 1 or (not ways[1] and (self.vision or self.text)):
-            raise ValueError("give model.start, or model.small, or both model.vision and model.text")
+        parts = [bool(self.vision or self.small), bool(self.text or self.small)]
+        whole = all(parts) and not (self.vision and self.text and self.small)
+        if bool(self.start) == whole or (self.start and any(parts)):
+            raise ValueError("give model.start, or model.vision and model.text, or model.small in place of one or both")
+        if self.method not in METHODS:
+            raise ValueError(f"model.method is one of {', '.join(METHODS)}, not {self.method!r}")
+        if self.method == "lit" and self.train_vision != "frozen":
+            raise ValueError("model.method: lit locks its encoder: model.train_vision: frozen; clip trains it")
+        if self.align_linear and (self.method != "radzero" or self.align_layers):
+            raise ValueError("model.align_linear: is for radzero, in place of blocks: model.align_layers: 0")
         if self.train_vision not in ("full", "lora", "frozen"):
             raise ValueError(f"model.train_vision is full, lora or frozen, not {self.train_vision!r}")
         if self.lora_rank < 1:
@@ -102,7 +120,9 @@ class DataChoice:
         manifest: from ``radzero prepare``; its train split is trained on and its validate split validated on.
         phantoms: synthetic films instead.
         expected_images: how many the train split should have; another number ends the run before it begins. 0 for any.
-        sentences: "all" of an image, or "one" at random (the published ablation).
+        sentences: "all" of an image, or "one" at random (the published ablation, and every method but RadZero).
+        views: "all", or "frontal" (rows whose view is PA or AP).
+        texts: "findings" (finding-sentences), "report" (the report's own) or "merged" (both, as CARZero trains).
         augmentation: none by default, as published.
         workers: processes that decode.
         token_cache: folder for a frozen vision encoder's tokens, which are then computed once and not in every epoch;
@@ -114,6 +134,8 @@ class DataChoice:
     phantoms: PhantomChoice | None = None
     expected_images: int = 0
     sentences: str = "all"
+    views: str = "all"
+    texts: str = "findings"
     augmentation: Augmentation = field(default_factory=Augmentation)
     workers: int = 2
     token_cache: str = ""
@@ -124,6 +146,14 @@ class DataChoice:
             raise ValueError("give data.manifest or data.phantoms")
         if self.sentences not in ("all", "one"):
             raise ValueError(f"data.sentences is all or one, not {self.sentences!r}")
+        if self.views not in ("all", "frontal"):
+            raise ValueError(f"data.views is all or frontal, not {self.views!r}")
+        if self.texts not in ("findings", "report", "merged"):
+            raise ValueError(f"data.texts is findings, report or merged, not {self.texts!r}")
+        if self.phantoms is not None and (self.texts != "findings" or self.views != "all"):
+            raise ValueError(
+                "data.texts, data.views: are of a manifest; make one by radzero phantom and radzero prepare phantom"
+            )
 
 
 @dataclass(frozen=True)
@@ -131,6 +161,9 @@ class LossChoice:
     """The loss; as published by default.
 
     Attributes:
+        kind: "multi_positive" (:func:`radzero.multi_positive_loss`), "clip" (:func:`radzero.clip_loss`, the same with
+            one sentence per image, which data.sentences then must say) or "siglip" (:func:`radzero.siglip_loss`). A
+            method with several logits per pair (CARZero's directions) has the sum over them.
         binary_weight, binary_negative_weight: of :func:`~radzero.training.losses.binary_pair_loss`.
         quiet_weight: of :func:`~radzero.training.losses.quiet_map_loss`.
         ignore: pairs of an image with another image's sentence that are no negatives: "none"; "stated", when the image
@@ -138,6 +171,7 @@ class LossChoice:
         row_sum, col_sum: of :func:`radzero.multi_positive_loss`.
     """
 
+    kind: str = "multi_positive"
     binary_weight: float = 0.0
     binary_negative_weight: float = 2.0
     quiet_weight: float = 0.0
@@ -146,6 +180,8 @@ class LossChoice:
     col_sum: bool = False
 
     def __post_init__(self) -> None:
+        if self.kind not in ("multi_positive", "clip", "siglip"):
+            raise ValueError(f"loss.kind is multi_positive, clip or siglip, not {self.kind!r}")
         if self.ignore not in ("none", "stated", "true"):
             raise ValueError(f'loss.ignore is "none", "stated" or "true", not {self.ignore!r}')
 
@@ -243,6 +279,12 @@ class TrainConfig:
                 )
             if self.data.phantoms is not None or self.data.augmentation != Augmentation():
                 raise ValueError("data.token_cache: is for a manifest's images without augmentation")
+        if self.loss.kind == "clip" and self.data.sentences != "one":
+            raise ValueError("loss.kind: clip has one sentence per image: data.sentences: one")
+        if self.model.method != "radzero" and self.loss.quiet_weight:
+            raise ValueError("loss.quiet_weight: is for radzero's maps")
+        if self.model.method == "carzero" and self.loop.sharding == "fsdp":
+            raise ValueError("loop.sharding: fsdp is not for carzero, whose fusion module works between passes")
         if self.loss.ignore == "true" and self.data.phantoms is None:
             raise ValueError("loss.ignore: what is true of an image is known of phantoms alone")
         for k, stage in enumerate(self.stages):
@@ -260,7 +302,7 @@ class TrainConfig:
         configs = []
         for k, stage in enumerate(self.stages):
             for key, value in stage.set.items():
-                _put(content, key, value)
+                put_setting(content, key, value)
             try:
                 configs.append(build(TrainConfig, _plain(content), ""))
             except ValueError as error:
@@ -311,11 +353,11 @@ def _overridden(content: Any, override: str) -> Any:
     key, separator, value = override.partition("=")
     if not separator:
         raise ValueError(f"an override is key=value, not {override!r}")
-    _put(content, key.strip(), yaml.safe_load(value))
+    put_setting(content, key.strip(), yaml.safe_load(value))
     return content
 
 
-def _put(content: Any, key: str, value: Any) -> None:
+def put_setting(content: Any, key: str, value: Any) -> None:
     """Set the entry of nested mappings that a dotted key names."""
     *parents, last = key.split(".")
     place = content

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from radzero.models.radzero import RadZeroModel
+from radzero.models.base import VisionLanguageModel
+from radzero.models.methods import build_model
 from radzero.training.config import TrainConfig
 from radzero.training.gradient_cache import Towers
 from radzero.training.manifest import Manifest
@@ -83,7 +84,7 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
     if data.phantoms is not None:
         images = data.phantoms.films
     elif Path(data.manifest).exists():
-        manifest = Manifest(Path(data.manifest), "train")
+        manifest = Manifest(Path(data.manifest), "train", data.texts, data.views)
         images = len(manifest)
         per_image = sum(len(manifest.sentences(k)) for k in range(images)) / images
     elif data.expected_images:
@@ -101,7 +102,7 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
 
     model_config = start_config(config.model, words)
     with torch.device("meta"):
-        model = RadZeroModel(model_config)
+        model = build_model(model_config)
     choose_trained(model, config.model)
     parts = tuple(
         (name.replace("_", " "), sum(p.numel() for p in part), sum(p.numel() for p in part if p.requires_grad))
@@ -126,14 +127,14 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
     )
 
 
-def _memory(model: RadZeroModel, last: TrainConfig, per_image: float, processes: int) -> dict[str, int]:
+def _memory(model: VisionLanguageModel, last: TrainConfig, per_image: float, processes: int) -> dict[str, int]:
     loop = last.loop
     images = math.ceil(loop.images_per_rank / loop.micro_batches)
     sentences = math.ceil(images * per_image)
     """Of a model on the meta device, which is moved to tensors that have a place but no content."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        if last.model.small is not None:
+        if last.model.small is not None and not last.model.vision:
             model.vision_model.config.token_stride = last.model.small.token_stride
         towers = Towers(model.train())
         weights = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in model.parameters()}
@@ -154,7 +155,7 @@ def _memory(model: RadZeroModel, last: TrainConfig, per_image: float, processes:
             saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", torch.bfloat16, enabled=loop.precision == "bf16"),
         ):
-            tokens = towers(pixels, ids, mask).tokens
+            tokens = towers(pixels, ids, mask).images
         token_bytes = loop.images_per_rank * math.prod(tokens.shape[1:]) * 4
     pairs = loop.images_per_rank * math.ceil(loop.images_per_rank * per_image) * processes
     return {

@@ -2,46 +2,35 @@
 
 Accumulating the losses of micro-batches gives another gradient: their sentences never compete with each other's
 images. Gradient caching (GradCache, Gao et al. 2021) encodes everything once without a graph, takes the loss of the
-whole batch and its gradient with respect to tokens and sentence embeddings, then encodes each micro-batch again with a
+whole batch and its gradient with respect to features, then encodes each micro-batch again with a
 graph and pulls its share of that gradient through.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from radzero.models.radzero import RadZeroModel
-
-
-class Encoded(NamedTuple):
-    """Tokens (B, T, D), sentences (N, D), and tau with the attention temperature (or tau again), (2,)."""
-
-    tokens: Tensor
-    sentences: Tensor
-    temperatures: Tensor
+from radzero.models.base import Features, VisionLanguageModel
 
 
 class Towers(nn.Module):
-    """All parameters of a RadZero in one forward pass, which is what data-parallel wrappers need."""
+    """All parameters of a model in one forward pass, which is what data-parallel wrappers need."""
 
-    def __init__(self, model: RadZeroModel) -> None:
+    def __init__(self, model: VisionLanguageModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Features:
         """Encode images (B, C, H, W), or vision tokens (B, T, D) of a cache, and tokenised sentences (N, S)."""
         model = self.model
         cached = pixel_values.ndim == 3
-        tau = model.temperature
-        attention = model.attention_temperature
-        return Encoded(
+        return Features(
             model.align(pixel_values.float()) if cached else model.encode_images(pixel_values),
             model.encode_sentences(input_ids, attention_mask),
-            torch.stack((tau, tau if attention is None else attention)),
+            model.shared(),
         )
 
 
@@ -64,10 +53,10 @@ class MicroBatch:
     images: int
     sentences: int
 
-    def encode(self, towers: nn.Module) -> Encoded:
+    def encode(self, towers: nn.Module) -> Features:
         """The real ones, encoded."""
-        tokens, sentences, temperatures = towers(self.pixel_values, self.input_ids, self.attention_mask)
-        return Encoded(tokens[: self.images], sentences[: self.sentences], temperatures)
+        images, sentences, shared = towers(self.pixel_values, self.input_ids, self.attention_mask)
+        return Features(images[: self.images], sentences[: self.sentences], tuple(shared))
 
 
 def split_batch(pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, parts: int) -> list[MicroBatch]:
@@ -96,7 +85,7 @@ def split_batch(pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor,
 def backward(
     towers: nn.Module,
     batch: Sequence[MicroBatch],
-    loss_of: Callable[[Encoded], Tensor],
+    loss_of: Callable[[Features], Tensor],
     *,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
@@ -117,9 +106,8 @@ def backward(
     """
     if len(batch) == 1:
         encoded = batch[0].encode(towers)
-        leaves = Encoded(*(part.detach().requires_grad_() for part in encoded))
-        loss, gradient = _gradient(loss_of, leaves)
-        torch.autograd.backward(encoded, gradient)
+        loss, gradient = _gradient(loss_of, encoded)
+        _backward(encoded, gradient)
         return loss
 
     states, parts = [], []
@@ -127,31 +115,46 @@ def backward(
         for micro in batch:
             states.append(_random_state(micro.pixel_values.device))
             parts.append(micro.encode(towers))
-    whole = Encoded(
-        torch.cat([part.tokens for part in parts]).requires_grad_(),
-        torch.cat([part.sentences for part in parts]).requires_grad_(),
-        parts[0].temperatures.clone().requires_grad_(),
-    )
+    whole = joined(parts)
     del parts
     loss, gradient = _gradient(loss_of, whole)
-    tokens = torch.split(gradient.tokens, [micro.images for micro in batch])
+    images = torch.split(gradient.images, [micro.images for micro in batch])
     sentences = torch.split(gradient.sentences, [micro.sentences for micro in batch])
+    nothing = tuple(torch.zeros_like(part) for part in gradient.shared)
     after = _random_state(batch[0].pixel_values.device)
     for k, micro in enumerate(batch):
         last = k + 1 == len(batch)
         with nullcontext() if last else no_sync():
             _set_random_state(states[k], micro.pixel_values.device)
             encoded = micro.encode(towers)
-            share = gradient.temperatures if last else torch.zeros_like(gradient.temperatures)
-            torch.autograd.backward(encoded, (tokens[k], sentences[k], share))
+            _backward(encoded, Features(images[k], sentences[k], gradient.shared if last else nothing))
     _set_random_state(after, batch[0].pixel_values.device)
     return loss
 
 
-def _gradient(loss_of: Callable[[Encoded], Tensor], leaves: Encoded) -> tuple[Tensor, Encoded]:
-    """A loss and its gradient with respect to what was encoded; zero for what a rank without images does not use."""
-    loss = loss_of(leaves)
-    return loss.detach(), Encoded(*torch.autograd.grad(loss, leaves, materialize_grads=True))
+def joined(parts: Sequence[Features]) -> Features:
+    """The features of micro-batches as those of a whole batch."""
+    images, sentences = (torch.cat(list(column)) for column in list(zip(*parts, strict=True))[:2])
+    return Features(images, sentences, parts[0].shared)
+
+
+def _gradient(loss_of: Callable[[Features], Tensor], features: Features) -> tuple[Tensor, Features]:
+    """A loss and its gradient with respect to features; zero for what a rank without images does not use."""
+    leaves = [part.detach().requires_grad_() for part in (features.images, features.sentences, *features.shared)]
+    loss = loss_of(Features(leaves[0], leaves[1], tuple(leaves[2:])))
+    images, sentences, *shared = torch.autograd.grad(loss, leaves, materialize_grads=True)
+    return loss.detach(), Features(images, sentences, tuple(shared))
+
+
+def _backward(encoded: Features, gradient: Features) -> None:
+    """Pull a gradient through what was encoded; a frozen part takes none."""
+    pairs = zip(
+        (encoded.images, encoded.sentences, *encoded.shared),
+        (gradient.images, gradient.sentences, *gradient.shared),
+        strict=True,
+    )
+    wanted = [(part, own) for part, own in pairs if part.requires_grad]
+    torch.autograd.backward([part for part, _ in wanted], [own for _, own in wanted])
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -4,14 +4,14 @@ from copy import deepcopy
 
 from torch import nn
 
-from radzero.models.radzero import RadZeroModel
+from radzero.models.base import VisionLanguageModel
 from radzero.models.vision import ConvStemModel
 
 _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
 """Linear layers of a DINOv2 block."""
 
 
-def add_adapters(model: RadZeroModel, rank: int) -> None:
+def add_adapters(model: VisionLanguageModel, rank: int) -> None:
     """Freeze the vision encoder and put adapters of this rank on its linear layers.
 
     Raises:
@@ -28,7 +28,7 @@ def add_adapters(model: RadZeroModel, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_TARGETS)), model.vision_model)
 
 
-def merged(model: RadZeroModel) -> RadZeroModel:
+def merged(model: VisionLanguageModel) -> VisionLanguageModel:
     """A model of plain layers: a copy whose weights have the adapters added; the model itself where it has none."""
     if not any("lora_" in name for name, _ in model.named_parameters()):
         return model

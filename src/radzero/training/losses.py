@@ -3,6 +3,7 @@
 Those of one process; the mathematics is that of :mod:`radzero.training.sharding`, with one shard.
 """
 
+import torch
 from torch import Tensor
 
 from radzero.training.sharding import (
@@ -10,6 +11,7 @@ from radzero.training.sharding import (
     sharded_binary_pair_loss,
     sharded_multi_positive_loss,
     sharded_quiet_map_loss,
+    sharded_siglip_loss,
 )
 
 
@@ -52,6 +54,36 @@ def multi_positive_loss(
     return sharded_multi_positive_loss(
         logits_BN, owner_N.long(), shards, ignore_bN=ignore_BN, row_sum=row_sum, col_sum=col_sum
     )
+
+
+def clip_loss(logits_BB: Tensor, *, ignore_BB: Tensor | None = None) -> Tensor:
+    """CLIP's loss (Radford et al. 2021): mean of the rows' and the columns' cross-entropies, image i with sentence i.
+
+    It is :func:`multi_positive_loss` of one sentence per image.
+
+    Args:
+        logits_BB: (B, B), already divided by the temperature.
+        ignore_BB: (B, B) pairs that are no negatives.
+
+    Returns:
+        Scalar; 0 for an empty batch.
+
+    Raises:
+        ValueError: for logits that are not square.
+    """
+    if logits_BB.ndim != 2 or logits_BB.shape[0] != logits_BB.shape[1]:
+        raise ValueError(f"logits must be (B, B), one sentence per image, not {tuple(logits_BB.shape)}")
+    return multi_positive_loss(logits_BB, torch.arange(len(logits_BB), device=logits_BB.device), ignore_BN=ignore_BB)
+
+
+def siglip_loss(logits_BN: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None) -> Tensor:
+    """SigLIP's loss (Zhai et al. 2023): every pair alone is positive or negative.
+
+    -1/B sum over pairs of log sigmoid(z l), z = 1 for an image's own sentences and -1 for others'. The logits need a
+    learned scale and a learned bias, which a model owns (``logit_bias``, initially -10). Arguments as in
+    :func:`multi_positive_loss`.
+    """
+    return sharded_siglip_loss(logits_BN, owner_N.long(), _one_shard(logits_BN, owner_N), ignore_bN=ignore_BN)
 
 
 def binary_pair_loss(

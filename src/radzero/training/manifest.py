@@ -15,6 +15,9 @@ from typing import Any, overload
 
 SPLITS = ("train", "validate", "test")
 COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
+FRONTAL = ("PA", "AP")
+REPORT_SENTENCES = "report_sentences"
+"""A further column: the report's own sentences, findings and impression."""
 PARQUET_HINT = "reading and writing Parquet needs pyarrow: pip install 'radzero[data]'"
 
 
@@ -219,6 +222,18 @@ def _one_split_each(name: str, rows: Iterable[ManifestRow]) -> Iterator[Manifest
         )
 
 
+def _texts(path: Path, row: ManifestRow, texts: str) -> tuple[str, ...]:
+    if texts == "findings":
+        return row.sentences
+    own = row.extra.get(REPORT_SENTENCES)
+    if not isinstance(own, Sequence) or isinstance(own, str) or not all(isinstance(s, str) for s in own):
+        raise ManifestError(
+            f"{path}: {row.image} has no list {REPORT_SENTENCES}, which data.texts: {texts} needs; prepare it again"
+        )
+    report = tuple(s for s in own if s.strip())
+    return report if texts == "report" else tuple(dict.fromkeys((*row.sentences, *report)))
+
+
 class PackedStrings(Sequence[str]):
     """Many strings in two flat arrays: little memory, and none of it copied into data workers."""
 
@@ -251,6 +266,8 @@ class Manifest:
     Args:
         path: of the manifest.
         split: which.
+        texts: "findings" (the column sentences), "report" (report_sentences) or "merged" (both).
+        views: "all", or "frontal" for PA and AP alone.
 
     Attributes:
         path, split: as given.
@@ -261,7 +278,7 @@ class Manifest:
         ManifestError: as :func:`read_rows`.
     """
 
-    def __init__(self, path: Path, split: str) -> None:
+    def __init__(self, path: Path, split: str, texts: str = "findings", views: str = "all") -> None:
         if split not in SPLITS:
             raise ManifestError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
         self.path, self.split, self.skipped = path, split, 0
@@ -269,13 +286,14 @@ class Manifest:
         images, sentences = [], []
         for row in read_rows(path):
             counts[row.split] += 1
-            if row.split != split:
+            if row.split != split or (views == "frontal" and row.view.upper() not in FRONTAL):
                 continue
-            if not row.sentences:
+            stated = _texts(path, row, texts)
+            if not stated:
                 self.skipped += 1
                 continue
             images.append(row.image)
-            sentences.append("\n".join(" ".join(s.split()) for s in row.sentences))
+            sentences.append("\n".join(" ".join(s.split()) for s in stated))
         if not images:
             there = ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none at all"
             raise EmptySplitError(f"{path}: no image of the split {split!r} states anything; its rows: {there}")

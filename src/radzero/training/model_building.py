@@ -1,23 +1,35 @@
 """The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Dinov2Config, MPNetConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from radzero.models.base import VisionLanguageModel
+from radzero.models.carzero import CarZeroModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
-from radzero.models.configuration import ConvStemConfig, RadZeroConfig
+from radzero.models.configuration import (
+    VISION_CONFIGS,
+    CarZeroConfig,
+    ClipConfig,
+    ConvStemConfig,
+    DinoTxtConfig,
+    RadZeroConfig,
+    VisionLanguageConfig,
+)
+from radzero.models.methods import build_model, load_model
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.radzero import RadZeroModel
 from radzero.training.config import ModelChoice, ModelSizes
 from radzero.training.lora import add_adapters
 from radzero.training.vocabulary import word_tokenizer
 
 
-def build_start(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[RadZeroModel, RadZeroProcessor]:
+def build_start(
+    choice: ModelChoice, words: Callable[[], Iterable[str]]
+) -> tuple[VisionLanguageModel, RadZeroProcessor]:
     """The model and its processor, float32 and ready to be trained.
 
     Args:
@@ -29,17 +41,15 @@ def build_start(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tupl
     """
     if choice.start:
         checkpoint = open_checkpoint(choice.start)
-        model = RadZeroModel.from_pretrained(checkpoint.folder)
+        model = load_model(checkpoint.folder)
         processor = load_processor(checkpoint.folder, checkpoint.config)
-    elif choice.small is not None:
-        model, processor = _small(choice, choice.small, words())
     else:
-        model, processor = _pretrained(choice)
+        model, processor = _of_parts(choice, words)
     choose_trained(model, choice)
     return model.train(), processor
 
 
-def choose_trained(model: RadZeroModel, choice: ModelChoice) -> None:
+def choose_trained(model: VisionLanguageModel, choice: ModelChoice) -> None:
     """Freeze what is not trained, and have activations recomputed where that is wanted."""
     model.requires_grad_(True)
     if choice.train_vision == "frozen":
@@ -60,7 +70,7 @@ PUBLISHED_ENCODERS: dict[str, PreTrainedConfig] = {
 """Architectures of the published recipe's encoders, so that a dry run needs none of their files."""
 
 
-def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> RadZeroConfig:
+def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> VisionLanguageConfig:
     """The architecture that a run starts with, without its weights.
 
     Args:
@@ -71,9 +81,13 @@ def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> Rad
     """
     if choice.start:
         return open_checkpoint(choice.start).config
-    if choice.small is not None:
-        return _small_config(choice.small, len(word_tokenizer(words(), choice.small.max_words)), **_shared(choice))
-    return _of_encoders(choice, _encoder_config(choice.vision), _encoder_config(choice.text))
+    vision = _encoder_config(choice.vision) if choice.vision else _small_vision(choice)
+    if choice.text:
+        return method_config(choice, vision, _encoder_config(choice.text))
+    assert choice.small is not None
+    return method_config(
+        choice, vision, _small_text(choice.small, len(word_tokenizer(words(), choice.small.max_words)))
+    )
 
 
 def _encoder_config(name: str) -> PreTrainedConfig:
@@ -85,67 +99,111 @@ def _encoder_config(name: str) -> PreTrainedConfig:
         raise ValueError(f"{name}: its config.json cannot be read: {error}") from error
 
 
-def _small(choice: ModelChoice, sizes: ModelSizes, words: Iterable[str]) -> tuple[RadZeroModel, RadZeroProcessor]:
-    tokenizer = word_tokenizer(words, sizes.max_words)
-    config = _small_config(sizes, len(tokenizer), **_shared(choice))
-    processor = RadZeroProcessor(_squash(choice.image_size, [0.5] * 3, [0.25] * 3), tokenizer)
-    return RadZeroModel(config), processor
+def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[VisionLanguageModel, RadZeroProcessor]:
+    """A model of pretrained encoders, or of small ones with random weights in place of either or both."""
+    vision = text = None
+    mean, std = [0.5] * 3, [0.25] * 3
+    try:
+        if choice.vision:
+            vision = AutoModel.from_pretrained(choice.vision)
+            images = AutoImageProcessor.from_pretrained(choice.vision, backend="pil")
+            mean, std = images.image_mean, images.image_std
+        if choice.text:
+            text = AutoModel.from_pretrained(choice.text)
+            tokenizer = AutoTokenizer.from_pretrained(choice.text)
+    except (OSError, ValueError) as error:
+        named = " and ".join(name for name in (choice.vision, choice.text) if name)
+        raise ValueError(f"the encoders {named} cannot be loaded: {error}") from error
+    if text is None:
+        assert choice.small is not None
+        tokenizer = word_tokenizer(words(), choice.small.max_words)
+        text_config: PreTrainedConfig = _small_text(choice.small, len(tokenizer))
+    else:
+        text_config = text.config
+    model = build_model(method_config(choice, vision.config if vision else _small_vision(choice), text_config))
+    for own, given in ((model.vision_model, vision), (model.text_model, text)):
+        if given is not None:  # poolers, which are not used, stay behind
+            wanted = own.state_dict()
+            own.load_state_dict({name: t for name, t in given.state_dict().items() if name in wanted})
+    if isinstance(model, CarZeroModel):
+        model.set_vocabulary(tokenizer.get_vocab())
+    return model, RadZeroProcessor(_squash(choice.image_size, mean, std), tokenizer)
 
 
-def _small_config(sizes: ModelSizes, words: int, *, image_size: int, **options: Any) -> RadZeroConfig:
-    """The configuration of a small model without dropout, with a vocabulary of ``words``."""
-    width = sizes.widths[-1]
-    return RadZeroConfig(
-        vision_config=ConvStemConfig(widths=sizes.widths, token_stride=sizes.token_stride, image_size=image_size),
-        text_config=BertConfig(
-            vocab_size=words,
-            hidden_size=width,
-            num_hidden_layers=sizes.text_layers,
-            num_attention_heads=sizes.heads,
-            intermediate_size=2 * width,
-            max_position_embeddings=sizes.max_words,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        ),
-        align_config=_align(width, sizes.heads, sizes.align_layers, sizes.align_mlp_ratio),
-        image_size=image_size,
-        **options,
+def _small_vision(choice: ModelChoice) -> ConvStemConfig:
+    assert choice.small is not None
+    return ConvStemConfig(
+        widths=choice.small.widths, token_stride=choice.small.token_stride, image_size=choice.image_size
     )
 
 
-def _pretrained(choice: ModelChoice) -> tuple[RadZeroModel, RadZeroProcessor]:
-    try:
-        vision, text = AutoModel.from_pretrained(choice.vision), AutoModel.from_pretrained(choice.text)
-        images = AutoImageProcessor.from_pretrained(choice.vision, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(choice.text)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the encoders {choice.vision} and {choice.text} cannot be loaded: {error}") from error
-    model = RadZeroModel(_of_encoders(choice, vision.config, text.config))
-    model.vision_model.load_state_dict(vision.state_dict())
-    own = model.text_model.state_dict()
-    model.text_model.load_state_dict({name: t for name, t in text.state_dict().items() if name in own})
-    processor = RadZeroProcessor(_squash(choice.image_size, images.image_mean, images.image_std), tokenizer)
-    return model, processor
+def _small_text(sizes: ModelSizes, words: int) -> BertConfig:
+    """A text encoder without dropout, with a vocabulary of ``words``."""
+    width = sizes.widths[-1]
+    return BertConfig(
+        vocab_size=words,
+        hidden_size=width,
+        num_hidden_layers=sizes.text_layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=2 * width,
+        max_position_embeddings=sizes.max_words,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
 
 
-def _of_encoders(choice: ModelChoice, vision: PreTrainedConfig, text: PreTrainedConfig) -> RadZeroConfig:
-    if not isinstance(vision, Dinov2Config):
-        raise ValueError(f"{choice.vision}: is a {vision.model_type}; RadZero's vision encoder is a DINOv2")
-    align = _align(vision.hidden_size, vision.num_attention_heads, choice.align_layers, 4)
-    return RadZeroConfig(vision_config=vision, text_config=text, align_config=align, **_shared(choice))
+def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTrainedConfig) -> VisionLanguageConfig:
+    """The configuration of the chosen method over two encoders.
 
-
-def _align(width: int, heads: int, layers: int, ratio: int) -> Dinov2Config:
-    return Dinov2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, mlp_ratio=ratio)
-
-
-def _shared(choice: ModelChoice) -> dict[str, Any]:
-    return {
+    Raises:
+        ValueError: for an encoder that is not known here, or an option that the method does not have.
+    """
+    if not isinstance(vision, VISION_CONFIGS):
+        raise ValueError(
+            f"{choice.vision}: is a {vision.model_type}; the vision encoders here are DINOv2, ViT and our own"
+        )
+    if choice.token_stride is not None:
+        if not isinstance(vision, ConvStemConfig) or not choice.vision:
+            raise ValueError("model.token_stride: is of a conv-stem checkpoint in model.vision")
+        vision = ConvStemConfig(**(vision.to_dict() | {"token_stride": choice.token_stride}))
+    shared = {
+        "vision_config": vision,
+        "text_config": text,
         "image_size": choice.image_size,
-        "similarity": choice.similarity,
         "temperature": choice.temperature,
-        "attention_temperature": choice.attention_temperature,
+        "logit_bias": choice.logit_bias,
     }
+    method = _CONFIGS[choice.method]
+    own = {name for name in method.__dataclass_fields__ if name not in VisionLanguageConfig.__dataclass_fields__}
+    if unknown := sorted(choice.options.keys() - own):
+        there = ", ".join(sorted(own)) or "none"
+        raise ValueError(f"model.options.{unknown[0]}: {choice.method} has no such setting; it has {there}")
+    heads, ratio = (choice.small.heads, choice.small.align_mlp_ratio) if choice.small else (0, 4)
+    blocks = Dinov2Config(
+        hidden_size=vision.hidden_size,
+        num_hidden_layers=choice.align_layers,
+        num_attention_heads=heads or vision.num_attention_heads,
+        mlp_ratio=ratio,
+    )
+    if method is RadZeroConfig:
+        shared |= {
+            "align_config": blocks,
+            "align_linear": choice.align_linear,
+            "similarity": choice.similarity,
+            "attention_temperature": choice.attention_temperature,
+        }
+    elif method is DinoTxtConfig:
+        shared["align_config"] = blocks
+    return method(**(shared | choice.options))
+
+
+_CONFIGS: dict[str, type[VisionLanguageConfig]] = {
+    "radzero": RadZeroConfig,
+    "carzero": CarZeroConfig,
+    "dinotxt": DinoTxtConfig,
+    "lit": ClipConfig,
+    "clip": ClipConfig,
+}
 
 
 def _squash(side: int, mean: list[float], std: list[float]) -> BlipImageProcessorPil:

@@ -20,7 +20,16 @@ from typing import Any, TextIO
 
 from radzero.reports.rules import RulesEngine
 from radzero.reports.sections import Report
-from radzero.training.manifest import COLUMNS, SPLITS, ManifestError, ManifestRow, json_lines, write_manifest
+from radzero.reports.splitting import report_sentences
+from radzero.training.manifest import (
+    COLUMNS,
+    REPORT_SENTENCES,
+    SPLITS,
+    ManifestError,
+    ManifestRow,
+    json_lines,
+    write_manifest,
+)
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 NOTHING_STATED = "its report states no finding"
@@ -251,7 +260,7 @@ def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Itera
         try:
             files = [folder / record[kind] for kind in ("image", "dicom") if record.get(kind)]
             stated = tuple(s["sentence"] for s in record["sentences"])
-            name, view = record["id"], record["view"]
+            name, view, written = record["id"], record["view"], folder / record.get("report", "")
         except (KeyError, TypeError) as error:
             raise ManifestError(f"{index}, line {number}: not a line of `radzero phantom`: {error!r}") from error
         file = next((file for file in files if file.exists()), None)
@@ -261,7 +270,11 @@ def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Itera
         if not stated:
             yield LeftOut(str(file), NOTHING_STATED)
             continue
-        yield ManifestRow(str(file.resolve()), stated, name, name, view, split_of(name, shares))
+        extra = {}
+        if written.is_file():
+            report = Report.from_text(name, written.read_text(encoding="utf-8"))
+            extra[REPORT_SENTENCES] = list(report_sentences(report))
+        yield ManifestRow(str(file.resolve()), stated, name, name, view, split_of(name, shares), extra)
 
 
 # -- a folder and a table --------------------------------------------------------------------------------
@@ -321,8 +334,10 @@ def table(
             yield LeftOut(name, "the table names it twice")
             continue
         named.add(file)
+        own: dict[str, Any] = {}
         if engine:
             report = Report.from_text(name, row[columns.report])
+            own[REPORT_SENTENCES] = list(report_sentences(report))
             stated = tuple(s.text for s in engine.extract(report).sentences)
         elif columns.sentences:
             stated = _parts(row[columns.sentences])
@@ -337,7 +352,7 @@ def table(
             continue
         study, view = (row[c] if c else "" for c in (columns.study, columns.view))
         # a further column that is named like one of the manifest's is kept as table.<name>
-        extra = {f"table.{k}" if k in COLUMNS else k: v for k, v in row.items() if k not in needed}
+        extra = {f"table.{k}" if k in COLUMNS else k: v for k, v in row.items() if k not in needed} | own
         chosen = _SPLIT_NAMES[split.lower()] if split else split_of(patient, shares)
         yield ManifestRow(str(file.resolve()), stated, patient, study, view, chosen, extra)
     for file in sorted(set(paths.values()) - named - doubtful):

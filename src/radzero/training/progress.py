@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import radzero
-from radzero.models.radzero import RadZeroModel
+from radzero.models.base import VisionLanguageModel
 from radzero.training.config import TrainConfig
 
 _SMOOTHED = 0.98
@@ -16,7 +16,7 @@ _CARD = """# {name}
 
 > **{notice}**
 
-A RadZero model: ask a chest radiograph a sentence, get a probability and a similarity map.
+A {method} model: ask a chest radiograph a sentence, get a probability{maps}.
 
 ```python
 import radzero
@@ -83,7 +83,7 @@ def _smooth(values: list[float]) -> list[float]:
     return smooth
 
 
-def model_card(config: TrainConfig, model: RadZeroModel, run: Path) -> str:
+def model_card(config: TrainConfig, model: VisionLanguageModel, run: Path) -> str:
     """What a trained folder says of itself, in Markdown."""
     card, records = model.config.card or {}, records_of(run)
     losses = [r for r in records if "loss" in r]
@@ -107,6 +107,8 @@ def model_card(config: TrainConfig, model: RadZeroModel, run: Path) -> str:
     rows.append(("made with", versions))
     return _CARD.format(
         name=run.name,
+        method=model.config.method,
+        maps=" and a map" if model.has_maps else "",
         notice=card.get("notice", "Not a medical device. Nobody has measured this model on patients like yours yet."),
         table="\n".join(f"| {name} | {value} |" for name, value in rows if value != ""),
         recipe=config.to_yaml(),

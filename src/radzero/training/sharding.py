@@ -57,40 +57,42 @@ def _distributed() -> bool:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.counts, ctx.rank = counts, rank
+        ctx.counts, ctx.rank, shape = counts, rank, rows.shape[1:]
+        rows = rows.flatten(1)
         padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows)))
         gathered = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(gathered, padded.contiguous())
-        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+        every = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+        return every.reshape(-1, *shape)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
         counts, rank = ctx.counts, ctx.rank
         if dist.get_backend() == "nccl":
-            size = max(counts)
-            parts = [F.pad(part, (0, 0, 0, size - len(part))) for part in torch.split(gradient, list(counts))]
+            size, flat = max(counts), gradient.flatten(1)
+            parts = [F.pad(part, (0, 0, 0, size - len(part))) for part in torch.split(flat, list(counts))]
             own = torch.empty_like(parts[rank])
             dist.reduce_scatter_tensor(own, torch.cat(parts))
-            return own[: counts[rank]], None, None
+            return own[: counts[rank]].reshape(-1, *gradient.shape[1:]), None, None
         total = gradient.contiguous().clone()
         dist.all_reduce(total)  # gloo has no reduce-scatter
         return torch.split(total, list(counts))[rank], None, None
 
 
-def gather_rows(rows_nD: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+def gather_rows(rows_n: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
     """The rows of all ranks, in their order, with a gradient: each rank's rows get what every rank wants of them.
 
     Args:
-        rows_nD: (n, D) of this rank; n may be 0.
+        rows_n: (n, D) or (n, ...) of this rank; n may be 0.
         counts: n of every rank.
         rank: this process's.
 
     Returns:
-        (sum of counts, D), the same on every rank; the very same tensor where there is one rank.
+        (sum of counts, ...), the same on every rank; the very same tensor where there is one rank.
     """
     if len(counts) == 1:
-        return rows_nD
-    return _GatherRows.apply(rows_nD, counts, rank)  # type: ignore[no-untyped-call]
+        return rows_n
+    return _GatherRows.apply(rows_n, counts, rank)  # type: ignore[no-untyped-call]
 
 
 def gather_owners(owner_n: Tensor, shards: Shards) -> Tensor:
@@ -182,6 +184,18 @@ def sharded_binary_pair_loss(
     positives = -F.logsigmoid(logits[own]).sum() / sentences
     negatives = -F.logsigmoid(-logits[other]).sum() / _count(other, shards)
     return (positives + negative_weight * negatives) / (1.0 + negative_weight)
+
+
+def sharded_siglip_loss(
+    logits_bN: Tensor, owner_N: Tensor, shards: Shards, *, ignore_bN: Tensor | None = None
+) -> Tensor:
+    """This rank's share of :func:`radzero.siglip_loss`; arguments and result as above."""
+    logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
+    if not sum(shards.images):
+        return logits.sum() * 0.0
+    own, other = _pairs(owner_N, len(logits), shards, ignore_bN)
+    wrong = F.logsigmoid(logits[own]).sum() + F.logsigmoid(-logits[other]).sum()
+    return -wrong / sum(shards.images)
 
 
 def sharded_quiet_map_loss(

@@ -47,13 +47,14 @@ class ManifestSource:
     Args:
         path: of the manifest.
         expected: how many images its train split must have; 0 for any.
+        texts, views: see :class:`~radzero.training.config.DataChoice`.
 
     Raises:
         ValueError: for another number of images.
     """
 
-    def __init__(self, path: Path, expected: int = 0) -> None:
-        self.manifest = Manifest(path, "train")
+    def __init__(self, path: Path, expected: int = 0, texts: str = "findings", views: str = "all") -> None:
+        self.manifest, self.texts, self.views = Manifest(path, "train", texts, views), texts, views
         if expected and len(self.manifest) != expected:
             raise ValueError(
                 f"{path}: its train split has {len(self.manifest):,} images, and the recipe expects {expected:,} "
@@ -73,7 +74,7 @@ class ManifestSource:
     def validation(self, processor: RadZeroProcessor, seed: int) -> ManifestFilms | None:
         """The validate split, if it has images."""
         try:
-            return ManifestFilms(Manifest(self.manifest.path, "validate"), processor, seed=seed)
+            return ManifestFilms(Manifest(self.manifest.path, "validate", self.texts, self.views), processor, seed=seed)
         except EmptySplitError:
             return None
 
@@ -179,5 +180,5 @@ def open_source(
         ValueError: for a manifest that cannot be read, or films of another seed in the folder.
     """
     if choice.phantoms is None:
-        return ManifestSource(Path(choice.manifest), choice.expected_images)
+        return ManifestSource(Path(choice.manifest), choice.expected_images, choice.texts, choice.views)
     return PhantomSource(choice.phantoms, size, run / "films", workers=workers, progress=progress)

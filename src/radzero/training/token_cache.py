@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from radzero.files import write_whole
-from radzero.models.radzero import RadZeroModel
+from radzero.models.base import VisionLanguageModel
 from radzero.training.batches import Item, Key, ManifestFilms, Unreadable, loader
 
 _SHARD = 256
@@ -41,7 +41,7 @@ class TokenCache:
         TokenCacheError: when the folder holds the tokens of another encoder, preprocessing or list of images.
     """
 
-    def __init__(self, folder: Path, films: ManifestFilms, model: RadZeroModel) -> None:
+    def __init__(self, folder: Path, films: ManifestFilms, model: VisionLanguageModel) -> None:
         self.folder, self.images = folder, len(films)
         height, width = films.processor.geometry(1024, 1024).input
         rows, columns = model.token_grid(height, width)
@@ -87,7 +87,7 @@ class TokenCache:
     def fill(
         self,
         films: ManifestFilms,
-        model: RadZeroModel,
+        model: VisionLanguageModel,
         *,
         images_per_pass: int = 64,
         workers: int = 0,
@@ -176,7 +176,7 @@ class TokenCache:
         return torch.from_numpy(values).view(torch.bfloat16).reshape(self.shape)
 
 
-def _hash_of(model: RadZeroModel) -> str:
+def _hash_of(model: VisionLanguageModel) -> str:
     """Of the vision encoder: weights, configuration, and how positions are interpolated."""
     digest = hashlib.sha256(model.config.vision_config.to_json_string().encode())
     digest.update(str(model.config.position_rule).encode())
@@ -196,7 +196,7 @@ def _names(films: ManifestFilms) -> str:
 
 @torch.no_grad()
 def _encode(
-    films: ManifestFilms, model: RadZeroModel, indices: range, images_per_pass: int, workers: int, precision: str
+    films: ManifestFilms, model: VisionLanguageModel, indices: range, images_per_pass: int, workers: int, precision: str
 ) -> "list[Tensor | str]":
     """Tokens of these images on the CPU, or why one cannot be read."""
     device = next(model.parameters()).device

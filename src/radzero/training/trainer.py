@@ -23,13 +23,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radzero.files import write_whole
+from radzero.models.base import Features, VisionLanguageModel
 from radzero.models.conversion import save_processor
-from radzero.models.radzero import RadZeroModel
-from radzero.models.similarity import Similarity, pair_logits
 from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
 from radzero.training.config import WITHOUT_INFLUENCE, LossChoice, TrainConfig, load_config
 from radzero.training.fsdp import average_unsharded, full, set_whole_states, shard_model, unsynchronised, whole_states
-from radzero.training.gradient_cache import Encoded, MicroBatch, Towers, backward, split_batch
+from radzero.training.gradient_cache import MicroBatch, Towers, backward, joined, split_batch
 from radzero.training.lora import merged
 from radzero.training.model_building import build_start
 from radzero.training.progress import draw_progress, model_card
@@ -39,6 +38,7 @@ from radzero.training.sharding import (
     sharded_binary_pair_loss,
     sharded_multi_positive_loss,
     sharded_quiet_map_loss,
+    sharded_siglip_loss,
 )
 from radzero.training.sources import PhantomFilms, open_source
 from radzero.training.token_cache import CachedFilms, TokenCache
@@ -76,39 +76,49 @@ def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
 
 
 def batch_loss(
-    encoded: Encoded, batch: FilmBatch, choice: LossChoice, similarity: Similarity, films: TrainingFilms
+    model: VisionLanguageModel, encoded: Features, batch: FilmBatch, choice: LossChoice, films: TrainingFilms
 ) -> Tensor:
     """A rank's share of the loss of a batch; collective."""
-    device = encoded.tokens.device
-    shards = Shards.of(len(encoded.tokens), len(encoded.sentences), device)
+    device = encoded.images.device
+    shards = Shards.of(len(encoded.images), len(encoded.sentences), device)
     texts = gather_rows(encoded.sentences, shards.sentences, shards.rank)
-    tau, attention = encoded.temperatures
-    pairs = pair_logits(encoded.tokens, texts, tau, similarity, attention)
+    pairs = model.pairs(encoded._replace(sentences=texts))
 
     # sentences are encoded once however many images state them; the loss counts every statement
-    said = Shards.of(len(encoded.tokens), len(batch.text_n), device)
+    said = Shards.of(len(encoded.images), len(batch.text_n), device)
     first_text = sum(shards.sentences[: shards.rank])
     rows = torch.stack((batch.owner_n + said.first_image, batch.text_n + first_text), dim=1).to(device)
     with torch.no_grad():
         owner_N, text_N = gather_rows(rows, said.sentences, said.rank).unbind(dim=1)
-    logits = pairs.logits[:, text_N]
     ignore = None
     if choice.ignore == "stated":
         ignore = _stated(batch, shards, device)[:, text_N]
     elif choice.ignore == "true":
         ignore = _true(batch, films, device)[:, text_N]
-    loss = sharded_multi_positive_loss(
-        logits, owner_N, said, ignore_bN=ignore, row_sum=choice.row_sum, col_sum=choice.col_sum
+    directions = pairs.logits[None] if pairs.directions is None else pairs.directions
+    loss = sum(
+        (_contrast(logits[:, text_N], owner_N, said, ignore, choice) for logits in directions),
+        torch.zeros((), device=device),
     )
+    logits = pairs.logits[:, text_N]
     if choice.binary_weight:
         loss = loss + choice.binary_weight * sharded_binary_pair_loss(
             logits, owner_N, said, ignore_bN=ignore, negative_weight=choice.binary_negative_weight
         )
     if choice.quiet_weight:
+        assert pairs.peaks is not None, "the configuration sees to it"
         loss = loss + choice.quiet_weight * sharded_quiet_map_loss(
             pairs.peaks[:, text_N], owner_N, said, ignore_bN=ignore
         )
     return loss
+
+
+def _contrast(logits_bN: Tensor, owner_N: Tensor, shards: Shards, ignore: Tensor | None, choice: LossChoice) -> Tensor:
+    if choice.kind == "siglip":
+        return sharded_siglip_loss(logits_bN, owner_N, shards, ignore_bN=ignore)
+    return sharded_multi_positive_loss(
+        logits_bN, owner_N, shards, ignore_bN=ignore, row_sum=choice.row_sum, col_sum=choice.col_sum
+    )
 
 
 def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
@@ -210,8 +220,9 @@ class Trainer:
         """The model's towers as they run on this process, and AdamW for what is trained."""
         loop, towers = self.config.loop, Towers(self.model)
         if loop.compile:
-            for encoder in (self.model.vision_model, self.model.align_transformer, self.model.text_model):
-                encoder.compile()
+            for name in ("vision_model", "align_transformer", "text_model"):
+                if (encoder := getattr(self.model, name, None)) is not None:
+                    encoder.compile()
         if loop.sharding == "fsdp":
             towers.to(self.accelerator.device)
             shard_model(towers)
@@ -329,7 +340,7 @@ class Trainer:
 
     def _begin(self, stretch: _Stretch) -> None:
         sizes = stretch.config.model.small
-        if sizes is not None:
+        if sizes is not None and not stretch.config.model.vision and not stretch.config.model.start:
             self.model.vision_model.config.token_stride = sizes.token_stride
 
     def _batches(self, stretch: _Stretch) -> Iterator[FilmBatch]:
@@ -358,10 +369,9 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         world = self.accelerator.num_processes
-        similarity: Similarity = self.model.config.similarity  # type: ignore[assignment]
 
-        def loss_of(encoded: Encoded) -> Tensor:
-            return batch_loss(encoded, batch, stretch.config.loss, similarity, stretch.films) * world  # averaged later
+        def loss_of(encoded: Features) -> Tensor:
+            return batch_loss(self.model, encoded, batch, stretch.config.loss, stretch.films) * world  # averaged later
 
         no_sync = getattr(self.towers, "no_sync", nullcontext)
         if loop.sharding == "fsdp":
@@ -418,18 +428,12 @@ class Trainer:
         )
         towers = self.towers if self.ema is None else Towers(self.averaged)
         towers.eval()
-        similarity: Similarity = self.model.config.similarity  # type: ignore[assignment]
         losses = []
         for batch in loader(films, plan, workers=0):
             self.quarantine.take(batch)
             with self.accelerator.autocast():
-                encoded = [part.encode(towers) for part in self._micro_batches(batch, loop.micro_batches)]
-            whole = Encoded(
-                torch.cat([e.tokens for e in encoded]),
-                torch.cat([e.sentences for e in encoded]),
-                encoded[0].temperatures,
-            )
-            losses.append(self._total(batch_loss(whole, batch, stretch.config.loss, similarity, films)))
+                whole = joined([part.encode(towers) for part in self._micro_batches(batch, loop.micro_batches)])
+            losses.append(self._total(batch_loss(self.model, whole, batch, stretch.config.loss, films)))
         return sum(losses) / len(losses)
 
     def _validate(self, stretch: _Stretch) -> None:
@@ -491,9 +495,9 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     @property
-    def averaged(self) -> RadZeroModel:
+    def averaged(self) -> VisionLanguageModel:
         """What is validated and saved: the mean of the weights where one is kept, else the model."""
-        return self.model if self.ema is None else cast(RadZeroModel, self.ema.module)
+        return self.model if self.ema is None else cast(VisionLanguageModel, self.ema.module)
 
     def _weights(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Whole states of model and optimiser; collective where they are in parts."""

@@ -1,0 +1,157 @@
+"""Fine-tuning baselines: a linear probe and a linear segmentation head on the frozen encoder, from a share of labels.
+
+This is the setting that published tables name "fine-tuned on 1 %, 10 %, 100 %". Both heads see the tokens that every
+row of a comparison sees, and are asked by the same benchmark.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from radzero.evaluation.models import Logits
+from radzero.images import Radiograph
+from radzero.images.geometry import Geometry, MapGeometry
+from radzero.models.processor import RadZeroProcessor
+from radzero.phantom.findings import FINDINGS
+from radzero.training.token_cache import CachedFilms
+
+_DECAY = 1e-3
+_STEPS, _BATCH = 400, 64
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What phantoms show: (M, 12) presence, and (M, 12, h, w) share of every token's cell that a finding covers."""
+
+    present: Tensor
+    cells: Tensor
+
+
+def read_labels(films: Path, stems: Sequence[str], grid: tuple[int, int]) -> Labels:
+    """Labels and masks of phantoms in a folder of ``radzero phantom``, squashed to the token grid.
+
+    Args:
+        films: the folder.
+        stems: names of the films.
+        grid: rows and columns of tokens.
+    """
+    lines = (films / "phantoms.jsonl").read_text(encoding="utf-8").splitlines()
+    records = {record["id"]: record for record in map(json.loads, lines)}
+    present = torch.zeros(len(stems), len(FINDINGS))
+    cells = torch.zeros(len(stems), len(FINDINGS), *grid)
+    for row, stem in enumerate(stems):
+        for finding in records[stem]["findings"]:
+            if finding["name"] in FINDINGS:
+                column = FINDINGS.index(finding["name"])
+                present[row, column] = 1
+                mask = Image.open(films / finding["mask"]).convert("L").resize(grid[::-1], Image.Resampling.BOX)
+                cells[row, column] = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)
+    return Labels(present, cells)
+
+
+def chosen_films(count: int, share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of a random share of films, at least one; a smaller share of a seed is part of a larger one."""
+    order = np.random.default_rng([seed, 7]).permutation(count)
+    return np.sort(order[: max(1, round(share * count))])
+
+
+class Probe:
+    """Two linear layers on a frozen encoder, as a model of the benchmarks.
+
+    CLS, standardised, gives the twelve logits; every patch token gives twelve map values.
+
+    Args:
+        encoder: folder of the vision encoder.
+        processor: of the films.
+        name: for tables.
+    """
+
+    sha256 = ""
+
+    def __init__(self, encoder: Path, processor: RadZeroProcessor, name: str) -> None:
+        self.encoder = AutoModel.from_pretrained(encoder).eval()
+        self.processor, self.name = processor, name
+        size = self.encoder.config.hidden_size
+        self.classes, self.cells = nn.Linear(size, len(FINDINGS)), nn.Linear(size, len(FINDINGS))
+        self.mean, self.scale = torch.zeros(size), torch.ones(size)
+
+    def fit(self, films: CachedFilms, chosen: npt.NDArray[np.int64], labels: Labels, seed: int = 0) -> None:
+        """Train both layers on the tokens of some films.
+
+        The classifier is a logistic regression (L-BFGS, L2); the segmentation head minimises the binary cross-entropy
+        with the share of each cell that is covered (AdamW).
+
+        Args:
+            films: cached tokens of the training films.
+            chosen: which of them.
+            labels: of those, in that order.
+            seed: of the batches.
+        """
+        tokens = [films.cache.read(int(k)) for k in chosen]
+        if unread := [t for t in tokens if isinstance(t, str)]:
+            raise ValueError(unread[0])
+        read = [t for t in tokens if isinstance(t, Tensor)]
+        vectors = torch.stack([t[0].float() for t in read])
+        self.mean, self.scale = vectors.mean(dim=0), vectors.std(dim=0, unbiased=False).clamp(min=1e-6)
+        inputs = (vectors - self.mean) / self.scale
+        nn.init.zeros_(self.classes.weight)
+        nn.init.zeros_(self.classes.bias)
+        optimizer = torch.optim.LBFGS(self.classes.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.binary_cross_entropy_with_logits(self.classes(inputs), labels.present)
+            loss = loss + _DECAY * self.classes.weight.square().sum()
+            torch.autograd.backward(loss)
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        chance = np.random.default_rng([seed, 8])
+        torch.manual_seed(seed)
+        self.cells = nn.Linear(inputs.shape[1], len(FINDINGS))
+        adam = torch.optim.AdamW(self.cells.parameters(), lr=1e-2, weight_decay=1e-2)
+        for step in range(_STEPS):
+            for group in adam.param_groups:
+                group["lr"] = 1e-2 * (1 - step / _STEPS)
+            picked = chance.integers(len(read), size=min(_BATCH, len(read)))
+            patches = torch.stack([read[k][1:].float() for k in picked])
+            logits = self.cells(patches).mT.reshape(len(picked), len(FINDINGS), *labels.cells.shape[2:])
+            loss = F.binary_cross_entropy_with_logits(logits, labels.cells[picked])
+            adam.zero_grad()
+            torch.autograd.backward(loss)
+            adam.step()
+
+    def embed_sentences(self, sentences: Sequence[str]) -> list[int]:
+        """Which finding each prompt asks for; a probe knows no other sentence."""
+        return [FINDINGS.index(sentence.removeprefix("There is ")) for sentence in sentences]
+
+    @torch.inference_mode()
+    def embed_images(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
+        """Tokens, and where each film lies in the input."""
+        pixels, geometries = self.processor.films(films)
+        return self.encoder(pixels).last_hidden_state, geometries
+
+    @torch.inference_mode()
+    def logits(self, images: Any, sentences: list[int]) -> Logits:
+        """(B, N)."""
+        logits = self.classes((images[0][:, 0] - self.mean) / self.scale)
+        return np.asarray(logits[:, sentences].numpy())
+
+    @torch.inference_mode()
+    def raw_map(self, images: Any, sentences: list[int], film: int, sentence: int) -> Logits:
+        """The segmentation head's values, upsampled."""
+        tokens, geometries = images
+        patch = self.encoder.config.patch_size
+        rows, columns = (side // patch for side in geometries[film].input)
+        values = self.cells(tokens[film, 1:])[:, sentences[sentence]].reshape(rows, columns).numpy()
+        return MapGeometry(geometries[film], (rows, columns), patch).upsample(values, fill=np.nan)

@@ -1,0 +1,245 @@
+"""The table of a comparison, its claims with intervals, and maps of every method side by side."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+from radzero.ablation.recipe import FIGURES, Ablation, Claim, Row
+from radzero.ablation.run import Place, prompts_of
+from radzero.evaluation.gallery import draw_case
+from radzero.evaluation.models import RadZeroInBenchmark
+from radzero.evaluation.public import phantom
+from radzero.evaluation.scoring import Statistic, headline_statistics, read_scores
+from radzero.overlays import caption_font
+from radzero.reading import load
+
+_PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
+_RESAMPLES = 1000
+_TASK = {
+    "macro AUC": "classification",
+    "pointing game": "pointing",
+    "Dice": "segmentation",
+    "pixel AUC": "segmentation",
+    "right against left": "faithfulness",
+    "denied when absent": "faithfulness",
+}
+_NAMES = {"pointing game": "over classes"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        name, kind: of the method, and what it is made of.
+        runs: benchmark runs, one per seed.
+        published: figures of the published table.
+    """
+
+    name: str
+    kind: tuple[str, ...]
+    runs: tuple[Path, ...]
+    published: dict[str, float]
+
+
+def lines_of(ablation: Ablation, output: Path) -> list[Line]:
+    """The lines whose runs are there."""
+    place = Place(output)
+    published = yaml.safe_load(_PUBLISHED.read_text(encoding="utf-8"))
+    lines = []
+    for row in ablation.rows:
+        prompts = prompts_of(ablation, row)
+        for number, prompt in enumerate(prompts):
+            runs = tuple(place.row(row, seed) / f"benchmark-{number}" for seed in ablation.seeds)
+            name = row.name if len(prompts) == 1 else f'{row.name}, "{prompt.replace("{}", "...")}"'
+            lines.append(Line(name, _kind(ablation, row, place), runs, published.get(row.published, {})))
+    for share in ablation.label_shares:
+        runs = tuple(place.probe(share, seed) for seed in ablation.seeds)
+        known = published.get(f"MGCA fine-tuned on {share:.0%}", {})
+        lines.append(Line(f"fine-tuned on {share:.0%} of the labels", ("-", "linear", "-", "-"), runs, known))
+    return [line for line in lines if all((run / "metrics.json").exists() for run in line.runs)]
+
+
+def _kind(ablation: Ablation, row: Row, place: Place) -> tuple[str, ...]:
+    config = ablation.train_config(row, 0, encoder=place.encoder, manifest=place.manifest, tokens=place.tokens)
+    model = config.model
+    layers = f"{model.align_layers} layers" if model.align_layers else "linear" if model.align_linear else "none"
+    similarity = model.similarity if model.method == "radzero" else "-"
+    layers = {"lit": "linear", "clip": "linear", "carzero": "decoder"}.get(model.method, layers)
+    positive = "yes" if config.data.sentences == "all" else "no"
+    side = model.image_size // (model.token_stride or ablation.encoder.stages[0].token_stride)
+    return similarity, layers, positive, f"{side} x {side}"
+
+
+def figure(metrics: dict[str, Any], name: str) -> float:
+    """A figure of a run's metrics; NaN where it has none."""
+    value = metrics.get(_TASK[name], {}).get(_NAMES.get(name, name))
+    value = value[0] if isinstance(value, list) else value
+    return float("nan") if value is None else float(value)
+
+
+def _measured(line: Line) -> dict[str, list[float]]:
+    metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in line.runs]
+    return {name: [figure(m, name) for m in metrics] for name in FIGURES}
+
+
+def _shown(values: Sequence[float]) -> str:
+    known = [v for v in values if not np.isnan(v)]
+    if not known:
+        return "-"
+    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{spread}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim's figure: the difference of two rows, with its 95 % interval over films and seeds."""
+
+    claim: str
+    figure: str
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> str:
+        """In a word or two."""
+        return "yes" if self.low > 0 else "no, the reverse" if self.high < 0 else "not decided"
+
+
+def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Verdict]:
+    """Differences of the means over seeds, resampling films and, within each row, seeds."""
+    sides = [[headline_statistics(read_scores(run)) for run in line.runs] for line in (better, worse)]
+    films = len(read_scores(better.runs[0]).images)
+    found = []
+    for name in claim.figures:
+        both: list[list[Statistic]] = [[own[name] for own in side] for side in sides]
+        whole = np.ones(films)
+        ours, theirs = (float(np.mean([s(whole) for s in side])) for side in both)
+        chance = np.random.default_rng(seed)
+        drawn = []
+        for _ in range(_RESAMPLES):
+            weights = np.bincount(chance.integers(films, size=films), minlength=films).astype(np.float64)
+            means = []
+            for side in both:
+                picked = chance.integers(len(side), size=len(side))
+                per_seed = {int(k): side[k](weights) for k in set(picked.tolist())}
+                means.append(np.mean([per_seed[int(k)] for k in picked]))
+            drawn.append(means[0] - means[1])
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        found.append(Verdict(claim.claim, name, ours - theirs, float(low), float(high)))
+    return found
+
+
+def write_table(ablation: Ablation, output: Path, command: str = "") -> Path:
+    """Write ``table.md`` and ``table.json`` of the rows that are done; the Markdown file."""
+    lines = lines_of(ablation, output)
+    shown = [*FIGURES, *(f"published {name}" for name in ("macro AUC", "pointing game", "Dice"))]
+    header = ["method", "similarity", "layers", "multi-positive", "tokens", *shown]
+    rows, kept = [], []
+    for line in lines:
+        measured = _measured(line)
+        known = [line.published.get(name) for name in ("macro AUC", "pointing game", "Dice")]
+        cells = [_shown(measured[name]) for name in FIGURES] + ["-" if v is None else f"{v:.3f}" for v in known]
+        rows.append([line.name, *line.kind, *cells])
+        kept.append({"name": line.name, "kind": line.kind, "figures": measured, "published": line.published})
+    by_name = {line.name: line for line in lines}
+    verdicts = [
+        verdict
+        for claim in ablation.claims
+        if claim.better in by_name and claim.worse in by_name
+        for verdict in decide(claim, by_name[claim.better], by_name[claim.worse])
+    ]
+    seeds, films = len(ablation.seeds), ablation.films
+    parts = [
+        f"{films.train:,} training films, {films.test:,} test films, {seeds} seeds: mean ± standard deviation over "
+        "seeds. Published: AUC on ChestXray14, pointing game on ChestXDet10, Dice on SIIM (MGCA's is of SIIM too).",
+        _markdown(header, rows),
+    ]
+    if verdicts:
+        body = [[v.claim, v.figure, f"{v.difference:+.3f} ({v.low:+.3f} to {v.high:+.3f})", v.holds] for v in verdicts]
+        parts += [
+            "Claims: difference of the means over seeds, 95 % interval by resampling films and seeds.",
+            _markdown(["claim", "figure", "difference", "holds"], body),
+        ]
+    if command:
+        parts.append(f"`{command}`")
+    encoder = output / "encoder" / "encoder.json"
+    record = {
+        "rows": kept,
+        "claims": [vars(v) | {"holds": v.holds} for v in verdicts],
+        "encoder": json.loads(encoder.read_text(encoding="utf-8")) if encoder.exists() else {},
+    }
+    (output / "table.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    path = output / "table.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def draw_methods(ablation: Ablation, output: Path) -> Path | None:
+    """``maps.png``: a film per row, a method per column, the same sentence: maps of the first seed's models."""
+    place = Place(output)
+    benchmark = phantom.read(place.test)
+    wanted = []
+    for name in ablation.pictures:
+        one_sided = [
+            r for r in benchmark.regions if r.label == name and benchmark.strata is not None
+            and benchmark.strata[r.image, benchmark.classes.index(name)] == "moderate"
+        ]  # fmt: skip
+        if one_sided:
+            wanted.append(one_sided[0])
+    models = [
+        (row.name, RadZeroInBenchmark(load(folder)))
+        for row in ablation.rows
+        if (folder := place.row(row, ablation.seeds[0]) / "model").exists()
+    ]
+    models = [(name, model) for name, model in models if model.model.model.has_maps]
+    if not wanted or not models:
+        return None
+    grid: list[list[Image.Image]] = []
+    for region in wanted:
+        film, sentence = benchmark.images[region.image].film(), benchmark.sentences[region.sentence]
+        cells = []
+        for _, model in models:
+            seen, asked = model.embed_images([film]), model.embed_sentences([sentence])
+            logit = float(model.logits(seen, asked)[0, 0])
+            raw_map = model.raw_map(seen, asked, 0, 0)
+            assert raw_map is not None
+            cell = draw_case(film, raw_map, region)
+            label = f"p = {1 / (1 + np.exp(-logit)):.2f}"
+            ImageDraw.Draw(cell).text(
+                (8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=0
+            )
+            cells.append(cell)
+        grid.append(cells)
+    path = output / "maps.png"
+    _mosaic(grid, [name for name, _ in models], [benchmark.sentences[r.sentence] for r in wanted]).save(path)
+    return path
+
+
+def _mosaic(grid: list[list[Image.Image]], columns: list[str], rows: list[str]) -> Image.Image:
+    margin, top = 12, 34
+    width = max(cell.width for row in grid for cell in row)
+    heights = [max(cell.height for cell in row) + top for row in grid]
+    sheet = Image.new("RGB", (margin + len(columns) * (width + margin), top + sum(heights) + margin), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for k, name in enumerate(columns):
+        draw.text((margin + k * (width + margin), 8), name, fill=(0, 0, 0), font=caption_font(18))
+    y = top
+    for row, title, height in zip(grid, rows, heights, strict=True):
+        draw.text((margin, y + 4), f'"{title}"', fill=(60, 60, 60), font=caption_font(17))
+        for k, cell in enumerate(row):
+            sheet.paste(cell, (margin + k * (width + margin), y + top - 6))
+        y += height
+    return sheet

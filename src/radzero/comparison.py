@@ -1,0 +1,66 @@
+"""Several models on one film: a map for every model and sentence, with its probability."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from radzero.images import read_radiograph
+from radzero.overlays import caption_font, similarity_alpha, similarity_colours
+from radzero.reading import RadZero, Reading, load
+
+_WIDTH, _MARGIN, _TOP = 360, 12, 34
+
+
+def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str]) -> Image.Image:
+    """A picture with a row per model and a column per sentence.
+
+    Every cell has the film, the map on it, a cross at the map's peak and the probability; a method without maps shows
+    the film alone.
+
+    Args:
+        film: the file.
+        models: checkpoints, or ``NAME=CHECKPOINT``.
+        sentences: to ask.
+
+    Raises:
+        ValueError: for a film or a checkpoint that cannot be read.
+    """
+    radiograph = read_radiograph(film)
+    rows = []
+    for given in models:
+        name, separator, source = given.partition("=")
+        model: RadZero = load(source if separator else given)
+        rows.append((name if separator else Path(given).name, model.predict(radiograph, list(sentences))[0]))
+    height = max(1, round(_WIDTH * radiograph.height / radiograph.width))
+    left = _MARGIN + max(int(caption_font(18).getlength(name)) for name, _ in rows) + _MARGIN
+    size = (left + len(sentences) * (_WIDTH + _MARGIN), _TOP + len(rows) * (height + _MARGIN))
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for column, sentence in enumerate(sentences):
+        draw.text((left + column * (_WIDTH + _MARGIN), 8), sentence, fill=(0, 0, 0), font=caption_font(17))
+    for row, (name, reading) in enumerate(rows):
+        y = _TOP + row * (height + _MARGIN)
+        draw.text((_MARGIN, y + 8), name, fill=(0, 0, 0), font=caption_font(18))
+        for column in range(len(sentences)):
+            sheet.paste(_cell(reading, column, (_WIDTH, height)), (left + column * (_WIDTH + _MARGIN), y))
+    return sheet
+
+
+def _cell(reading: Reading, index: int, size: tuple[int, int]) -> Image.Image:
+    picture = np.repeat(reading.film[..., None], 3, axis=2).astype(np.float32)
+    if reading.similarity is not None:
+        values = reading.map(index)
+        alpha = similarity_alpha(values, 0.55)[..., None]
+        picture = picture * (1 - alpha) + similarity_colours(values) * alpha
+    cell = Image.fromarray(picture.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(cell)
+    if reading.similarity is not None:
+        x, y = reading.peaks[index] * size[0] / reading.film.shape[1]
+        for dx, dy in ((6, 0), (0, 6)):
+            draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
+            draw.line((x - dx, y - dy, x + dx, y + dy), fill=(255, 255, 255), width=2)
+    label = f"p = {reading.probabilities[index]:.2f}"
+    draw.text((8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=(0, 0, 0))
+    return cell

@@ -1,0 +1,294 @@
+"""What every method here is: two encoders, features of images and sentences, and scores between them.
+
+Images become features (B, T, D) and sentences features (N, ...), each once; scores need features and a few parameters
+alone, which are passed along so that a loss over many processes has their gradient (:class:`Features`).
+
+Shape suffixes: B images, N sentences, T = 1 + L tokens with CLS first, D hidden size.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.initialization import no_init_weights
+from transformers.utils import ModelOutput
+
+from radzero.models.checkpoints import (
+    CheckpointError,
+    check_tensors,
+    floating_dtype,
+    match_dtype,
+    open_checkpoint,
+    read_tensors,
+    rename_tensors,
+)
+from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.similarity import PairOutput, SimilarityOutput
+from radzero.models.vision import build_vision_encoder, token_grid
+
+_PASSED_BY_TRANSFORMERS = frozenset(
+    ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
+)
+"""What ``AutoModel`` and common recipes pass to every model; none of it changes how a checkpoint is read here."""
+_HUB_OPTIONS = frozenset(("revision", "cache_dir", "token", "local_files_only"))
+
+
+class Features(NamedTuple):
+    """What a loss is computed from.
+
+    Attributes:
+        images: (B, T, D).
+        sentences: (N, ...).
+        shared: parameters that scores need besides, in the order of :meth:`VisionLanguageModel.shared`.
+    """
+
+    images: Tensor
+    sentences: Tensor
+    shared: tuple[Tensor, ...]
+
+
+@dataclass
+class VisionLanguageOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (B, N), already divided by tau where the method has one.
+        similarity: (B, N, L) values of the map row by row of the token grid, before the sigmoid; attention weights
+            times T for a map of that kind; None for a method without maps.
+        tokens: image features.
+        sentences: sentence features.
+    """
+
+    logits: Tensor | None = None
+    similarity: Tensor | None = None
+    tokens: Tensor | None = None
+    sentences: Tensor | None = None
+
+
+class VisionLanguageModel(PreTrainedModel):
+    """A vision encoder, a text encoder and a way to compare them; a method says how.
+
+    :meth:`from_pretrained` reads published and own checkpoints; :func:`radzero.load` adds the processor and the device.
+    """
+
+    config_class = VisionLanguageConfig
+    config: VisionLanguageConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("Dinov2Layer",)
+
+    has_maps: ClassVar[bool] = True
+    has_peaks: ClassVar[bool] = False
+    """Whether :meth:`pairs` gives the highest value of every map, which the loss of quiet maps needs."""
+
+    def __init__(self, config: VisionLanguageConfig) -> None:
+        super().__init__(config)
+        self.vision_model = build_vision_encoder(config.vision_config, config.position_rule)
+        self.text_model = _build_text_encoder(config.text_config)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.logit_bias = None if config.logit_bias is None else nn.Parameter(torch.tensor(float(config.logit_bias)))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VisionLanguageModel):
+            init.constant_(module.log_temperature, math.log(self.config.temperature))
+            if module.logit_bias is not None and self.config.logit_bias is not None:
+                init.constant_(module.logit_bias, self.config.logit_bias)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: VisionLanguageConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: str | torch.device | None = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load our format or the published one, strictly, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder or a hub id.
+            config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
+            dtype: of the weights; float32 when None.
+            device_map: one device, such as "cuda".
+            attn_implementation: "eager", "sdpa", ...; transformers' choice when None.
+            **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; ``torch_dtype`` is an
+                older name of ``dtype``.
+
+        Raises:
+            CheckpointError: naming what is missing, unexpected or of a wrong shape, or that it is another method's.
+            TypeError: for an option that is not known.
+            ValueError: for a dtype that is none.
+        """
+        source = pretrained_model_name_or_path
+        dtype = floating_dtype(options.pop("torch_dtype", None) if dtype is None else dtype)
+        hub = {key: value for key, value in options.items() if key not in _PASSED_BY_TRANSFORMERS}
+        if unknown := sorted(hub.keys() - _HUB_OPTIONS):
+            raise TypeError(f"from_pretrained does not know: {', '.join(unknown)}")
+        checkpoint = open_checkpoint(source, **hub)
+        wanted: Any = cls.config_class
+        if not isinstance(checkpoint.config, wanted):
+            raise CheckpointError(
+                f"{source}: is a {checkpoint.config.method} checkpoint, not {wanted.method}; radzero.load reads either"
+            )
+        config = checkpoint.config if config is None or checkpoint.published else config
+        if attn_implementation is not None:
+            config._attn_implementation = attn_implementation
+        try:
+            with no_init_weights():
+                model = cls(config)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
+        try:
+            tensors = rename_tensors(read_tensors(checkpoint.folder))
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+        check_tensors(model.state_dict(), tensors, str(source))
+        model.load_state_dict(match_dtype(tensors, dtype), assign=True)
+        model.config.name_or_path = str(source)
+        return model.eval() if device_map is None else model.eval().to(device_map)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write a checkpoint under the names that :meth:`from_pretrained` reads; transformers may know older ones."""
+        super().save_pretrained(save_directory, **({"save_original_format": False} | options))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the encoders' weights; the temperatures are float32 in any case."""
+        return next(self.vision_model.parameters()).dtype
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, a float32 scalar (float64 in a model of that)."""
+        return at_least_float32(self.log_temperature).exp()
+
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
+        return token_grid(self.config.vision_config, height, width)
+
+    # -- what a method defines -------------------------------------------------------------------------
+
+    def align(self, vision_tokens: Tensor) -> Tensor:
+        """Image features (B, T, D) from the vision encoder's tokens (B, 1 + L, D), CLS first."""
+        raise NotImplementedError
+
+    def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Features (N, ...) of tokenised sentences, both inputs (N, S); none depends on how far they are padded."""
+        raise NotImplementedError
+
+    @property
+    def sentence_shape(self) -> tuple[int, ...]:
+        """Of one sentence's features."""
+        raise NotImplementedError
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """What scores need besides features, with gradient."""
+        raise NotImplementedError
+
+    def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
+        """Logits (B, N) and values of the maps (B, N, L), or None, of image and sentence features."""
+        raise NotImplementedError
+
+    def pairs(self, features: Features) -> PairOutput:
+        """Scores for training, in bounded memory; uses no parameter but those in ``features.shared``."""
+        raise NotImplementedError
+
+    # -- what all share --------------------------------------------------------------------------------
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Features (B, T, D) of preprocessed images (B, C, H, W)."""
+        return self.align(self.vision_model(pixel_values).last_hidden_state)
+
+    def mean_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, text size): the text encoder's states, averaged over the attention mask."""
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.to(states.dtype).unsqueeze(-1)
+        return cast(Tensor, (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9))
+
+    def bias(self) -> Tensor:
+        """The logits' bias; 0 where there is none."""
+        return self.log_temperature.new_zeros(()) if self.logit_bias is None else self.logit_bias
+
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> VisionLanguageOutput:
+        """Every sentence against every image.
+
+        Args:
+            pixel_values: (B, C, H, W) preprocessed images.
+            input_ids: (N, S) token ids.
+            attention_mask: (N, S), 1 for tokens; all ones when None.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        tokens = self.encode_images(pixel_values)
+        sentences = self.encode_sentences(input_ids, attention_mask)
+        logits, similarity = self.similarity(tokens, sentences)
+        return VisionLanguageOutput(logits=logits, similarity=similarity, tokens=tokens, sentences=sentences)
+
+
+def cosine_logits(images_BD: Tensor, sentences_ND: Tensor, temperature: Tensor, bias: Tensor) -> Tensor:
+    """(B, N) cosines over tau plus a bias, in float32 or better whatever the inputs' types."""
+    with torch.autocast(images_BD.device.type, enabled=False):
+        images, sentences = (F.normalize(at_least_float32(v), dim=-1) for v in (images_BD, sentences_ND))
+        return images @ sentences.mT / temperature + bias
+
+
+def chunked(
+    score: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    sentences: Tensor,
+    bytes_per_pair: int,
+    limit: int = 2**26,
+) -> Tensor:
+    """(K, B, N) scores of all pairs, computed in chunks, and again in the backward pass.
+
+    Args:
+        score: (K, b, n) scores of b images with n sentences.
+        images, sentences: features; neither may be empty.
+        bytes_per_pair: that a chunk holds for one pair.
+        limit: bytes of a chunk.
+    """
+    pairs = max(1, limit // bytes_per_pair)
+    columns = min(len(sentences), pairs)
+    parts = torch.split(sentences, columns)
+    rows = []
+    for some in torch.split(images, max(1, pairs // columns)):
+        rows.append(torch.cat([checkpoint(score, some, part, use_reentrant=False) for part in parts], dim=2))
+    return torch.cat(rows, dim=1)
+
+
+def nothing(features: Features, directions: int = 1) -> PairOutput:
+    """Scores of a batch without images or without sentences: empty, and everything still gets a gradient, of zero."""
+    zero = sum((part.sum() * 0.0 for part in (features.images, features.sentences, *features.shared)), torch.zeros(()))
+    shape = (directions, len(features.images), len(features.sentences))
+    empty = features.images.new_zeros(shape) + zero.to(features.images.device)
+    return PairOutput(empty.sum(dim=0), None, empty)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is in that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """The text encoder that a configuration describes, without a pooler, which sentence embeddings do not use."""
+    encoder = MODEL_MAPPING[type(config)]
+    takes_pooler = "add_pooling_layer" in inspect.signature(encoder.__init__).parameters
+    return encoder(config, add_pooling_layer=False) if takes_pooler else encoder(config)

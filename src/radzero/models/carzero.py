@@ -1,0 +1,225 @@
+"""CARZero: image and text attend to each other in one fusion module, and what they find there becomes the logit.
+
+Shape suffixes: M memories, Q queries each, K memory tokens, D hidden size, P text positions ([sentence ; words]).
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import AutoModel
+
+from radzero.models.base import Features, VisionLanguageModel, at_least_float32, chunked, nothing
+from radzero.models.configuration import CarZeroConfig
+from radzero.models.similarity import PairOutput, SimilarityOutput
+
+
+class FusionOutput(NamedTuple):
+    """Similarity representations (M, Q, D), and attention weights (M, Q, K), mean over heads and layers, or None."""
+
+    found: Tensor
+    attention: Tensor | None
+
+
+class FusionLayer(nn.Module):
+    """A pre-norm decoder layer without self-attention; each query attends to the memory alone."""
+
+    def __init__(self, size: int, heads: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm2, self.norm3 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.multihead_attn = nn.MultiheadAttention(size, heads, dropout=dropout, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(size, width), nn.Linear(width, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries_MQD: Tensor, memory_MKD: Tensor, *, weights: bool = False) -> FusionOutput:
+        """Queries after the layer, and the mean of the heads' attention weights where they are wanted."""
+        attended, attention = self.multihead_attn(self.norm2(queries_MQD), memory_MKD, memory_MKD, need_weights=weights)
+        queries_MQD = queries_MQD + self.dropout(attended)
+        widened = self.dropout(F.relu(self.linear1(self.norm3(queries_MQD))))
+        return FusionOutput(queries_MQD + self.dropout(self.linear2(widened)), attention)
+
+
+class Fusion(nn.Module):
+    """CARZero's fusion module: it serves both directions.
+
+    A LayerNorm for queries and memory, the decoder's layers, its final LayerNorm and dropout give a query's similarity
+    representation (SimR); an MLP or a linear layer makes a logit of it.
+    """
+
+    def __init__(self, config: CarZeroConfig) -> None:
+        super().__init__()
+        size = config.vision_config.hidden_size
+        self.decoder_norm = nn.LayerNorm(size)
+        self.layers = nn.ModuleList(
+            FusionLayer(size, config.fusion_heads, config.fusion_mlp, config.fusion_dropout)
+            for _ in range(config.fusion_layers)
+        )
+        self.final_norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(config.fusion_dropout)
+        widths = [size, *config.simr_widths, 1]
+        self.head: nn.Module = nn.Identity()
+        if config.simr == "linear":
+            self.head = nn.Linear(size, 1)
+        elif config.simr == "mlp":
+            self.head = nn.Sequential()
+            for k, (before, after) in enumerate(pairwise(widths)):
+                if k:
+                    self.head.extend((nn.ReLU(), nn.Dropout(config.fusion_dropout)))
+                self.head.append(nn.Linear(before, after))
+
+    def forward(self, queries_MQD: Tensor, memory_MKD: Tensor, *, weights: bool = False) -> FusionOutput:
+        """See :class:`FusionOutput`."""
+        queries, memory = self.decoder_norm(queries_MQD), self.decoder_norm(memory_MKD)
+        total = None
+        for layer in self.layers:
+            queries, attention = layer(queries, memory, weights=weights)
+            if attention is not None:
+                total = attention if total is None else total + attention
+        found = self.dropout(self.final_norm(queries))
+        return FusionOutput(found, None if total is None else total / len(self.layers))
+
+    def logits(self, found_MQD: Tensor) -> Tensor:
+        """(M, Q) logits of similarity representations."""
+        return self.head(found_MQD).squeeze(-1)
+
+
+class _Scores(nn.Module):
+    """The fusion module with what cosines need, called with given parameters (``torch.func.functional_call``)."""
+
+    def __init__(self, config: CarZeroConfig, fusion: Fusion) -> None:
+        super().__init__()
+        self.config, self.fusion = config, fusion
+
+    def memory(self, tokens: Tensor) -> Tensor:
+        kind = self.config.memory
+        return tokens if kind == "both" else tokens[:, 1:] if kind == "local" else tokens[:, :1]
+
+    def forward(self, images_BTD: Tensor, texts_NPD: Tensor, temperature: Tensor) -> Tensor:
+        """(2 or 1, B, N): logits of both directions, or the one cosine."""
+        count, texts = len(images_BTD), len(texts_NPD)
+        image_B1D, text_N1D = images_BTD[:, 0], texts_NPD[:, 0]
+        of_text = self.fusion(text_N1D.expand(count, -1, -1), self.memory(images_BTD)).found  # (B, N, D), i2t
+        of_image = self.fusion(image_B1D.expand(texts, -1, -1), self.memory(texts_NPD)).found  # (N, B, D), t2i
+        if self.config.simr in ("mlp", "linear"):
+            return torch.stack((self.fusion.logits(of_text), self.fusion.logits(of_image).mT)).float()
+        of_image = of_image.transpose(0, 1)
+        if self.config.simr == "cos":
+            return _cosine(of_text, of_image)[None] / temperature
+        both = (_cosine(of_text, image_B1D[:, None]), _cosine(of_image, text_N1D[None]))
+        return torch.stack(both) / temperature
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    return F.cosine_similarity(at_least_float32(one), at_least_float32(other), dim=-1)
+
+
+class CarZeroModel(VisionLanguageModel):
+    """CARZero (Lai et al., CVPR 2024): see :class:`CarZeroConfig` for its parts.
+
+    Image tokens are [global ; local]. A text's are [sentence ; words]: the last layers of the text encoder are summed,
+    word pieces are summed into words, a sentence is the mean of its words (the tokenizer's first and last marks among
+    them), and zeros fill up to a fixed number of positions. In one direction (i2t) sentences ask the image's tokens, in
+    the other (t2i) images' global tokens ask the text's; the score is the mean of both logits.
+
+    The map is the image attention of i2t, mean over heads and layers, without the global token; or the logits of single
+    patches, each the only memory.
+    """
+
+    config_class = CarZeroConfig
+    config: CarZeroConfig
+    base_model_prefix = "radzero_carzero"
+
+    def __init__(self, config: CarZeroConfig) -> None:
+        super().__init__(config)
+        size, text_size = config.vision_config.hidden_size, config.text_config.hidden_size
+        self.text_projection = nn.Identity() if text_size == size else nn.Linear(text_size, size)
+        self.fusion_module = Fusion(config)
+        # 1 where a token begins a word, 0 where it goes on with one; of the tokenizer's vocabulary
+        self.register_buffer("word_start", torch.ones(config.text_config.vocab_size))
+        self.word_start: Tensor
+        self.post_init()
+
+    def set_vocabulary(self, tokens: dict[str, int]) -> None:
+        """Learn from a tokenizer's vocabulary which tokens go on with a word ("##...")."""
+        for token, index in tokens.items():
+            self.word_start[index] = 0.0 if token.startswith("##") else 1.0
+
+    def align(self, vision_tokens: Tensor) -> Tensor:
+        """[global ; local] (B, 1 + L, D): the encoder's tokens as they are."""
+        return vision_tokens
+
+    def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[sentence ; words] (N, P, D); words beyond P - 1 are left out."""
+        config, positions = self.config, self.config.text_positions
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        states = torch.stack(output.hidden_states[-config.text_layers :]).sum(dim=0)
+        mask = attention_mask.to(states.dtype)
+        word = (self.word_start[input_ids] * attention_mask).cumsum(dim=1).long() - 1  # (N, S)
+        word = word.clamp(min=0)
+        kept = mask * (word < positions - 1)
+        words = states.new_zeros(len(states), positions - 1, states.shape[-1])
+        index = word.clamp(max=positions - 2)[..., None].expand_as(states)
+        words = words.scatter_add(1, index, states * kept[..., None])
+        counts = torch.where(kept > 0, word + 1, 0).amax(dim=1)[:, None]
+        words = self.text_projection(words)
+        there = (torch.arange(positions - 1, device=word.device) < counts)[..., None]
+        words = torch.where(there, words, torch.zeros((), dtype=words.dtype, device=words.device))
+        sentence = words.sum(dim=1, keepdim=True) / counts.clamp(min=1)[..., None].to(words.dtype)
+        return torch.cat((sentence, words), dim=1)
+
+    @property
+    def sentence_shape(self) -> tuple[int, ...]:
+        """(P, D)."""
+        return (self.config.text_positions, self.config.vision_config.hidden_size)
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """Tau with the bias, and every parameter of the fusion module."""
+        tau = self.temperature
+        return (torch.stack((tau, self.bias().to(tau.dtype))), *(p.view_as(p) for p in self.fusion_module.parameters()))
+
+    def pairs(self, features: Features) -> PairOutput:
+        """Logits (B, N) of all pairs, and those of both directions."""
+        directions = 1 if self.config.simr == "cos" else 2
+        if not len(features.images) or not len(features.sentences):
+            return nothing(features, directions)
+        scalars, *weights = features.shared
+        scores = _Scores(self.config, self.fusion_module)
+        names = [f"fusion.{name}" for name, _ in self.fusion_module.named_parameters()]
+        given = dict(zip(names, weights, strict=True))
+
+        def score(images: Tensor, sentences: Tensor) -> Tensor:
+            return functional_call(scores, given, (images, sentences, scalars[0]))
+
+        per_pair = 4 * (
+            self.config.fusion_layers * (3 * self.config.fusion_mlp + 8 * features.images.shape[-1])
+            + self.config.fusion_heads * (features.images.shape[1] + features.sentences.shape[1])
+        )
+        both = chunked(score, features.images, features.sentences, per_pair) + scalars[1]
+        return PairOutput(both.mean(dim=0), None, both)
+
+    def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
+        """Logits (B, N), and attention weights times T, or logits, of the patches (B, N, L)."""
+        scores = _Scores(self.config, self.fusion_module)
+        tau, bias = self.shared()[0]
+        logits = scores(tokens, sentences, tau).mean(dim=0) + bias
+        queries = sentences[:, 0].expand(len(tokens), -1, -1)
+        if self.config.map_kind == "logits":
+            return SimilarityOutput(logits, self._patch_logits(tokens, queries) + bias)
+        memory = scores.memory(tokens)
+        attention = self.fusion_module(queries, memory, weights=True).attention
+        patches = attention[..., memory.shape[1] - (tokens.shape[1] - 1) :]
+        return SimilarityOutput(logits, (patches * memory.shape[1]).float())
+
+    def _patch_logits(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        """(B, N, L) logits of every patch as the only memory."""
+        found = [
+            self.fusion_module.logits(self.fusion_module(queries, tokens[:, k : k + 1]).found)
+            for k in range(1, tokens.shape[1])
+        ]
+        return torch.stack(found, dim=-1).float()
+
+
+AutoModel.register(CarZeroConfig, CarZeroModel)
