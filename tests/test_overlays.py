@@ -377,7 +377,7 @@ def test_long_sentence_is_fitted_into_the_header(shape, sentence):
     layout = overlays._lay_out(shape, None)
     size, lines = overlays._fit(overlays._drawable(sentence)[0], layout.body, layout.text_width)
     assert len(lines) * overlays._line_height(size) <= layout.probability_y
-    assert all(overlays._font(size).getlength(line) <= layout.text_width for line in lines)
+    assert all(overlays.caption_font(size).getlength(line) <= layout.text_width for line in lines)
     assert lines[-1].endswith("…") == (len(sentence) > 1000)
     picture = draw(grey_film(*shape), no_similarity(*shape), sentence=sentence)
     assert picture.size == layout.size
@@ -395,7 +395,7 @@ def test_notice_is_written_in_full_at_full_size(shape):
     notice = ("Not for diagnosis on real radiographs. " * 30)[:MAX_NOTICE_CHARACTERS].strip()
     layout = overlays._lay_out(shape, notice)
     assert " ".join(layout.notice_lines) == notice
-    font = overlays._font(layout.body)
+    font = overlays.caption_font(layout.body)
     assert all(font.getlength(line) <= layout.text_width for line in layout.notice_lines)
     end = layout.notice_y + len(layout.notice_lines) * overlays._line_height(layout.body)
     assert end <= layout.size[1]

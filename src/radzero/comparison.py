@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from radzero.images import read_radiograph
-from radzero.overlays import caption_font, similarity_alpha, similarity_colours
+from radzero.overlays import caption_font, thumbnail
 from radzero.reading import RadZero, Reading, load
 
 _WIDTH, _MARGIN, _TOP = 360, 12, 34
@@ -44,23 +43,16 @@ def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str])
         y = _TOP + row * (height + _MARGIN)
         draw.text((_MARGIN, y + 8), name, fill=(0, 0, 0), font=caption_font(18))
         for column in range(len(sentences)):
-            sheet.paste(_cell(reading, column, (_WIDTH, height)), (left + column * (_WIDTH + _MARGIN), y))
+            sheet.paste(_cell(reading, column), (left + column * (_WIDTH + _MARGIN), y))
     return sheet
 
 
-def _cell(reading: Reading, index: int, size: tuple[int, int]) -> Image.Image:
-    picture = np.repeat(reading.film[..., None], 3, axis=2).astype(np.float32)
-    if reading.similarity is not None:
-        values = reading.map(index)
-        alpha = similarity_alpha(values, 0.55)[..., None]
-        picture = picture * (1 - alpha) + similarity_colours(values) * alpha
-    cell = Image.fromarray(picture.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(cell)
-    if reading.similarity is not None:
-        x, y = reading.peaks[index] * size[0] / reading.film.shape[1]
-        for dx, dy in ((6, 0), (0, 6)):
-            draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
-            draw.line((x - dx, y - dy, x + dx, y + dy), fill=(255, 255, 255), width=2)
+def _cell(reading: Reading, index: int) -> Image.Image:
+    shown = reading.similarity is not None
+    x, y = reading.peaks[index].tolist() if shown else (0, 0)
+    cell = thumbnail(reading.film, reading.map(index) if shown else None, _WIDTH, (x, y) if shown else None)
     label = f"p = {reading.probabilities[index]:.2f}"
-    draw.text((8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(cell).text(
+        (8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=(0, 0, 0)
+    )
     return cell

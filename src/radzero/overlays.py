@@ -156,6 +156,37 @@ def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np
 # --- text ---
 
 
+def thumbnail(
+    film: NDArray[np.uint8], values: NDArray[np.floating] | None, width: int, peak: tuple[float, float] | None
+) -> Image.Image:
+    """A small picture of a film, with a map on it and a white cross at its peak where there are any.
+
+    Args:
+        film: (H, W).
+        values: (H, W) map in 0..1.
+        width: of the picture in pixels.
+        peak: x, y in the film's pixels.
+    """
+    picture = np.repeat(film[..., None], 3, axis=2).astype(np.float32)
+    if values is not None:
+        alpha = similarity_alpha(values, 0.55)[..., None]
+        picture = picture * (1 - alpha) + similarity_colours(values) * alpha
+    scale = width / film.shape[1]
+    size = (width, max(1, round(film.shape[0] * scale)))
+    small = Image.fromarray(picture.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    if peak is not None:
+        mark_peak(small, peak[0] * scale, peak[1] * scale)
+    return small
+
+
+def mark_peak(picture: Image.Image, x: float, y: float) -> None:
+    """Draw a white cross with a black rim."""
+    draw = ImageDraw.Draw(picture)
+    for dx, dy in ((6, 0), (0, 6)):
+        draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
+        draw.line((x - dx, y - dy, x + dx, y + dy), fill=(255, 255, 255), width=2)
+
+
 @lru_cache(maxsize=64)
 def caption_font(size: int) -> ImageFont.FreeTypeFont:
     """The font that comes with Pillow, in a size in pixels."""

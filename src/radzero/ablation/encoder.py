@@ -1,15 +1,20 @@
-"""The vision encoder that every row of a comparison is built on: trained by an objective that no row has.
+"""The vision encoder that every row of a comparison is built on: trained by objectives that no row has.
 
-It is a classifier of phantoms: it says which findings a film shows, and on which side, once from CLS and once from
-the patches (the log-sum-exp of what a linear layer says of each). No row is trained with that objective, none sees its
-labels, and all get the same frozen tokens. Locked image towers trained as classifiers are what LiT began with (Zhai et
-al. 2022).
+Its CLS token says which findings a phantom shows, and on which side, as the locked image towers that LiT began with
+were trained to classify (Zhai et al. 2022). Its patch tokens say which anatomy is there and whether anything is
+abnormal, without names, as a dense self-supervised objective makes them local. No row is trained with either, and all
+get the same frozen tokens.
 """
 
 import json
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +28,29 @@ from radzero.evaluation.metrics import auc
 from radzero.files import write_whole
 from radzero.models.configuration import ConvStemConfig
 from radzero.models.vision import ConvStemModel
+from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding
-from radzero.training.phantom_pool import PhantomPool, build_pool
 
 _MEAN, _STD = 0.5, 0.25
 _HELD_OUT = 0.05
+_CELL = 8
+_BLOCK = 250
 _SHIFT, _GAMMA = 0.03, 0.2
+
+
+class Lessons(NamedTuple):
+    """What the encoder is trained on, in memory.
+
+    Attributes:
+        pixels: (M, H, W) uint8.
+        labels: (M, 36) from :func:`labels_of`.
+        cells: (M, 1 + R, H / 8, W / 8) uint8: 255 times the share of each cell that is abnormal, and that each of R
+            regions of the anatomy covers.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float32]
+    cells: npt.NDArray[np.uint8]
 
 
 def labels_of(findings: tuple[Finding, ...]) -> npt.NDArray[np.float32]:
@@ -43,19 +65,69 @@ def labels_of(findings: tuple[Finding, ...]) -> npt.NDArray[np.float32]:
     return labels.ravel()
 
 
+def _draw_block(first: int, count: int, seed: int, size: int, folder: Path) -> int:
+    drawn = []
+    for index in range(first, first + count):
+        film = make_film(seed, index, shape=(size, size))
+        abnormal = np.zeros((size, size), dtype=bool)
+        for evidence in film.evidence:
+            abnormal |= evidence.mask
+        masks = np.stack([abnormal, *film.anatomy.values()]).astype(np.float32)
+        side = size // _CELL
+        cells = masks.reshape(len(masks), side, _CELL, side, _CELL).mean(axis=(2, 4))
+        drawn.append((film.to_uint8(), labels_of(film.findings), (cells * 255).round().astype(np.uint8)))
+    pixels, labels, cells = (np.stack(column) for column in zip(*drawn, strict=True))
+    temporary = folder / f"lessons-{first:06d}.partial"
+    with temporary.open("wb") as file:
+        np.savez(file, pixels=pixels, labels=labels, cells=cells)
+    os.replace(temporary, folder / f"lessons-{first:06d}.npz")
+    return count
+
+
+def draw_lessons(
+    folder: Path, films: FilmsChoice, *, workers: int = 2, progress: Callable[[int], None] = lambda done: None
+) -> Lessons:
+    """Draw the encoder's films, or read them; an interrupted drawing goes on at whole blocks.
+
+    Args:
+        folder: where they are kept.
+        films: how many, of which seed and size (a multiple of 8).
+        workers: processes.
+        progress: called with the number of films drawn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, films.encoder, _BLOCK)
+    missing = [first for first in starts if not (folder / f"lessons-{first:06d}.npz").exists()]
+    counts = [min(_BLOCK, films.encoder - first) for first in missing]
+    draw = partial(_draw_block, seed=films.encoder_seed, size=films.size, folder=folder)
+    done = films.encoder - sum(counts)
+    progress(done)
+    if missing:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for count in pool.map(draw, missing, counts):
+                done += count
+                progress(done)
+    blocks = []
+    for first in starts:
+        with np.load(folder / f"lessons-{first:06d}.npz") as block:
+            blocks.append((block["pixels"], block["labels"], block["cells"]))
+    return Lessons(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+
+
 class Classifier(nn.Module):
     """A vision encoder with two linear layers, one on CLS and one on every patch."""
 
-    def __init__(self, encoder: ConvStemModel) -> None:
+    def __init__(self, encoder: ConvStemModel, regions: int) -> None:
         super().__init__()
-        size, labels = encoder.config.hidden_size, 3 * len(FINDINGS)
-        self.encoder, self.whole, self.patches = encoder, nn.Linear(size, labels), nn.Linear(size, labels)
+        size = encoder.config.hidden_size
+        self.encoder = encoder
+        self.whole, self.patches = nn.Linear(size, 3 * len(FINDINGS)), nn.Linear(size, regions)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(2, B, 36) logits of images (B, 1, H, W): from CLS, and the log-sum-exp over patches, less log L."""
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 36) of what images (B, 1, H, W) show, and (B, R, h, w) of what is in each cell."""
         tokens = self.encoder(pixel_values).last_hidden_state
-        local = self.patches(tokens[:, 1:])
-        return torch.stack((self.whole(tokens[:, 0]), local.logsumexp(dim=1) - math.log(local.shape[1])))
+        rows, columns = (side // self.encoder.config.token_stride for side in pixel_values.shape[-2:])
+        return self.whole(tokens[:, 0]), self.patches(tokens[:, 1:]).mT.unflatten(2, (rows, columns))
 
 
 def train_encoder(
@@ -78,12 +150,9 @@ def train_encoder(
     """
     if (folder / "config.json").exists():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    pool = build_pool(
+    lessons = draw_lessons(
         folder / "films",
-        films=films.encoder,
-        seed=films.encoder_seed,
-        size=films.size,
+        films,
         workers=workers,
         progress=lambda done: progress("drawing the encoder's films", done, films.encoder),
     )
@@ -97,13 +166,11 @@ def train_encoder(
             num_attention_heads=choice.heads,
         )
     )
-    model = Classifier(encoder).to(device).train()
+    model = Classifier(encoder, lessons.cells.shape[1]).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=choice.learning_rate, weight_decay=0.05)
-    labels = torch.from_numpy(np.stack([labels_of(f) for f in pool.findings]))
-    trained = len(pool) - round(_HELD_OUT * len(pool))
-    total, step = sum(stage.steps for stage in choice.stages), 0
-    state = folder / "state.pt"
-    first = 0
+    trained = len(lessons.pixels) - round(_HELD_OUT * len(lessons.pixels))
+    total, step, first = sum(stage.steps for stage in choice.stages), 0, 0
+    state, losses = folder / "state.pt", folder / "losses.txt"
     if state.exists():
         saved = torch.load(state, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -112,66 +179,78 @@ def train_encoder(
     for number, stage in list(enumerate(choice.stages))[first:]:
         encoder.config.token_stride = stage.token_stride
         chance = np.random.default_rng([choice.seed, number])
-        torch.manual_seed(choice.seed + number)
         for _ in range(stage.steps):
             rate = choice.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total)) * min(1, (step + 1) / 50)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            chosen = chance.integers(trained, size=stage.images)
-            pixels, truth = _pixels(pool, chosen, chance).to(device), labels[chosen].to(device)
-            loss = 2 * F.binary_cross_entropy_with_logits(model(pixels), truth.expand(2, -1, -1))
+            pixels, labels, cells = _batch(lessons, chance.integers(trained, size=stage.images), chance)
+            said, seen = model(pixels.to(device))
+            cells = F.adaptive_avg_pool2d(cells, seen.shape[-2:]).to(device)
+            whole = F.binary_cross_entropy_with_logits(said, labels.to(device))
+            dense = F.binary_cross_entropy_with_logits(seen, cells)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(whole + dense)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             step += 1
             if step % 50 == 0:
-                with (folder / "losses.txt").open("a", encoding="utf-8") as file:
-                    file.write(f"{step} {float(loss.detach()):.4f}\n")
+                with losses.open("a", encoding="utf-8") as file:
+                    file.write(f"{step} {float(whole.detach()):.4f} {float(dense.detach()):.4f}\n")
             progress("training the encoder", step, total)
         temporary = state.with_name("state.partial")
         content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "stage": number + 1, "step": step}
         torch.save(content, temporary)
         temporary.replace(state)
-    _write(folder, model, pool, labels, trained, choice)
+    _write(folder, model, lessons, trained, choice)
     return folder
 
 
-def _pixels(pool: PhantomPool, chosen: npt.NDArray[np.int64], chance: np.random.Generator | None) -> Tensor:
-    """(B, 1, H, W) normalised films; shifted and with another gamma where there is chance."""
-    films = torch.from_numpy(np.stack([pool.pixels(int(k)) for k in chosen])[:, None]).float() / 255
+def _batch(
+    lessons: Lessons, chosen: npt.NDArray[np.int64], chance: np.random.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Films (B, 1, H, W) normalised, labels and cells; shifted, and of another gamma, where there is chance."""
+    films = torch.from_numpy(lessons.pixels[chosen][:, None]).float() / 255
+    cells = torch.from_numpy(lessons.cells[chosen]).float() / 255
     if chance is not None:
         gamma = torch.from_numpy(np.exp(chance.uniform(-_GAMMA, _GAMMA, len(films)))).float()
         films = films ** gamma[:, None, None, None]
         theta = torch.eye(2, 3).repeat(len(films), 1, 1)
         theta[:, :, 2] = torch.from_numpy(chance.uniform(-2 * _SHIFT, 2 * _SHIFT, (len(films), 2))).float()
-        grid = F.affine_grid(theta, list(films.shape), align_corners=False)
-        films = F.grid_sample(films, grid, padding_mode="border", align_corners=False)
-    return (films - _MEAN) / _STD
+
+        def shifted(values: Tensor) -> Tensor:
+            grid = F.affine_grid(theta, list(values.shape), align_corners=False)
+            return F.grid_sample(values, grid, padding_mode="border", align_corners=False)
+
+        films, cells = shifted(films), shifted(cells)
+    return (films - _MEAN) / _STD, torch.from_numpy(lessons.labels[chosen]), cells
 
 
 @torch.no_grad()
-def _write(
-    folder: Path, model: Classifier, pool: PhantomPool, labels: Tensor, trained: int, choice: EncoderChoice
-) -> None:
-    """Its checkpoint, and how well it says which findings films show that it was not trained on."""
+def _write(folder: Path, model: Classifier, lessons: Lessons, trained: int, choice: EncoderChoice) -> None:
+    """Its checkpoint, and how well it does on films that it was not trained on."""
     model.eval()
-    pool_size = int(pool.pixels(0).shape[0])
     device = next(model.parameters()).device
     figures = {}
-    held_out = np.arange(trained, len(pool))
+    held_out = np.arange(trained, len(lessons.pixels))
     for stride in sorted({stage.token_stride for stage in choice.stages}):
         model.encoder.config.token_stride = stride
-        parts = [part for part in np.array_split(held_out, math.ceil(len(held_out) / 64)) if len(part)]
-        logits = torch.cat([model(_pixels(pool, part, None).to(device)).cpu() for part in parts], dim=1)
-        truth = labels[trained:].numpy() > 0.5
-        for name, own in (("CLS", logits[0]), ("patches", logits[1])):
-            values = [auc(truth[:, k], own[:, k].numpy()) for k in range(len(FINDINGS))]
-            figures[f"macro AUC from {name} at {stride} pixels per token"] = float(np.nanmean(values))
+        said, abnormal, truth = [], [], []
+        for part in np.array_split(held_out, math.ceil(len(held_out) / 64)):
+            pixels, _, cells = _batch(lessons, part, None)
+            whole, seen = (values.cpu() for values in model(pixels.to(device)))
+            said.append(whole.numpy())
+            abnormal.append(seen[:, 0].numpy().ravel())
+            truth.append(F.adaptive_avg_pool2d(cells[:, :1], seen.shape[-2:]).numpy().ravel() > 0.5)
+        present = lessons.labels[trained:] > 0.5
+        values = [auc(present[:, k], np.concatenate(said)[:, k]) for k in range(len(FINDINGS))]
+        figures[f"macro AUC of findings from CLS, {stride} pixels per token"] = float(np.nanmean(values))
+        cells_auc = auc(np.concatenate(truth), np.concatenate(abnormal))
+        figures[f"AUC of abnormal cells from patches, {stride} pixels per token"] = cells_auc
     model.encoder.config.token_stride = choice.stages[0].token_stride
     write_whole(folder / "encoder.json", json.dumps(figures, indent=1).encode())
+    side = lessons.pixels.shape[1]
     processor = BlipImageProcessorPil(
-        size={"height": pool_size, "width": pool_size}, image_mean=[_MEAN] * 3, image_std=[_STD] * 3
+        size={"height": side, "width": side}, image_mean=[_MEAN] * 3, image_std=[_STD] * 3
     )
     processor.save_pretrained(folder)
     model.encoder.cpu().save_pretrained(folder)  # last: its config.json says that the encoder is whole

@@ -11,28 +11,24 @@ from radzero.evaluation.benchmark import Benchmark, Region
 from radzero.evaluation.models import ZeroShotModel
 from radzero.evaluation.scoring import read_scores
 from radzero.images import Radiograph
-from radzero.overlays import similarity_alpha, similarity_colours
+from radzero.overlays import mark_peak, thumbnail
 
 _WIDTH = 360
-_TRUE, _PEAK = (0, 255, 160), (255, 255, 255)
+_TRUE = (0, 255, 160)
 
 
 def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region) -> Image.Image:
     """A film, the map on it, green boxes or outlines where the sentence is true, and a white cross at the peak."""
     known = np.where(np.isfinite(raw_map), raw_map, -np.float32(80))
     values = 1 / (1 + np.exp(-np.clip(known, -80, 80)))
-    alpha = similarity_alpha(values, 0.55)[..., None]
-    grey = np.repeat(film.to_uint8()[..., None], 3, axis=2).astype(np.float32)
-    blended = grey * (1 - alpha) + similarity_colours(values) * alpha
     scale = _WIDTH / film.width
-    size = (_WIDTH, max(1, round(film.height * scale)))
-    picture = Image.fromarray(blended.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    picture = thumbnail(film.to_uint8(), values, _WIDTH, None)
     draw = ImageDraw.Draw(picture)
     if region.boxes:
         for x0, y0, x1, y1 in region.boxes:
             draw.rectangle((x0 * scale, y0 * scale, x1 * scale, y1 * scale), outline=_TRUE, width=2)
     elif region.mask is not None:
-        mask = Image.fromarray(region.mask.load(film.height, film.width)).resize(size)
+        mask = Image.fromarray(region.mask.load(film.height, film.width)).resize(picture.size)
         inside = np.asarray(mask)
         edge = inside & ~(
             np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
@@ -40,11 +36,8 @@ def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region
         pixels = np.asarray(picture).copy()
         pixels[edge] = _TRUE
         picture = Image.fromarray(pixels)
-        draw = ImageDraw.Draw(picture)
-    y, x = (v * scale for v in np.unravel_index(int(np.argmax(known)), known.shape))
-    for dx, dy in ((6, 0), (0, 6)):
-        draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
-        draw.line((x - dx, y - dy, x + dx, y + dy), fill=_PEAK, width=2)
+    y, x = np.unravel_index(int(np.argmax(known)), known.shape)
+    mark_peak(picture, x * scale, y * scale)
     return picture
 
 
