@@ -92,7 +92,7 @@ def test_the_table_has_every_row_and_its_spread(done: Path, recipe: Path):
     mean = {r["name"]: np.mean(r["figures"]["pointing game"]) for r in record["rows"]}
     assert claims["pointing game"]["difference"] == pytest.approx(mean["RadZero (single)"] - mean["dino.txt"])
     assert all(c["low"] <= c["difference"] <= c["high"] for c in claims.values())
-    assert "macro AUC from CLS at 8 pixels per token" in record["encoder"]
+    assert "macro AUC of findings from CLS, 8 pixels per token" in record["encoder"]
 
 
 def test_maps_are_drawn_for_methods_that_have_them(done: Path):

@@ -22,7 +22,9 @@ def saved(content: Any, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe", sorted({*RECIPES.glob("*.yaml")} - {*RECIPES.glob("ablation*.yaml")}), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "recipe", sorted({*RECIPES.glob("*.yaml")} - {*RECIPES.glob("ablation*.yaml")}), ids=lambda path: path.name
+)
 def test_every_recipe_loads(recipe: Path, tmp_path: Path):
     config = load_config(recipe)
     (tmp_path / "again.yaml").write_text(config.to_yaml(), encoding="utf-8")

@@ -272,7 +272,7 @@ def test_patience_ends_a_run(recipe: Path, tmp_path: Path):
         ("loop.epochs=many", "loop.epochs must be int"),
         ("loop.epochs=0", "loop.epochs must be at least 1"),
         ("model.train_vision=half", "model.train_vision is full, lora or frozen"),
-        ("model.start=x", "give model.start, or model.small, or both"),
+        ("model.start=x", "give model.start, or model.vision and model.text"),
         ("data.augmentation={shift: 2}", r"augmentation\.shift must be"),
         ("data.manifest=3", "data.manifest must be str"),
         ("loss.ignore=true", "loss.ignore must be str"),

@@ -432,7 +432,7 @@ def test_a_dry_run_s_memory_is_what_autograd_keeps(recipe: Path, tiny_encoders: 
         output = Towers(model.train())(torch.zeros(4, 3, 56, 56), ids, torch.ones_like(ids))
     real = sum(storage.nbytes() for storage in kept.values())
     assert estimate.memory["activations"] == pytest.approx(real, rel=0.05)
-    assert output.tokens.requires_grad
+    assert output.images.requires_grad
 
 
 def test_the_command_makes_a_dry_run(recipe: Path, tiny_checkpoint: Path, tmp_path: Path):

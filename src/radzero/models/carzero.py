@@ -104,7 +104,7 @@ class _Scores(nn.Module):
         of_text = self.fusion(text_N1D.expand(count, -1, -1), self.memory(images_BTD)).found  # (B, N, D), i2t
         of_image = self.fusion(image_B1D.expand(texts, -1, -1), self.memory(texts_NPD)).found  # (N, B, D), t2i
         if self.config.simr in ("mlp", "linear"):
-            return torch.stack((self.fusion.logits(of_text), self.fusion.logits(of_image).mT)).float()
+            return at_least_float32(torch.stack((self.fusion.logits(of_text), self.fusion.logits(of_image).mT)))
         of_image = of_image.transpose(0, 1)
         if self.config.simr == "cos":
             return _cosine(of_text, of_image)[None] / temperature
@@ -211,7 +211,7 @@ class CarZeroModel(VisionLanguageModel):
         memory = scores.memory(tokens)
         attention = self.fusion_module(queries, memory, weights=True).attention
         patches = attention[..., memory.shape[1] - (tokens.shape[1] - 1) :]
-        return SimilarityOutput(logits, (patches * memory.shape[1]).float())
+        return SimilarityOutput(logits, at_least_float32(patches * memory.shape[1]))
 
     def _patch_logits(self, tokens: Tensor, queries: Tensor) -> Tensor:
         """(B, N, L) logits of every patch as the only memory."""
@@ -219,7 +219,7 @@ class CarZeroModel(VisionLanguageModel):
             self.fusion_module.logits(self.fusion_module(queries, tokens[:, k : k + 1]).found)
             for k in range(1, tokens.shape[1])
         ]
-        return torch.stack(found, dim=-1).float()
+        return at_least_float32(torch.stack(found, dim=-1))
 
 
 AutoModel.register(CarZeroConfig, CarZeroModel)

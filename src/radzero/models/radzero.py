@@ -91,7 +91,8 @@ class RadZeroModel(VisionLanguageModel):
         """:func:`radzero.models.similarity.pair_logits`."""
         tau, attention, bias = features.shared[0]
         kind = cast(Similarity, self.config.similarity)
-        output = pair_logits(features.images, features.sentences, tau, kind, attention)
+        separate = None if self.config.attention_temperature is None else attention
+        output = pair_logits(features.images, features.sentences, tau, kind, separate)
         return output if self.config.logit_bias is None else output._replace(logits=output.logits + bias)
 
 

@@ -22,6 +22,8 @@ class ModelSizes:
         text_layers: transformer blocks of the text encoder.
         max_words: longest sentence in tokens.
         token_stride: pixels per token, 16 or 8; the weights are the same for both.
+        vision_layers: transformer blocks behind the stem, without which its CLS knows nothing of the film; RadZero and
+            dino.txt have blocks of their own.
     """
 
     widths: tuple[int, ...]
@@ -30,6 +32,7 @@ class ModelSizes:
     text_layers: int = 2
     max_words: int = 64
     token_stride: int = 16
+    vision_layers: int = 0
 
 
 METHODS = ("radzero", "carzero", "lit", "dinotxt", "clip")

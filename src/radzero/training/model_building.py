@@ -41,6 +41,11 @@ def build_start(
     """
     if choice.start:
         checkpoint = open_checkpoint(choice.start)
+        if not isinstance(checkpoint.config, _CONFIGS[choice.method]):
+            raise ValueError(
+                f"model.start: {choice.start} is a {checkpoint.config.method} checkpoint, and model.method is "
+                f"{choice.method}"
+            )
         model = load_model(checkpoint.folder)
         processor = load_processor(checkpoint.folder, checkpoint.config)
     else:
@@ -133,7 +138,11 @@ def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[
 def _small_vision(choice: ModelChoice) -> ConvStemConfig:
     assert choice.small is not None
     return ConvStemConfig(
-        widths=choice.small.widths, token_stride=choice.small.token_stride, image_size=choice.image_size
+        widths=choice.small.widths,
+        token_stride=choice.small.token_stride,
+        image_size=choice.image_size,
+        num_hidden_layers=choice.small.vision_layers,
+        num_attention_heads=choice.small.heads,
     )
 
 
@@ -166,6 +175,12 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         if not isinstance(vision, ConvStemConfig) or not choice.vision:
             raise ValueError("model.token_stride: is of a conv-stem checkpoint in model.vision")
         vision = ConvStemConfig(**(vision.to_dict() | {"token_stride": choice.token_stride}))
+    mixes = choice.method in ("radzero", "dinotxt")
+    if isinstance(vision, ConvStemConfig) and not vision.num_hidden_layers and not mixes:
+        raise ValueError(
+            f"model.method: {choice.method} compares CLS, which knows nothing of the film behind a conv stem without "
+            "blocks: give model.small.vision_layers"
+        )
     shared = {
         "vision_config": vision,
         "text_config": text,
