@@ -455,6 +455,7 @@ def describe(model: str | Path | None = None) -> dict[str, Any]:
         for name, part in (
             ("vision", network.vision_model),
             ("align", getattr(network, "align_transformer", None)),
+            ("fusion", getattr(network, "fusion_module", None)),
             ("text", network.text_model),
         )
         if part is not None

@@ -51,6 +51,8 @@ class ModelChoice:
         small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
         method: "radzero", "carzero", "lit" (which must be frozen), "dinotxt" or "clip".
         align_layers: DINOv2 blocks on the vision tokens (RadZero, dino.txt).
+        align_layer_scale: initial scale of what the blocks add to their input: 1 as published; with less they begin
+            nearer to the identity, which short trainings need.
         align_linear: a linear layer in place of blocks (RadZero's ablation); align_layers is then 0.
         options: further settings of the method's configuration, such as CARZero's ``simr`` and ``memory``.
         image_size: side in pixels; films are squashed to a square.
@@ -68,6 +70,7 @@ class ModelChoice:
     small: ModelSizes | None = None
     method: str = "radzero"
     align_layers: int = 2
+    align_layer_scale: float = 1.0
     align_linear: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 518

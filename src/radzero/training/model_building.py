@@ -199,6 +199,7 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         num_hidden_layers=choice.align_layers,
         num_attention_heads=heads or vision.num_attention_heads,
         mlp_ratio=ratio,
+        layerscale_value=choice.align_layer_scale,
     )
     if method is RadZeroConfig:
         shared |= {
