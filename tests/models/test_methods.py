@@ -153,7 +153,8 @@ def test_bfloat16(name: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     coarse = load_model(tmp_path, dtype="bfloat16")
     assert coarse.dtype is torch.bfloat16
-    assert coarse.temperature.dtype is torch.float32
+    for key in ("log_temperature", "log_attention_temperature", "logit_bias"):  # they scale and move every logit
+        assert getattr(coarse, key, None) == getattr(model, key, None)
     images, ids, mask = asked("dinov2", torch.float32)
     exact, output = model(images, ids, mask), coarse(images.bfloat16(), ids, mask)
     assert output.logits.dtype is torch.float32
