@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from radzero import __version__
 from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
 from radzero.reading import RadZero, Reading
+from radzero.results import ResultError, make_results, read_header
 
 NOT_IMAGES = frozenset(
     {
@@ -50,11 +51,13 @@ class Outcome:
         read: films with a reading, those of an earlier run included.
         resumed: how many of them were there already.
         refused: file -> reason.
+        without_results: file that was read but can have no DICOM result -> reason.
     """
 
     read: int = 0
     resumed: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    without_results: dict[str, str] = field(default_factory=dict)
 
 
 def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) -> Inputs:
@@ -129,7 +132,7 @@ def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) ->
 
 
 class _Line(NamedTuple):
-    """What a line of predictions.jsonl says: of which film, whether it failed, and the overlays drawn."""
+    """What a line of predictions.jsonl says: of which film, whether it failed, and the files written beside it."""
 
     source: str
     failed: bool
@@ -207,13 +210,13 @@ class OutputFolder:
         return done
 
     def _all_there(self, drawn: list[str]) -> bool:
-        """Whether the overlays of a line are still on disk."""
+        """Whether the overlays and results of a line are still on disk."""
         return all((self.folder / name).is_file() for name in drawn)
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
             record = json.loads(line)
-            return _Line(str(record["image"]), "error" in record, list(record.get("overlays", ())))
+            return _Line(str(record["image"]), "error" in record, [*record.get("overlays", ()), *record.get("results", ())])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"
@@ -226,10 +229,10 @@ class OutputFolder:
         if ranked != list(range(len(lines))):
             _write_whole(self.lines, b"".join(lines[k] for k in ranked))
 
-    def overlay_folder(self, source: str) -> Path:
-        """Where a film's overlays go: its name, and a few letters of its path's hash so that no two films share it."""
+    def film_folder(self, kind: str, source: str) -> Path:
+        """Where what is written of a film goes: its name, and a few letters of its path's hash so that no two films share it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
-        return self.folder / "overlays" / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+        return self.folder / kind / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
 
 
 def _stamp(path: Path) -> list[Any]:
@@ -255,6 +258,7 @@ def predict_files(
     *,
     overlays: bool = True,
     threshold: float = 0.5,
+    results: Sequence[str] = (),
     batch_size: int = 8,
     limits: ReadLimits | None = None,
     on_file: Callable[[str, Reading | None, str | None], None] = lambda source, reading, error: None,
@@ -271,6 +275,8 @@ def predict_files(
         output: where lines and overlays go.
         overlays: whether to draw them.
         threshold: of the contour.
+        results: kinds of DICOM objects to write of DICOM films (:class:`radzero.results.ResultKind`); a film that can
+            have none says why in its line's ``results_refused``.
         batch_size: films per pass through the network.
         limits: of file and film sizes.
         on_file: called for every file with its reading, or None and the reason; both None for one done earlier.
@@ -306,6 +312,12 @@ def predict_files(
                     record = answer.to_dict()
                     if overlays and answer.similarity is not None:  # LiT and CLIP have no maps
                         record["overlays"] = _save_overlays(answer, output, threshold)
+                    if results:
+                        try:
+                            record["results"] = _save_results(answer, output, results, threshold)
+                        except ResultError as error:
+                            record["results_refused"] = str(error)
+                            outcome.without_results[source] = str(error)
                     write(record)
                     outcome.read += 1
                     on_file(source, answer, None)
@@ -336,7 +348,13 @@ def _read_batch(
 
 
 def run_identity(
-    model: RadZero, sentences: Sequence[str], *, threshold: float, overlays: bool, precision: str
+    model: RadZero,
+    sentences: Sequence[str],
+    *,
+    threshold: float,
+    overlays: bool,
+    precision: str,
+    results: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What makes two runs the same run."""
     return {
@@ -347,12 +365,26 @@ def run_identity(
         "sentences": list(sentences),
         "threshold": threshold,
         "overlays": overlays,
+        **({"results": list(results)} if results else {}),
         "version": __version__,
     }
 
 
+def _save_results(reading: Reading, output: OutputFolder, kinds: Sequence[str], threshold: float) -> list[str]:
+    header = read_header(reading.source)
+    folder = output.film_folder("dicom", reading.source)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for result in make_results(reading, header, kinds, threshold=threshold):
+        kind = result.file_meta.MediaStorageSOPClassUID.keyword.removesuffix("Storage")
+        path = folder / f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{kind}.dcm"
+        result.save_as(path, enforce_file_format=True)
+        written.append(path.relative_to(output.folder).as_posix())
+    return written
+
+
 def _save_overlays(reading: Reading, output: OutputFolder, threshold: float) -> list[str]:
-    folder = output.overlay_folder(reading.source)
+    folder = output.film_folder("overlays", reading.source)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     digits = max(2, len(str(len(reading.sentences) - 1)))

@@ -115,6 +115,10 @@ def predict(
     model: ModelOption = None,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Similarity at which contours are drawn.")] = 0.5,
     overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
+    dicom: Annotated[
+        str | None,
+        typer.Option(help="DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Most pixels of a film; larger ones are refused as bombs.")
@@ -134,6 +138,7 @@ def predict(
     from radzero.findings import finding_sentences
     from radzero.images import ReadLimits
     from radzero.reading import load
+    from radzero.results import result_kinds
 
     torch.set_float32_matmul_precision(precision.value)
     try:
@@ -148,8 +153,11 @@ def predict(
         found = find_inputs(inputs, exclude=output)
         if not found.files:
             raise ValueError(f"no film in {', '.join(inputs)} ({len(found.left_out)} files of other kinds)")
+        results = result_kinds(dicom) if dicom is not None else ()
         reader = load(model, device=device, dtype=dtype)
-        identity = run_identity(reader, asked, threshold=threshold, overlays=overlays, precision=precision.value)
+        identity = run_identity(
+            reader, asked, threshold=threshold, overlays=overlays, precision=precision.value, results=results
+        )
         target = OutputFolder(output, identity, found.files)
     except (ValueError, OSError, RuntimeError) as error:
         raise _fail(error) from error
@@ -179,6 +187,7 @@ def predict(
                 target,
                 overlays=overlays,
                 threshold=threshold,
+                results=results,
                 batch_size=batch_size,
                 limits=ReadLimits(max_pixels=max_pixels) if max_pixels else None,
                 on_file=on_file,
@@ -192,6 +201,8 @@ def predict(
         parts.append(f"{outcome.resumed} of them earlier")
     if outcome.refused:
         parts.append(f"{len(outcome.refused)} refused")
+    if outcome.without_results:
+        parts.append(f"{len(outcome.without_results)} without DICOM results (their lines say why)")
     if found.left_out:
         kinds = sorted({p.suffix.lower() for p in found.left_out})
         parts.append(f"{len(found.left_out)} files in folders left out as not films ({' '.join(kinds)})")

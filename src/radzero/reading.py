@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radzero.images import Radiograph, ReadLimits, read_radiograph
+from radzero.images import DicomFacts, Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry, MapGeometry
 from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint, weights_hash
@@ -25,7 +25,7 @@ from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
 from radzero.overlays import render_overlay
 
-ImageSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image | Radiograph
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
 
 PACKAGED = "packaged"
 """The name under which the model that comes with the package is reported."""
@@ -51,6 +51,8 @@ class Reading:
         warnings: of the film and of the sentences, in words.
         notice: what must be said wherever this reading is shown, or None.
         attention: whether the maps are of attention weights, and not of similarities.
+        dicom: facts of a DICOM film's header.
+        sha256: hash of the model's weights; "" for one that comes from no files.
     """
 
     source: str
@@ -64,6 +66,8 @@ class Reading:
     warnings: tuple[str, ...] = ()
     notice: str | None = None
     attention: bool = False
+    dicom: DicomFacts | None = field(default=None, repr=False)
+    sha256: str = field(default="", repr=False)
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -252,8 +256,8 @@ class RadZero:
         """Ask films sentences.
 
         Args:
-            images: one or many of path, (H, W) or (H, W, 3) array, PIL image or :class:`Radiograph`. A path is one
-                file; a 3-D stack of films must be given as a list.
+            images: one or many of path, content of a file as bytes, (H, W) or (H, W, 3) array, PIL image or
+                :class:`Radiograph`. A path is one file; a 3-D stack of films must be given as a list.
             sentences: one or many; every sentence is asked of every film.
             batch_size: films per pass through the network.
             limits: of file and film sizes; None for the usual ones.
@@ -364,6 +368,8 @@ class RadZero:
                 warnings=(*film.warnings, *unread),
                 notice=self.notice,
                 attention=self.maps_are_attention,
+                dicom=film.dicom,
+                sha256=self.sha256,
             )
 
     def _unread_words(self, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -388,11 +394,11 @@ def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_many(images: Any) -> bool:
-    if isinstance(images, str | os.PathLike | Radiograph | Image.Image | np.ndarray):
+    if isinstance(images, str | os.PathLike | bytes | Radiograph | Image.Image | np.ndarray):
         return False
     if isinstance(images, Iterable):
         return True
-    raise TypeError(f"images must be paths, arrays, PIL images or Radiographs, not {type(images).__name__}")
+    raise TypeError(f"images must be paths, bytes, arrays, PIL images or Radiographs, not {type(images).__name__}")
 
 
 def load(

@@ -61,6 +61,7 @@ from .radiograph import (
     RadiographError,
     ReadLimits,
     Reason,
+    StoredFilm,
     check_not_constant,
     check_size,
     refusing,
@@ -141,13 +142,14 @@ COLOUR_PHOTOMETRICS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "
 _DAMAGED = "Ask the archive (PACS) for the file again"
 
 
-def read_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> Radiograph:
+def read_dicom(file: BinaryIO, source: str, limits: ReadLimits, *, keep_stored: bool = False) -> Radiograph:
     """Read an open DICOM file.
 
     Args:
         file: binary file for which :func:`~radzero.images.dicom_header.sniff_dicom` holds.
         source: name for the errors.
         limits: checked against the header, before decoding.
+        keep_stored: keep the values before the window.
 
     Raises:
         RadiographError: see the table of this module.
@@ -164,7 +166,7 @@ def read_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> Radiograph:
         _check_image_header(header, limits)
         with _recorded(warnings):
             rest = opened.read_rest()
-        return _render(opened, header, rest)
+        return _render(opened, header, rest, keep_stored)
 
 
 @contextmanager
@@ -251,16 +253,18 @@ def _check_image_header(header: Header, limits: ReadLimits) -> None:
         )
 
 
-def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
+def _render(opened: DicomFile, header: Header, rest: Dataset, keep_stored: bool) -> Radiograph:
     source, choices = header.source, [f"transfer syntax: {opened.syntax.label}"]
     samples = header.integer("SamplesPerPixel") or 1
     photometric = header.code("PhotometricInterpretation")
     pixel_data = _pixel_data(rest, source)
+    film: StoredFilm | None = None
     if samples == 1 and photometric != "PALETTE COLOR":
         stored = _decode_grey(opened, header, rest, pixel_data)
         if stored.bits == 1:
             header.warnings.append("the image has only two grey levels (1 bit)")
-        pixels = render(stored, header, choices)
+        film = render(stored, header, choices)
+        pixels = film.display()
     else:
         colour, scale = _decode_colour(opened, header, rest, pixel_data)
         grey = grey_from_colour(colour, scale, source)
@@ -280,7 +284,8 @@ def _render(opened: DicomFile, header: Header, rest: Dataset) -> Radiograph:
         view=view,
         warnings=tuple(dict.fromkeys(header.warnings)),
         choices=tuple(choices),
-        dicom=facts(header, opened.syntax),
+        dicom=facts(header, opened.syntax, film.window if film else None),
+        stored=film if keep_stored else None,
     )
 
 

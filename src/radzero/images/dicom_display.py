@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .dicom_header import Header
 from .grey import row_blocks
+from .radiograph import StoredFilm, Window
 
 DEFAULT_WINDOW_PERCENT = (0.5, 99.5)
 
@@ -51,14 +52,6 @@ class StoredPixels:
             counts += np.bincount(self.words[rows].ravel(), minlength=1 << self.bits)
         return counts
 
-    def through(self, table: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Look every pixel up in a table with 2**bits entries."""
-        narrow = table.astype(np.float32)
-        pixels = np.empty(self.words.shape, dtype=np.float32)
-        for rows in row_blocks(*self.words.shape):
-            pixels[rows] = narrow[self.words[rows]]
-        return pixels
-
 
 @dataclass(frozen=True)
 class LookupTable:
@@ -76,8 +69,8 @@ class LookupTable:
         return mapped
 
 
-def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[np.float32]:
-    """Return display values (rows, columns) in 0..1; appends to ``choices`` and ``header.warnings``.
+def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFilm:
+    """Return stored values and the table to display values 0..1; appends to ``choices`` and ``header.warnings``.
 
     Args:
         stored: decoded pixels.
@@ -87,16 +80,18 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> NDArray[
     counts = stored.histogram()
     padded = _exclude_padding(stored, counts, header, choices)
     values, modality_applied = _modality(stored.domain(), header, choices)
-    table = _voi(values, counts, header, choices)
-    if table is None:
-        table = _default_window(values, counts, stored, modality_applied, choices)
-    if header.code("PhotometricInterpretation") == "MONOCHROME1":
+    chosen = _voi(values, counts, header, choices)
+    if chosen is None:
+        chosen = _default_window(values, counts, stored, modality_applied, choices)
+    table, shown = chosen
+    inverted = header.code("PhotometricInterpretation") == "MONOCHROME1"
+    if inverted:
         table = 1.0 - table
         choices.append("MONOCHROME1: inverted")
     if padded is not None:
         table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
     _check_presentation_shape(header)
-    return stored.through(table)
+    return StoredFilm(stored.words, values, table.astype(np.float32), shown, inverted)
 
 
 def _exclude_padding(
@@ -174,8 +169,8 @@ def _read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Head
 
 def _voi(
     values: NDArray[np.float64], counts: NDArray[np.int64], header: Header, choices: list[str]
-) -> NDArray[np.float64] | None:
-    """Return the table of the file's first VOI LUT or window that shows anything; ``None`` when none does."""
+) -> tuple[NDArray[np.float64], Window | None] | None:
+    """Table and window (None for a LUT) of the file's first VOI LUT or window that shows anything, or ``None``."""
     shown = counts > 0
     for item in header.items("VOILUTSequence"):
         lut = _read_lut(item, values, "VOI LUT", header)
@@ -191,7 +186,7 @@ def _voi(
             header.warnings.append(f"the VOI LUT claims {lut.bits} bits but uses {bits}, and was scaled to those")
         named = f" '{lut.name}'" if lut.name else ""
         choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
-        return mapped / float((1 << bits) - 1)
+        return mapped / float((1 << bits) - 1), None
     centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
     function = header.code("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
@@ -209,7 +204,7 @@ def _voi(
             continue
         several = f", number {number} of {len(centres)}" if len(centres) > 1 else ""
         choices.append(f"VOI: window center {centre:g} width {width:g} ({function}){several}")
-        return table
+        return table, Window(centre, width, function)
     return None
 
 
@@ -246,12 +241,12 @@ def _default_window(
     stored: StoredPixels,
     modality_applied: bool,
     choices: list[str],
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], Window]:
     """A file without VOI: full range for up to 8 unsigned bits, a percentile window otherwise."""
     if stored.bits <= 8 and not stored.signed and not modality_applied:
         full = (1 << stored.bits) - 1
         choices.append(f"no VOI in file: {stored.bits}-bit values divided by {full}")
-        return values / full
+        return values / full, Window(full / 2, full, "LINEAR_EXACT")
     low, high = (percentile(values, counts, percent) for percent in DEFAULT_WINDOW_PERCENT)
     name = "{:g}-{:g} percentile".format(*DEFAULT_WINDOW_PERCENT)
     if low == high:
@@ -259,8 +254,9 @@ def _default_window(
         low, high, name = float(present.min()), float(present.max()), "minimum-maximum"
     choices.append(f"no VOI in file: {name} default window {low:g}..{high:g}")
     if low == high:
-        return np.zeros_like(values)
-    return np.clip((values - low) / (high - low), 0.0, 1.0)
+        return np.zeros_like(values), Window(low, 1.0, "LINEAR_EXACT")
+    window = Window((low + high) / 2, high - low, "LINEAR_EXACT")
+    return np.clip((values - low) / (high - low), 0.0, 1.0), window
 
 
 def percentile(values: NDArray[np.float64], counts: NDArray[np.int64], percent: float) -> float:

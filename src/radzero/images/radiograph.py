@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -113,8 +113,46 @@ class ReadLimits:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A window of modality values (PS3.3 C.11.2.1.2): centre, width, and LINEAR, LINEAR_EXACT or SIGMOID."""
+
+    centre: float
+    width: float
+    function: str = "LINEAR"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFilm:
+    """Grey values before the window, for a viewer that lets its user choose another.
+
+    Attributes:
+        words: unsigned (H, W): an index into the tables.
+        values: (K,) modality value of each word, such as the rescaled stored value.
+        table: (K,) float32 display value of each word, 0..1: what :attr:`Radiograph.pixels` was made with.
+        window: of modality values, that made the table; None for a VOI LUT.
+        inverted: whether low values are bright (MONOCHROME1).
+    """
+
+    words: NDArray[np.unsignedinteger]
+    values: NDArray[np.float64]
+    table: NDArray[np.float32]
+    window: Window | None
+    inverted: bool
+
+    def display(self) -> NDArray[np.float32]:
+        """Display values (H, W) in 0..1: every word looked up in the table."""
+        pixels = np.empty(self.words.shape, dtype=np.float32)
+        for start in range(0, len(pixels), 256):  # an index array of the whole film would take 8 bytes per pixel
+            pixels[start : start + 256] = self.table[self.words[start : start + 256]]
+        return pixels
+
+
+@dataclass(frozen=True)
 class DicomFacts:
-    """The header of a DICOM file, without anything that names the patient. Absent values are ``None``."""
+    """The header of a DICOM file, without anything that names the patient. Absent values are ``None``.
+
+    ``window`` is the one that the film was displayed with; None where a VOI LUT was, or colour.
+    """
 
     sop_class_uid: str | None
     sop_instance_uid: str | None
@@ -125,6 +163,7 @@ class DicomFacts:
     transfer_syntax: str
     body_part: str | None
     patient_orientation: str | None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +179,7 @@ class Radiograph:
         warnings: what a user should know before trusting a result.
         choices: every decision made between the stored and the displayed values, in order.
         dicom: header facts when the source is a DICOM file.
+        stored: values before the window, when they were asked for and the source is grey.
     """
 
     pixels: NDArray[np.float32]
@@ -150,6 +190,7 @@ class Radiograph:
     warnings: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     dicom: DicomFacts | None = None
+    stored: StoredFilm | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,17 +21,21 @@ _SNIFF_BYTES = 1024
 
 
 def read_radiograph(
-    source: str | os.PathLike[str] | Image.Image | NDArray[Any] | Radiograph,
+    source: str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Radiograph,
     *,
     limits: ReadLimits | None = None,
+    name: str | None = None,
+    keep_stored: bool = False,
 ) -> Radiograph:
     """Read one radiograph.
 
     Args:
-        source: the path of a DICOM, PNG, JPEG, TIFF, BMP or WebP file (recognised by content, not by name), a
-            Pillow image, a numpy array of display values (see :func:`~radzero.images.raster.read_array`), or
-            a :class:`Radiograph`, which is returned as it is.
+        source: the path of a DICOM, PNG, JPEG, TIFF, BMP or WebP file (recognised by content, not by name), the
+            content of one as bytes, a Pillow image, a numpy array of display values (see
+            :func:`~radzero.images.raster.read_array`), or a :class:`Radiograph`, which is returned as it is.
         limits: what a file may ask for; ``None`` for the defaults of :class:`ReadLimits`.
+        name: what bytes are called in ``source`` and in errors.
+        keep_stored: keep a DICOM file's values before the window, for a viewer.
 
     Returns:
         float32 display values in 0..1 with bones bright, and every decision that led to them.
@@ -48,28 +53,26 @@ def read_radiograph(
     if isinstance(source, np.ndarray):
         return read_array(source, f"numpy array {source.shape} {source.dtype}", limits)
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source), limits)
+        return _read_path(Path(source), limits, keep_stored)
+    if isinstance(source, bytes):
+        name = name or f"{len(source):,} bytes"
+        _check_bytes(len(source), name, limits)
+        return _read_file(BytesIO(source), len(source), name, limits, keep_stored)
     raise TypeError(
-        f"a radiograph is a path, a Pillow image, a numpy array or a Radiograph, not {type(source).__name__}"
+        f"a radiograph is a path, bytes, a Pillow image, a numpy array or a Radiograph, not {type(source).__name__}"
     )
 
 
-def _read_path(path: Path, limits: ReadLimits) -> Radiograph:
+def _read_path(path: Path, limits: ReadLimits, keep_stored: bool) -> Radiograph:
     name = str(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise RadiographError(name, Reason.UNREADABLE, f"this is {what}", "Pass the path of one image file")
-        if status.st_size > limits.max_file_bytes:
-            raise RadiographError(
-                name,
-                Reason.TOO_LARGE,
-                f"the file has {status.st_size:,} bytes, more than the limit of {limits.max_file_bytes:,}",
-                f"If it is genuine, pass limits=ReadLimits(max_file_bytes={status.st_size})",
-            )
+        _check_bytes(status.st_size, name, limits)
         with path.open("rb") as file:
-            return _read_file(file, status.st_size, name, limits)
+            return _read_file(file, status.st_size, name, limits, keep_stored)
     except FileNotFoundError as exc:
         raise RadiographError(name, Reason.NOT_FOUND, "no such file", "Check the path") from exc
     except (OSError, ValueError) as exc:
@@ -81,18 +84,28 @@ def _read_path(path: Path, limits: ReadLimits) -> Radiograph:
         ) from exc
 
 
-def _read_file(file: BinaryIO, size: int, name: str, limits: ReadLimits) -> Radiograph:
+def _check_bytes(size: int, name: str, limits: ReadLimits) -> None:
+    if size > limits.max_file_bytes:
+        raise RadiographError(
+            name,
+            Reason.TOO_LARGE,
+            f"the file has {size:,} bytes, more than the limit of {limits.max_file_bytes:,}",
+            f"If it is genuine, pass limits=ReadLimits(max_file_bytes={size})",
+        )
+
+
+def _read_file(file: BinaryIO, size: int, name: str, limits: ReadLimits, keep_stored: bool) -> Radiograph:
     head = file.read(_SNIFF_BYTES)
     if not head:
         raise RadiographError(name, Reason.EMPTY, "the file is empty", "Copy or download it again")
     # DICOM first: its preamble may hold the signature of another format
     if head[128:132] == b"DICM":
-        return read_dicom(file, name, limits)
+        return read_dicom(file, name, limits, keep_stored=keep_stored)
     image_format = sniff_raster(head[:16])
     if image_format is not None:
         return read_raster(file, image_format, name, limits)
     if sniff_dicom(head, size):
-        return read_dicom(file, name, limits)
+        return read_dicom(file, name, limits, keep_stored=keep_stored)
     raise RadiographError(
         name,
         Reason.NOT_AN_IMAGE,

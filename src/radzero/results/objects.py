@@ -1,0 +1,424 @@
+"""The objects themselves, one function per kind, over highdicom.
+
+    seg      binary Segmentation: where each map is at least the threshold
+    seg-map  fractional Segmentation: the maps, 0..255 for 0..1
+    sr       Comprehensive SR, TID 1500: of each sentence its probability, and of each of its regions the outline
+    gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the film itself
+    sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from radzero import __version__
+from radzero.reading import Reading
+from radzero.results.header import ResultError
+from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
+from radzero.results.regions import Region, find_regions
+
+if TYPE_CHECKING:
+    import highdicom as hd
+
+_SERIES_NUMBER = 9100
+"""Of the first kind; PACS sort a study's series by number, and films come first."""
+_LINE_POINTS = 16_000
+"""Points of one graphic object; PS3.3 C.10.5 counts them in 16 bits."""
+_CHEST_FILM = Code("399208008", "SCT", "Plain chest X-ray")
+_FINDING = Code("404684003", "SCT", "Clinical finding")
+
+
+class ResultKind(StrEnum):
+    """What a reading can become."""
+
+    SEG = "seg"
+    SEG_MAP = "seg-map"
+    SR = "sr"
+    GSPS = "gsps"
+    SC = "sc"
+
+
+def result_kinds(names: str) -> tuple[ResultKind, ...]:
+    """Kinds from "all" or names between commas.
+
+    Raises:
+        ValueError: naming the kinds that there are.
+        ImportError: when what makes them is not installed.
+    """
+    _require_highdicom()
+    if names.strip().lower() == "all":
+        return tuple(ResultKind)
+    try:
+        return tuple(dict.fromkeys(ResultKind(name.strip().lower()) for name in names.split(",")))
+    except ValueError as error:
+        raise ValueError(f"{names!r}: DICOM results are all, or some of {', '.join(ResultKind)}") from error
+
+
+_TITLES = {
+    ResultKind.SEG: "regions",
+    ResultKind.SEG_MAP: "similarity maps",
+    ResultKind.SR: "report",
+    ResultKind.GSPS: "outlines",
+    ResultKind.SC: "pictures",
+}
+
+
+class _Film:
+    """A reading, the header of its film, and what every object repeats of them."""
+
+    def __init__(self, reading: Reading, header: Dataset, threshold: float, made: datetime) -> None:
+        self.reading, self.header, self.threshold, self.made = reading, header, threshold, made
+
+    def uid(self, kind: ResultKind, *parts: str) -> str:
+        """Of an object, from everything that it is made of."""
+        asked = "\n".join(self.reading.sentences)
+        of = (self.header.SOPInstanceUID, self.reading.sha256 or self.reading.model, f"{self.threshold!r}", asked)
+        return str(derived_uid(kind.value, *of, *parts))
+
+    def common(self, kind: ResultKind, number: int = 1) -> dict[str, Any]:
+        """Arguments that every highdicom object takes."""
+        return {
+            "series_instance_uid": self.uid(kind, "series"),
+            "series_number": _SERIES_NUMBER + list(ResultKind).index(kind),
+            "sop_instance_uid": self.uid(kind, "instance", str(number)),
+            "instance_number": number,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": shortened(self.reading.model, 64),
+            "software_versions": __version__,
+            "device_serial_number": self.serial,
+            "series_description": f"{MANUFACTURER}: {_TITLES[kind]}{self.caution}",
+            "specific_character_set": "ISO_IR 192",
+            "transfer_syntax_uid": ExplicitVRLittleEndian,
+        }
+
+    @property
+    def caution(self) -> str:
+        """What a series says of a model that is not to be relied on."""
+        return " (not for diagnosis)" if self.reading.notice else ""
+
+    @property
+    def serial(self) -> str:
+        """What tells this model from another of the same name: the hash of its weights."""
+        return (self.reading.sha256 or "unknown")[:64]
+
+    def percent(self, index: int) -> float:
+        """Probability of a sentence in percent."""
+        return round(100 * float(self.reading.probabilities[index]), 2)
+
+    def regions(self, index: int) -> list[Region]:
+        """Of a sentence, where its map is at least the threshold."""
+        return find_regions(self.reading.map(index), self.threshold)
+
+
+def make_results(
+    reading: Reading,
+    header: Dataset,
+    kinds: Iterable[ResultKind | str] = tuple(ResultKind),
+    *,
+    threshold: float = 0.5,
+    made: datetime | None = None,
+) -> list[Dataset]:
+    """DICOM objects of one reading, ready to be written or sent.
+
+    Args:
+        reading: of a DICOM film.
+        header: of the same film, by :func:`radzero.results.read_header`.
+        kinds: what to make.
+        threshold: of regions and outlines, a probability in 0..1.
+        made: when; now if None.
+
+    Raises:
+        ResultError: when header and reading are of different films, for a colour film's ``gsps``, and for maps of a
+            method that has none.
+        ValueError: for a kind that is not known, or another threshold.
+        ImportError: naming what to install.
+    """
+    wanted = list(dict.fromkeys(ResultKind(kind) for kind in kinds))
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"a threshold is between 0 and 1, not {threshold}")
+    if not reading.sentences:
+        raise ResultError(f"{reading.source}: no sentence was asked, so there is nothing to store")
+    own = reading.dicom.sop_instance_uid if reading.dicom else None
+    if own != header.SOPInstanceUID or reading.film.shape != (header.Rows, header.Columns):
+        raise ResultError(f"{reading.source}: the header is of another film ({header.SOPInstanceUID}, not {own})")
+    if reading.similarity is None and (needed := [kind for kind in wanted if kind is not ResultKind.SR]):
+        raise ResultError(f"{reading.source}: {reading.model} has no maps, which {', '.join(needed)} show; ask for sr")
+    if ResultKind.GSPS in wanted and header.SamplesPerPixel != 1:
+        raise ResultError(f"{reading.source}: a film in colour can have no greyscale presentation state; leave gsps out")
+    _require_highdicom()
+    film = _Film(reading, header, threshold, made or datetime.now())
+    makers: dict[ResultKind, Callable[[_Film], list[Dataset]]] = {
+        ResultKind.SEG: _binary,
+        ResultKind.SEG_MAP: _fractional,
+        ResultKind.SR: _report,
+        ResultKind.GSPS: _states,
+        ResultKind.SC: _captures,
+    }
+    results = [result for kind in wanted for result in makers[kind](film)]
+    for result in results:
+        _date(result, film.made)
+    return results
+
+
+def _date(result: Dataset, made: datetime) -> None:
+    """One time in all of an object's dates, so that the same reading gives the same bytes."""
+    result.SeriesDate, result.SeriesTime = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
+    for what in ("InstanceCreation", "Content", "PresentationCreation"):
+        if f"{what}Date" in result:
+            setattr(result, f"{what}Date", made.strftime("%Y%m%d"))
+            setattr(result, f"{what}Time", made.strftime("%H%M%S"))
+
+
+def _require_highdicom() -> None:
+    try:
+        import contourpy  # noqa: F401
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise ImportError("DICOM results need highdicom: pip install 'radzero[dicom]'") from error
+
+
+# -- Segmentation ---------------------------------------------------------------------------------------
+
+
+def _binary(film: _Film) -> list[Dataset]:
+    count = len(film.reading.sentences)
+    masks = np.stack([film.reading.map(k) >= film.threshold for k in range(count)], axis=-1)
+    return [_segmentation(film, ResultKind.SEG, masks[None], f"where maps are at least {film.threshold:g}")]
+
+
+def _fractional(film: _Film) -> list[Dataset]:
+    count = len(film.reading.sentences)
+    maps = np.stack([np.rint(film.reading.map(k) * 255).astype(np.uint8) for k in range(count)], axis=-1)
+    return [_segmentation(film, ResultKind.SEG_MAP, maps[None] / np.float32(255), "similarity maps, 255 for 1")]
+
+
+def _segmentation(film: _Film, kind: ResultKind, pixels: npt.NDArray[Any], what: str) -> Dataset:
+    import highdicom as hd
+
+    reading = film.reading
+    segments = []
+    for k, sentence in enumerate(reading.sentences):
+        segment = hd.seg.SegmentDescription(
+            segment_number=k + 1,
+            segment_label=shortened(sentence, 64),
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=sentence_code(sentence),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=_algorithm(film),
+            tracking_uid=film.uid(kind, "tracking", str(k)),
+            tracking_id=shortened(sentence, 10_000),
+        )
+        segment.SegmentDescription = shortened(f"{sentence} ({film.percent(k):g} %)", 1024)
+        segments.append(segment)
+    seg = hd.seg.Segmentation(
+        source_images=[film.header],
+        pixel_array=pixels,
+        segmentation_type="BINARY" if kind is ResultKind.SEG else "FRACTIONAL",
+        segment_descriptions=segments,
+        content_label="RADZERO",
+        content_description=shortened(what, 64),
+        omit_empty_frames=False,
+        coding_schemes=_coding_schemes(),
+        **film.common(kind),
+    )
+    # type 2C of the General Image module, which highdicom leaves out for projections
+    seg.PatientOrientation = film.header.get("PatientOrientation", "")
+    return seg
+
+
+def _algorithm(film: _Film) -> "hd.AlgorithmIdentificationSequence":
+    import highdicom as hd
+
+    return hd.AlgorithmIdentificationSequence(
+        name=f"{MANUFACTURER} {shortened(film.reading.model, 50)}",
+        family=codes.DCM.ArtificialIntelligence,
+        version=__version__,
+        source=MANUFACTURER,
+        parameters={"weights": film.serial, "threshold": f"{film.threshold:g}"},
+    )
+
+
+def _coding_schemes() -> list[Any]:
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+
+    return [CodingSchemeIdentificationItem(SCHEME, name="Sentences asked of a film by RadZero")]
+
+
+# -- Structured report ----------------------------------------------------------------------------------
+
+
+def _report(film: _Film) -> list[Dataset]:
+    from highdicom import sr
+
+    groups = [group for k in range(len(film.reading.sentences)) for group in _groups(film, k)]
+    observer = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=str(derived_uid("device", film.serial)),
+            name=MANUFACTURER,
+            manufacturer_name=MANUFACTURER,
+            model_name=shortened(film.reading.model, 64),
+            serial_number=film.serial,
+        ),
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=_CHEST_FILM,
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+        referenced_images=[film.header] if _describable(film.header) else None,
+    )
+    report = sr.ComprehensiveSR(
+        evidence=[film.header],
+        content=content[0],
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        coding_schemes=_coding_schemes(),
+        **film.common(ResultKind.SR),
+    )
+    return [report]
+
+
+def _describable(header: Dataset) -> bool:
+    """Whether the header has what TID 1603 wants in the report's image library, which is optional."""
+    return len(header.get("PatientOrientation") or ()) == 2 and len(header.get("ImagerPixelSpacing") or ()) == 2
+
+
+def _groups(film: _Film, index: int) -> Iterable[Any]:
+    """Of a sentence: a measurement group per region, or one without region."""
+    from highdicom import sr
+
+    sentence = film.reading.sentences[index]
+    algorithm = sr.AlgorithmIdentification(
+        name=f"{MANUFACTURER} {shortened(film.reading.model, 50)}",
+        version=__version__,
+        parameters=[f"weights {film.serial}", f"threshold {film.threshold:g}"],
+    )
+    certainty = sr.Measurement(
+        name=codes.DCM.CertaintyOfFinding, value=film.percent(index), unit=codes.UCUM.Percent, algorithm_id=algorithm
+    )
+    regions = film.regions(index) if film.reading.similarity is not None else []
+    for number, region in enumerate(regions):
+        yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=film.uid(ResultKind.SR, "tracking", str(index), str(number)), identifier=shortened(sentence, 10_000)
+            ),
+            referenced_region=sr.ImageRegion(
+                graphic_type=sr.GraphicTypeValues.POLYLINE,
+                graphic_data=region.outline,
+                source_image=sr.SourceImageForRegion(film.header.SOPClassUID, film.header.SOPInstanceUID),
+            ),
+            finding_category=_FINDING,
+            finding_type=sentence_code(sentence),
+            measurements=[certainty],
+        )
+    if not regions:
+        yield sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=film.uid(ResultKind.SR, "tracking", str(index)), identifier=shortened(sentence, 10_000)
+            ),
+            finding_category=_FINDING,
+            finding_type=sentence_code(sentence),
+            measurements=[certainty],
+            source_images=[sr.SourceImageForMeasurementGroup(film.header.SOPClassUID, film.header.SOPInstanceUID)],
+        )
+
+
+# -- Presentation state ---------------------------------------------------------------------------------
+
+
+def _states(film: _Film) -> list[Dataset]:
+    return [_state(film, k) for k in range(len(film.reading.sentences))]
+
+
+def _state(film: _Film, index: int) -> Dataset:
+    from highdicom import pr
+    from highdicom.content import PresentationLUTTransformation
+
+    reading, header = film.reading, film.header
+    height, width = reading.film.shape
+    layer = pr.GraphicLayer("RADZERO", order=1, description=shortened(reading.sentences[index], 64))
+    lines = [
+        pr.GraphicObject(pr.GraphicTypeValues.POLYLINE, _few(polygon), pr.AnnotationUnitsValues.PIXEL)
+        for region in film.regions(index)
+        for polygon in region.polygons
+    ]
+    peak = np.asarray(reading.peaks[index], dtype=np.float64)[None] + 0.5
+    marks = [*lines, pr.GraphicObject(pr.GraphicTypeValues.POINT, peak, pr.AnnotationUnitsValues.PIXEL)]
+    said = [f"{reading.sentences[index]}: {film.percent(index):g} %", *([reading.notice] if reading.notice else [])]
+    text = pr.TextObject(
+        "\r\n".join(shortened(line, 500) for line in said),
+        pr.AnnotationUnitsValues.PIXEL,
+        bounding_box=(0.02 * width, 0.02 * height, 0.98 * width, 0.12 * height),
+        text_justification="LEFT",
+    )
+    inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    state = pr.GrayscaleSoftcopyPresentationState(
+        referenced_images=[header],
+        content_label="RADZERO",
+        content_description=shortened(reading.sentences[index], 64),
+        graphic_layers=[layer],
+        graphic_annotations=[pr.GraphicAnnotation([header], layer, graphic_objects=marks, text_objects=[text])],
+        concept_name=None,
+        presentation_lut_transformation=PresentationLUTTransformation("INVERSE" if inverted else "IDENTITY"),
+        voi_lut_transformations=_voi(film),
+        **film.common(ResultKind.GSPS, index + 1),
+    )
+    state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
+    return state
+
+
+def _voi(film: _Film) -> Sequence[Any] | None:
+    """The window that the film was displayed with; None leaves it to the header's VOI LUT."""
+    from highdicom import pr
+
+    window = film.reading.dicom.window if film.reading.dicom else None
+    if window is None:
+        return None
+    return [pr.SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)]
+
+
+def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Every so many points of a polygon that has more than an object may hold, still closed."""
+    step = -(-len(polygon) // _LINE_POINTS)
+    return polygon if step == 1 else np.concatenate([polygon[:-1:step], polygon[-1:]])
+
+
+# -- Secondary capture ----------------------------------------------------------------------------------
+
+
+def _captures(film: _Film) -> list[Dataset]:
+    return [_capture(film, k) for k in range(len(film.reading.sentences))]
+
+
+def _capture(film: _Film, index: int) -> Dataset:
+    from highdicom.sc import SCImage
+
+    picture = film.reading.overlay(index, threshold=film.threshold).convert("RGB")
+    capture = SCImage.from_ref_dataset(
+        film.header,
+        pixel_array=np.asarray(picture),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=_orientation(film.header),
+        **film.common(ResultKind.SC, index + 1),
+    )
+    capture.Laterality = film.header.get("Laterality", "")
+    capture.ImageComments = shortened(f"{film.reading.sentences[index]}: {film.percent(index):g} %", 10_000)
+    capture.BurnedInAnnotation = "NO"  # the picture says what was asked, never of whom
+    return capture
+
+
+def _orientation(header: Dataset) -> tuple[str, str]:
+    value = header.get("PatientOrientation")
+    return (str(value[0]), str(value[1])) if value and len(value) == 2 else ("L", "F")
