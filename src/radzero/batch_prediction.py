@@ -216,7 +216,9 @@ class OutputFolder:
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
             record = json.loads(line)
-            return _Line(str(record["image"]), "error" in record, [*record.get("overlays", ()), *record.get("results", ())])
+            return _Line(
+                str(record["image"]), "error" in record, [*record.get("overlays", ()), *record.get("results", ())]
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"

@@ -4,7 +4,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import groupby
@@ -189,6 +189,25 @@ class Reading:
         return sentence
 
 
+@dataclass(frozen=True, eq=False)
+class SeenFilm:
+    """What a reading says of its film besides the model's answers.
+
+    Attributes:
+        source: as in :class:`Reading`.
+        film: (H, W) uint8, as displayed.
+        geometry: where it lay in the model's input.
+        warnings: of the film.
+        dicom: facts of its header.
+    """
+
+    source: str
+    film: npt.NDArray[np.uint8]
+    geometry: Geometry
+    warnings: tuple[str, ...] = ()
+    dicom: DicomFacts | None = None
+
+
 def _sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
@@ -318,7 +337,12 @@ class RadZero:
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
         """Features (B, T, D), for RadZero tokens with CLS first, and where each film lies in the input."""
         pixels, geometries = self.processor.films(films)
-        return self.model.encode_images(pixels.to(self.device, self.dtype)), geometries
+        return self.embed_pixels(pixels), geometries
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Features (B, T, D) of what the processor made of films (B, 3, H, W)."""
+        return self.model.encode_images(pixels.to(self.device, self.dtype))
 
     @torch.inference_mode()
     def compare(
@@ -353,24 +377,51 @@ class RadZero:
         tokens, geometries = self.embed_films(films)
         logits, similarity = self.compare(tokens, embeddings)
         for k, film in enumerate(films):
-            geometry = geometries[k]
-            yield Reading(
-                source=film.source,
-                model=self.name,
-                sentences=asked,
-                logits=logits[k],
-                similarity=None
-                if similarity is None
-                else similarity[k].reshape(len(asked), *self.model.token_grid(*geometry.input)),
-                film=film.to_uint8(),
-                geometry=geometry,
-                patch=self.model.config.vision_config.patch_size,
-                warnings=(*film.warnings, *unread),
-                notice=self.notice,
-                attention=self.maps_are_attention,
-                dicom=film.dicom,
-                sha256=self.sha256,
+            seen = SeenFilm(film.source, film.to_uint8(), geometries[k], (*film.warnings, *unread), film.dicom)
+            yield self._reading(seen, asked, logits[k], None if similarity is None else similarity[k])
+
+    def answer(self, tokens: Tensor, films: Sequence["SeenFilm"], sentences: Sequence[str]) -> list[Reading]:
+        """Readings of films whose features (B, T, D) are there already; they are not read again.
+
+        Raises:
+            ValueError: for a sentence that is empty.
+        """
+        asked = _sentences(sentences)
+        unread = self._unread_words(asked)
+        logits, similarity = self.compare(tokens, self.embed_sentences(asked))
+        return [
+            self._reading(
+                replace(film, warnings=(*film.warnings, *unread)),
+                asked,
+                logits[k],
+                None if similarity is None else similarity[k],
             )
+            for k, film in enumerate(films)
+        ]
+
+    def _reading(
+        self,
+        film: "SeenFilm",
+        asked: tuple[str, ...],
+        logits: npt.NDArray[np.float32],
+        similarity: npt.NDArray[np.float32] | None,
+    ) -> Reading:
+        grid = self.model.token_grid(*film.geometry.input)
+        return Reading(
+            source=film.source,
+            model=self.name,
+            sentences=asked,
+            logits=logits,
+            similarity=None if similarity is None else similarity.reshape(len(asked), *grid),
+            film=film.film,
+            geometry=film.geometry,
+            patch=self.model.config.vision_config.patch_size,
+            warnings=film.warnings,
+            notice=self.notice,
+            attention=self.maps_are_attention,
+            dicom=film.dicom,
+            sha256=self.sha256,
+        )
 
     def _unread_words(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         """A warning for every sentence with words that the model cannot know or does not get to see."""

@@ -5,10 +5,10 @@ import warnings
 from io import BytesIO
 from pathlib import Path
 
-from pydicom.dataset import Dataset
+from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
-from pydicom.config import RAISE
+from pydicom.dataset import Dataset
 
 from radzero.images import RadiographError, ReadLimits, Reason
 from radzero.images.dicom_header import Header, open_dicom, sniff_dicom
@@ -82,6 +82,10 @@ def _valid(full: Dataset, keyword: str) -> DataElement | None:
     """The element anew, or None when it is absent or breaks the rules of its value representation."""
     try:
         value = full[keyword].value if keyword in full else None
-        return None if value is None else DataElement(full[keyword].tag, dictionary_VR(keyword), value, validation_mode=RAISE)
+        return (
+            None
+            if value is None
+            else DataElement(full[keyword].tag, dictionary_VR(keyword), value, validation_mode=RAISE)
+        )
     except (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, LookupError):
         return None

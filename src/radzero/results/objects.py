@@ -1,10 +1,10 @@
 """The objects themselves, one function per kind, over highdicom.
 
-    seg      binary Segmentation: where each map is at least the threshold
-    seg-map  fractional Segmentation: the maps, 0..255 for 0..1
-    sr       Comprehensive SR, TID 1500: of each sentence its probability, and of each of its regions the outline
-    gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the film itself
-    sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
+seg      binary Segmentation: where each map is at least the threshold
+seg-map  fractional Segmentation: the maps, 0..255 for 0..1
+sr       Comprehensive SR, TID 1500: of each sentence its probability, and of each of its regions the outline
+gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the film itself
+sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -152,7 +152,9 @@ def make_results(
     if reading.similarity is None and (needed := [kind for kind in wanted if kind is not ResultKind.SR]):
         raise ResultError(f"{reading.source}: {reading.model} has no maps, which {', '.join(needed)} show; ask for sr")
     if ResultKind.GSPS in wanted and header.SamplesPerPixel != 1:
-        raise ResultError(f"{reading.source}: a film in colour can have no greyscale presentation state; leave gsps out")
+        raise ResultError(
+            f"{reading.source}: a film in colour can have no greyscale presentation state; leave gsps out"
+        )
     _require_highdicom()
     film = _Film(reading, header, threshold, made or datetime.now())
     makers: dict[ResultKind, Callable[[_Film], list[Dataset]]] = {

@@ -1,0 +1,275 @@
+"""The one thread that owns the model, and what feeds it: decoding in a pool, films of many requests in one pass.
+
+    bytes -> decode, preprocess (threads) -> [queue] -> encode in batches, compare (the model's thread) -> Reading
+
+A request waits for a fuller batch only while other films are being decoded, and no longer than ``batch_wait_s``; so one
+request alone is answered as fast as without batching.
+"""
+
+import asyncio
+import hashlib
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from radzero.images import RadiographError, ReadLimits, Reason, read_radiograph
+from radzero.images.radiograph import StoredFilm
+from radzero.reading import RadZero, Reading, SeenFilm
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFilm:
+    """A film that the vision encoder has seen: what further sentences need of it.
+
+    Attributes:
+        tokens: (T, D) image features, on the model's device.
+        seen: what readings repeat of the film.
+        stored: values before the window, when they were asked for.
+    """
+
+    tokens: Tensor
+    seen: SeenFilm
+    stored: StoredFilm | None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it holds."""
+        stored = self.stored.words.nbytes + self.stored.values.nbytes + self.stored.table.nbytes if self.stored else 0
+        return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored
+
+
+class Sized(Protocol):
+    """Something that knows how much memory it holds."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it holds."""
+        ...
+
+
+S = TypeVar("S", bound=Sized)
+
+
+class BoundedCache(OrderedDict[str, S]):
+    """Things by a key, the last used ones within a bound of bytes; for one thread (the event loop's)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.held = limit, 0
+
+    def put(self, key: str, film: S) -> bool:
+        """Keep a film, at the cost of those that were used longest ago; False when it is larger than all of them."""
+        self.drop(key)
+        if film.bytes > self.limit:
+            return False
+        self[key] = film
+        self.held += film.bytes
+        while self.held > self.limit:
+            self.held -= self.popitem(last=False)[1].bytes
+        return True
+
+    def take(self, key: str) -> S | None:
+        """The film of a key, now the last used; None when it is not here."""
+        if key in self:
+            self.move_to_end(key)
+        return self.get(key)
+
+    def drop(self, key: str) -> bool:
+        """Forget a film; whether it was there."""
+        film = self.pop(key, None)
+        self.held -= film.bytes if film else 0
+        return film is not None
+
+
+@dataclass(eq=False)
+class _Job:
+    """Something for the model's thread: a film to encode, or one to ask."""
+
+    sentences: tuple[str, ...]
+    pixels: Tensor | None = None
+    film: EncodedFilm | None = None
+    answer: "Future[Any]" = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class EngineCounts:
+    """What an engine has done."""
+
+    batches: int = 0
+    films: int = 0
+    hits: int = 0
+    misses: int = 0
+
+
+class Engine:
+    """A model behind a queue. Its coroutines are called from one event loop.
+
+    Args:
+        reader: the model; nobody else may use it meanwhile.
+        max_batch: films per pass.
+        batch_wait_s: for how long a pass waits for films that are being decoded.
+        decoders: threads that decode.
+        limits: of films.
+        cache_bytes: of films kept by content.
+        on_batch: called with the number of films of every pass.
+    """
+
+    def __init__(
+        self,
+        reader: RadZero,
+        *,
+        max_batch: int = 16,
+        batch_wait_s: float = 0.005,
+        decoders: int = 2,
+        limits: ReadLimits | None = None,
+        cache_bytes: int = 2**29,
+        on_batch: Callable[[int], None] = lambda films: None,
+    ) -> None:
+        self.reader = reader
+        self.counts = EngineCounts()
+        self._max_batch, self._wait, self._limits, self._on_batch = max_batch, batch_wait_s, limits, on_batch
+        self._cache: BoundedCache[EncodedFilm] = BoundedCache(cache_bytes)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._decoding = 0
+        self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    async def encode(self, content: bytes, name: str, *, keep_stored: bool = False) -> EncodedFilm:
+        """A film from a file's bytes, from the cache when the same bytes were read before.
+
+        Raises:
+            RadiographError: when they are no readable radiograph.
+        """
+        key = hashlib.sha256(content).hexdigest()
+        known = self._cache.take(key)
+        if known is not None and (known.stored is not None or not keep_stored):
+            self.counts.hits += 1
+            return known
+        self.counts.misses += 1
+        self._decoding += 1
+        try:
+            film, pixels, geometry = await self.run(self._decode, content, name, keep_stored)
+        finally:
+            self._decoding -= 1
+        tokens = await self._submit(_Job((), pixels=pixels))
+        encoded = EncodedFilm(tokens, SeenFilm(name, film.to_uint8(), geometry, film.warnings, film.dicom), film.stored)
+        self._cache.put(key, encoded)
+        return encoded
+
+    async def ask(self, film: EncodedFilm, sentences: Sequence[str], name: str) -> Reading:
+        """A reading of a film."""
+        reading: Reading = await self._submit(_Job(tuple(sentences), film=film))
+        return replace(reading, source=name)
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Something else that takes time (decoding, drawing, writing DICOM), in the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def close(self) -> None:
+        """End the threads, after what was begun."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._pool.shutdown()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def cached_bytes(self) -> int:
+        """Held by the cache of films."""
+        return self._cache.held
+
+    # -- decoding threads ------------------------------------------------------------------------------
+
+    def _decode(self, content: bytes, name: str, keep_stored: bool) -> Any:
+        try:
+            film = read_radiograph(content, limits=self._limits, name=name, keep_stored=keep_stored)
+            pixels, geometries = self.reader.processor.films([film])
+        except MemoryError as error:
+            raise RadiographError(name, Reason.TOO_LARGE, "not enough memory for it", "Send a smaller film") from error
+        return film, pixels[0], geometries[0]
+
+    # -- the model's thread ----------------------------------------------------------------------------
+
+    async def _submit(self, job: _Job) -> Any:
+        self._jobs.put(job)
+        return await asyncio.wrap_future(job.answer)
+
+    def _work(self) -> None:
+        going_on = True
+        while going_on:
+            first = self._jobs.get()
+            if first is None:
+                return
+            batch, going_on = self._collect(first)
+            batch = [job for job in batch if job.answer.set_running_or_notify_cancel()]
+            self._encode([job for job in batch if job.pixels is not None])
+            self._ask([job for job in batch if job.film is not None])
+
+    def _collect(self, first: _Job) -> tuple[list[_Job], bool]:
+        """Jobs of one pass, and whether there is to be another."""
+        batch, until = [first], time.monotonic() + self._wait
+        while len(batch) < self._max_batch:
+            try:
+                waiting = until - time.monotonic() if self._decoding else 0.0
+                job = self._jobs.get(timeout=waiting) if waiting > 0 else self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, False
+            batch.append(job)
+        return batch, True
+
+    def _encode(self, jobs: Sequence[_Job]) -> None:
+        shapes: dict[tuple[int, ...], list[_Job]] = {}
+        for job in jobs:
+            assert job.pixels is not None
+            shapes.setdefault(tuple(job.pixels.shape), []).append(job)
+        for alike in shapes.values():
+            self._answer(alike, self._encode_alike)
+
+    def _encode_alike(self, jobs: Sequence[_Job]) -> list[Tensor]:
+        tokens = self.reader.embed_pixels(torch.stack([job.pixels for job in jobs if job.pixels is not None]))
+        self.counts.batches += 1
+        self.counts.films += len(jobs)
+        self._on_batch(len(jobs))
+        return [part.clone() for part in tokens]  # a part of a batch would hold all of it in the cache
+
+    def _ask(self, jobs: Sequence[_Job]) -> None:
+        asked: dict[tuple[Any, ...], list[_Job]] = {}
+        for job in jobs:
+            assert job.film is not None
+            asked.setdefault((job.sentences, job.film.tokens.shape), []).append(job)
+        for alike in asked.values():
+            self._answer(alike, self._ask_alike)
+
+    def _ask_alike(self, jobs: Sequence[_Job]) -> list[Reading]:
+        films = [job.film for job in jobs if job.film is not None]
+        tokens = torch.stack([film.tokens for film in films])
+        return self.reader.answer(tokens, [film.seen for film in films], jobs[0].sentences)
+
+    @staticmethod
+    def _answer(jobs: Sequence[_Job], work: Callable[[Sequence[_Job]], list[Any]]) -> None:
+        """Do jobs together; when that fails, each alone, so that none fails for another."""
+        try:
+            for job, answer in zip(jobs, work(jobs), strict=True):
+                job.answer.set_result(answer)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if len(jobs) == 1:
+                jobs[0].answer.set_exception(error)
+                return
+            for job in jobs:
+                Engine._answer([job], work)

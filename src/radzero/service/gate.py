@@ -1,0 +1,257 @@
+"""What every request passes before it is served, and what is noted of it after: access, limits, time, log, metrics.
+
+Nothing of a request but its route, size, duration and outcome is logged: no name, no sentence, no header.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from radzero.service.metrics import Metrics
+from radzero.service.settings import ServiceSettings, is_loopback
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "radzero_token"
+OPEN_ROUTES = frozenset(("/v1/health", "/v1/ready"))
+"""Answered without a token, and counted by no limit: what watches a service has none."""
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+)
+
+log = logging.getLogger("radzero.service")
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: App, settings: ServiceSettings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+        self.accepted = self.answered = 0
+        self._pending = 0
+        self._pending_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        await _Passage(self, scope, receive, send).serve()
+
+    def enter(self, size: int) -> None:
+        """Count a request in."""
+        self._pending += 1
+        self._pending_bytes += size
+        self.metrics.pending.set(self._pending)
+
+    def leave(self, size: int) -> None:
+        """Count it out."""
+        self._pending -= 1
+        self._pending_bytes -= size
+        self.metrics.pending.set(self._pending)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more requests may wait."""
+        return self._pending >= self.settings.max_pending
+
+    def holds(self, size: int) -> bool:
+        """Whether there is room for a body of this size."""
+        return self._pending_bytes + size <= self.settings.max_pending_bytes or self._pending_bytes == 0
+
+
+class _Refusal(Exception):
+    """A request that is not served."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers
+
+
+class _Passage:
+    """One request on its way."""
+
+    def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        self.gate, self.scope, self._receive, self._send = gate, scope, receive, send
+        self.headers = {key.lower(): value for key, value in scope["headers"]}
+        self.id = uuid.uuid4().hex
+        self.read = 0
+        self.status = 0
+        self.ended = False
+        self.refusal: _Refusal | None = None
+
+    async def serve(self) -> None:
+        started, gate = time.perf_counter(), self.gate
+        gate.accepted += 1
+        try:
+            await self._admit()
+        except _Refusal as refusal:
+            await self._refuse(refusal)
+        finally:
+            gate.answered += self.ended
+            self._note(time.perf_counter() - started)
+
+    async def _admit(self) -> None:
+        self._check_access()
+        if self.scope["path"] in OPEN_ROUTES:
+            await self.gate.app(self.scope, self._receive, self._answer)
+            return
+        size = self._announced()
+        if self.gate.full or not self.gate.holds(size):
+            raise _Refusal(429, "busy", "too many requests are waiting; try again in a second", retry_after="1")
+        self.gate.enter(size)
+        try:
+            async with asyncio.timeout(self.gate.settings.time_limit_s):
+                await self.gate.app(self.scope, self._limited, self._answer)
+        except TimeoutError:
+            if not self.status:
+                limit = f"{self.gate.settings.time_limit_s:g} seconds"
+                raise _Refusal(504, "time_limit", f"this took longer than the limit of {limit}") from None
+        finally:
+            self.gate.leave(size)
+
+    # -- access ----------------------------------------------------------------------------------------
+
+    def _check_access(self) -> None:
+        host = self.headers.get(b"host", b"").decode("latin-1")
+        settings = self.gate.settings
+        if is_loopback(settings.host) and not _is_local(host):
+            raise _Refusal(421, "wrong_host", "this service answers on the loopback address alone")
+        origin = self.headers.get(b"origin", b"").decode("latin-1")
+        if self.scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and urlsplit(origin).netloc != host:
+            raise _Refusal(403, "foreign_origin", "pages of other sites may not use this service")
+        if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
+            raise _Refusal(
+                401, "no_token", "give a token: Authorization: Bearer TOKEN", www_authenticate='Bearer realm="radzero"'
+            )
+
+    def _has_token(self, tokens: frozenset[str]) -> bool:
+        given = self.headers.get(b"authorization", b"")
+        token = given[7:].strip() if given[:7].lower() == b"bearer " else self._cookie()
+        found = [hmac.compare_digest(token, known.encode()) for known in tokens]  # all of them: no timing tells which
+        return any(found)
+
+    def _cookie(self) -> bytes:
+        for part in self.headers.get(b"cookie", b"").split(b";"):
+            name, _, value = part.strip().partition(b"=")
+            if name == COOKIE.encode():
+                return value
+        return b""
+
+    # -- limits ----------------------------------------------------------------------------------------
+
+    def _announced(self) -> int:
+        """Bytes that the request's headers promise; as many as may come, when they promise none."""
+        most = self.gate.settings.max_upload_bytes
+        value = self.headers.get(b"content-length")
+        if value is None:
+            return most if b"transfer-encoding" in self.headers else 0
+        if not value.isdigit():
+            raise _Refusal(400, "bad_request", "Content-Length is no number")
+        if int(value) > most:
+            raise self._too_large()
+        return int(value)
+
+    def _too_large(self) -> _Refusal:
+        return _Refusal(413, "too_large", f"a request has at most {self.gate.settings.max_upload_bytes:,} bytes")
+
+    async def _limited(self) -> Message:
+        message = await self._receive()
+        self.read += len(message.get("body", b""))
+        if self.read > self.gate.settings.max_upload_bytes and self.refusal is None:
+            self.refusal = self._too_large()
+            raise self.refusal  # the framework may answer this as an error of its own: see _answer
+        return message
+
+    # -- answers ---------------------------------------------------------------------------------------
+
+    async def _answer(self, message: Message) -> None:
+        if self.refusal is not None and not self.status:
+            refusal, self.refusal = self.refusal, None
+            await self._refuse(refusal)
+        if self.ended:
+            return  # the framework's answer to what was refused
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = {key for key, _ in message.get("headers", ())}
+            extra = [(key, value) for key, value in _HEADERS if key not in own]
+            message = {**message, "headers": [*message.get("headers", ()), *extra, (b"x-request-id", self.id.encode())]}
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.ended = True
+        await self._send(message)
+
+    async def _refuse(self, refusal: _Refusal) -> None:
+        if self.status:
+            return
+        body = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
+        extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in refusal.headers.items()]
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
+        if self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers:
+            headers.append((b"connection", b"close"))  # the body was not read to its end
+        self.refusal = None
+        await self._answer({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self._answer({"type": "http.response.body", "body": body})
+
+    def _note(self, seconds: float) -> None:
+        found = self.scope.get("route")
+        route = getattr(found, "path", None) or "(none)"
+        status = self.status or 499  # the other side went away
+        method = self.scope["method"] if self.scope["method"] in _METHODS else "other"
+        self.gate.metrics.requests.labels(method, route, str(status)).inc()
+        self.gate.metrics.seconds.labels(route).observe(seconds)
+        log.info(
+            "request",
+            extra={
+                "fields": {
+                    "id": self.id,
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                    "bytes": self.read,
+                }
+            },
+        )
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names the loopback address; a name that another site bound to it does not."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

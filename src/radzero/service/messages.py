@@ -1,0 +1,160 @@
+"""The API's requests and answers, as OpenAPI shows them."""
+
+import base64
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from radzero.reading import Reading
+
+
+class Problem(BaseModel):
+    """Why a request was not served."""
+
+    code: Annotated[str, Field(description="A stable code for programs.", examples=["too_large"])]
+    message: str
+
+
+class Refusal(BaseModel):
+    """Every answer that is no success."""
+
+    error: Problem
+
+
+class Answer(BaseModel):
+    """What the model says of one sentence."""
+
+    sentence: str
+    logit: float
+    probability: Annotated[float, Field(ge=0, le=1)]
+    peak: Annotated[
+        list[int] | None, Field(description="x, y of the film pixel that fits best; none for methods without maps.")
+    ] = None
+
+
+class Placement(BaseModel):
+    """Where the film lies in the model's input: resized, then placed (y, x; negative where it is cropped)."""
+
+    original: Annotated[list[int], Field(description="H, W of the film.")]
+    resized: list[int]
+    placed: list[int]
+    input: list[int]
+    patch: Annotated[int, Field(description="Input pixels per patch.")]
+
+
+class Maps(BaseModel):
+    """The sentences' values on the patch grid, before the sigmoid."""
+
+    grid: Annotated[list[int], Field(description="h, w.")]
+    values: Annotated[str, Field(description="Base64 of little-endian float32 (N, h, w).")]
+    attention: Annotated[bool, Field(description="Whether they are attention over its mean, not similarities.")]
+    placement: Placement
+
+
+class ReadingMessage(BaseModel):
+    """A model's answers about one film."""
+
+    film: Annotated[str, Field(description="The name that it was sent under.")]
+    model: str
+    size: Annotated[list[int], Field(description="H, W in pixels.")]
+    sentences: list[Answer]
+    warnings: list[str]
+    maps: Maps | None = None
+
+    @classmethod
+    def of(cls, reading: Reading, *, maps: bool) -> "ReadingMessage":
+        """A reading as a message."""
+        said = reading.to_dict()
+        grid = None if reading.similarity is None or not maps else _maps(reading)
+        return cls(
+            film=reading.source,
+            model=reading.model,
+            size=list(reading.film.shape),
+            sentences=[Answer(**answer) for answer in said["sentences"]],
+            warnings=said["warnings"],
+            maps=grid,
+        )
+
+
+def _maps(reading: Reading) -> Maps:
+    values = np.ascontiguousarray(reading.similarity, dtype="<f4")
+    geometry = reading.geometry
+    return Maps(
+        grid=list(values.shape[1:]),
+        values=base64.b64encode(values.tobytes()).decode("ascii"),
+        attention=reading.attention,
+        placement=Placement(
+            original=list(geometry.original),
+            resized=list(geometry.resized),
+            placed=list(geometry.placed),
+            input=list(geometry.input),
+            patch=reading.patch,
+        ),
+    )
+
+
+class BatchItem(BaseModel):
+    """One film of a batch: a reading, or why there is none."""
+
+    film: str
+    reading: ReadingMessage | None = None
+    error: Problem | None = None
+
+
+class BatchMessage(BaseModel):
+    """The films of a batch, in the order sent."""
+
+    films: list[BatchItem]
+
+
+class FilmMessage(BaseModel):
+    """A film that the service keeps for a while, to be asked more."""
+
+    id: str
+    film: str
+    size: list[int]
+    warnings: list[str]
+    dicom: Annotated[dict[str, Any] | None, Field(description="Header facts, none of them the patient's.")] = None
+    window: Annotated[
+        dict[str, Any] | None, Field(description="Centre, width and function that it is first shown with.")
+    ] = None
+    inverted: Annotated[bool, Field(description="Whether low values are bright (MONOCHROME1).")] = False
+    spacing: Annotated[list[float] | None, Field(description="Millimetres between rows, columns.")] = None
+
+
+Sentence = Annotated[str, Field(min_length=1, examples=["There is left pleural effusion"])]
+
+
+class Question(BaseModel):
+    """Sentences for a film that is kept."""
+
+    sentences: Annotated[list[Sentence], Field(default_factory=list)]
+    findings: Annotated[list[str], Field(default_factory=list, description="Named sets; see /v1/findings.")]
+    maps: bool = True
+
+
+class ResultQuestion(BaseModel):
+    """What to make into DICOM objects."""
+
+    sentences: Annotated[list[Sentence], Field(min_length=1)]
+    kinds: Annotated[str, Field(description="all, or some of seg,seg-map,sr,gsps,sc", examples=["seg,sr"])] = "all"
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class PictureQuestion(BaseModel):
+    """An overlay to draw."""
+
+    sentence: Sentence
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ModelMessage(BaseModel):
+    """The model that answers."""
+
+    name: str
+    method: str
+    sha256: str
+    notice: Annotated[str | None, Field(description="What must be said wherever its answers are shown.")]
+    has_maps: bool
+    version: Annotated[str, Field(description="Of radzero.")]

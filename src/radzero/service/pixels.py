@@ -1,0 +1,28 @@
+"""A film's values before the window, in a form that a page can window itself.
+
+uint32  K, number of grey levels        little-endian throughout
+float32 K  value of each level, rising
+uint8   K  grey of each level as first shown, padded with zeros to a multiple of 4 bytes
+uint16  H * W  level of each pixel, row by row
+"""
+
+import numpy as np
+
+from radzero.service.engine import EncodedFilm
+
+
+def pack_pixels(film: EncodedFilm) -> bytes:
+    """The bytes of the format above; values of a film that is no grey DICOM are its display values 0..255."""
+    stored = film.stored
+    if stored is None:
+        levels = np.arange(256)
+        values, grey, pixels = levels.astype("<f4"), levels.astype(np.uint8), film.seen.film.astype("<u2")
+    else:
+        order = np.argsort(stored.values, kind="stable")
+        level = np.empty(len(order), dtype="<u2")
+        level[order] = np.arange(len(order))
+        values = stored.values[order].astype("<f4")
+        grey = np.rint(stored.table[order] * 255).astype(np.uint8)
+        pixels = level[stored.words]
+    padding = b"\0" * (-len(grey) % 4)
+    return b"".join((np.uint32(len(values)).tobytes(), values.tobytes(), grey.tobytes(), padding, pixels.tobytes()))

@@ -1,0 +1,82 @@
+"""A service on a socket: uvicorn, told to log nothing of its own and to finish what it accepted."""
+
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radzero.service.gate import Gate, JsonFormatter
+from radzero.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger("radzero.service")
+
+
+def read_tokens(path: Path) -> frozenset[str]:
+    """Tokens from a file, one per line; empty lines and those that begin with # are left out.
+
+    Raises:
+        ValueError: when there is none.
+        OSError: when the file cannot be read.
+    """
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    tokens = frozenset(line for line in lines if line and not line.startswith("#"))
+    if not tokens:
+        raise ValueError(f"{path}: holds no token; `openssl rand -hex 32 > {path}` makes one")
+    return tokens
+
+
+def open_socket(settings: ServiceSettings) -> socket.socket:
+    """The socket that a service listens on; opened first, so that a port that is taken is said at once.
+
+    Raises:
+        OSError: when it cannot be bound.
+    """
+    host = settings.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{host}:{settings.port}: cannot be listened on ({error.strerror})") from error
+    return listener
+
+
+def serve(app: "FastAPI", listener: socket.socket, settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT; then take no more, finish what was accepted, and return."""
+    import uvicorn
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    for name in ("radzero.service", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if name == "radzero.service" else logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.time_limit_s) + 5,
+        timeout_keep_alive=15,
+        h11_max_incomplete_event_size=64 * 1024,
+        backlog=256,
+    )
+    address = listener.getsockname()
+    log.info("listening", extra={"fields": {"host": address[0], "port": address[1]}})
+    uvicorn.Server(config).run(sockets=[listener])
+    gate = _gate(app)
+    log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
+
+
+def _gate(app: "FastAPI") -> Gate | None:
+    """The gate within the middleware that the application has built."""
+    layer = app.middleware_stack
+    while layer is not None and not isinstance(layer, Gate):
+        layer = getattr(layer, "app", None)
+    return layer
+

@@ -1,0 +1,77 @@
+"""What a service may use and who may use it."""
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from radzero.images import ReadLimits
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Limits and access of a service.
+
+    Attributes:
+        host: address that it binds to.
+        port: 0 takes a free one.
+        tokens: bearer tokens, one of which every request must carry; none needed when empty.
+        max_upload_bytes: of one request's body.
+        max_pixels: of one film; see :class:`~radzero.images.ReadLimits`.
+        max_sentences: of one request.
+        max_sentence_characters: of one sentence.
+        max_files: of one batch request.
+        max_batch: films in one pass through the network.
+        batch_wait_s: for how long a pass waits for films that are being decoded.
+        max_pending: requests that wait or are worked on; further ones are answered 429.
+        max_pending_bytes: of their bodies.
+        time_limit_s: of one request, waiting included.
+        cache_bytes: of films that were read and are kept for further sentences.
+        decoders: threads that decode films.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tokens: frozenset[str] = field(default=frozenset(), repr=False)
+    max_upload_bytes: int = 256 * 2**20
+    max_pixels: int = ReadLimits().max_pixels
+    max_sentences: int = 256
+    max_sentence_characters: int = 2000
+    max_files: int = 64
+    max_batch: int = 16
+    batch_wait_s: float = 0.005
+    max_pending: int = 128
+    max_pending_bytes: int = 2**30
+    time_limit_s: float = 60.0
+    cache_bytes: int = 2**30
+    decoders: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("max_upload_bytes", "max_pixels", "max_sentences", "max_sentence_characters", "max_files"):
+            self._positive(name)
+        for name in ("max_batch", "max_pending", "max_pending_bytes", "time_limit_s", "decoders"):
+            self._positive(name)
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"a port is between 0 and 65535, not {self.port}")
+        if any(len(token) < 16 or not token.isascii() or not token.isprintable() for token in self.tokens):
+            raise ValueError("a token has at least 16 printable ASCII characters; `openssl rand -hex 32` makes one")
+        if not self.tokens and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} can be reached from other machines, so tokens are needed: put one per line into a file "
+                "and give --token-file, or stay on 127.0.0.1"
+            )
+
+    def _positive(self, name: str) -> None:
+        if getattr(self, name) <= 0:
+            raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+
+    @property
+    def read_limits(self) -> ReadLimits:
+        """Of a film."""
+        return ReadLimits(max_pixels=self.max_pixels, max_file_bytes=self.max_upload_bytes)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
