@@ -232,7 +232,7 @@ class OutputFolder:
             _write_whole(self.lines, b"".join(lines[k] for k in ranked))
 
     def film_folder(self, kind: str, source: str) -> Path:
-        """Where what is written of a film goes: its name, and a few letters of its path's hash so that no two films share it."""
+        """Where a film's files go: its name, and a few letters of its path's hash, so that no two films share it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
         return self.folder / kind / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
 

@@ -1,6 +1,7 @@
 """Outlines of the regions of a map, as polygons in film coordinates."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ def find_regions(
     points, offsets = generator.filled(threshold, np.inf)
     regions = []
     for polygon, offset in zip(points, offsets, strict=True):
-        rings = [polygon[a:b] for a, b in zip(offset[:-1], offset[1:], strict=True)]
+        rings = [polygon[a:b] for a, b in pairwise(offset)]
         holes = tuple(_simplify(ring, tolerance) for ring in rings[1:] if _area(ring) >= min_area)
         outline = _simplify(rings[0], tolerance)
         area = _area(outline) - sum(_area(hole) for hole in holes)

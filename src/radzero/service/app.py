@@ -103,17 +103,17 @@ class Service:
         try:
             asked = [*sentences, *(text for name in findings for text in finding_sentences(name))]
         except ValueError as error:
-            raise _refusal(422, "unknown_findings", str(error)) from error
+            raise refusal(422, "unknown_findings", str(error)) from error
         asked = list(dict.fromkeys(text.strip() for text in asked))
         if not asked or not all(asked):
-            raise _refusal(422, "no_sentence", "ask at least one sentence, and none that is empty")
+            raise refusal(422, "no_sentence", "ask at least one sentence, and none that is empty")
         if any("\x00" in text or not _encodes(text) for text in asked):
-            raise _refusal(422, "bad_sentence", "a sentence holds characters that are no text")
+            raise refusal(422, "bad_sentence", "a sentence holds characters that are no text")
         limits = self.settings
         if len(asked) > limits.max_sentences:
-            raise _refusal(413, "too_many_sentences", f"at most {limits.max_sentences} sentences at once")
+            raise refusal(413, "too_many_sentences", f"at most {limits.max_sentences} sentences at once")
         if max(map(len, asked)) > limits.max_sentence_characters:
-            raise _refusal(413, "long_sentence", f"a sentence has at most {limits.max_sentence_characters} characters")
+            raise refusal(413, "long_sentence", f"a sentence has at most {limits.max_sentence_characters} characters")
         return asked
 
     async def encode(self, content: bytes, name: str, *, keep_stored: bool = False) -> EncodedFilm:
@@ -134,7 +134,7 @@ class Service:
         kept = KeptFilm(name, film, header, _spacing(header))
         identity = secrets.token_urlsafe(18)
         if not self.films.put(identity, kept):
-            raise _refusal(413, "too_large", "the film takes more memory than this service keeps for films")
+            raise refusal(413, "too_large", "the film takes more memory than this service keeps for films")
         return identity, kept
 
     def kept(self, identity: str) -> KeptFilm:
@@ -145,7 +145,7 @@ class Service:
         """
         kept = self.films.take(identity)
         if kept is None:
-            raise _refusal(404, "no_such_film", "this film is not kept (any more); send it again")
+            raise refusal(404, "no_such_film", "this film is not kept (any more); send it again")
         return kept
 
 
@@ -198,7 +198,7 @@ def _routes(service: Service) -> APIRouter:
     async def ready() -> dict[str, str]:
         """Whether requests are served now."""
         if service.stopping or not service.engine.alive:
-            raise _refusal(503, "not_ready", "the service is stopping")
+            raise refusal(503, "not_ready", "the service is stopping")
         return {"status": "ready"}
 
     @routes.get("/metrics", tags=["operation"], response_class=Response)
@@ -246,7 +246,7 @@ def _routes(service: Service) -> APIRouter:
         """Ask several films the same; one that cannot be read does not stop the others."""
         asked = service.sentences(sentence, findings)
         if len(files) > service.settings.max_files:
-            raise _refusal(413, "too_many_films", f"a batch has at most {service.settings.max_files} films")
+            raise refusal(413, "too_many_films", f"a batch has at most {service.settings.max_files} films")
 
         async def one(file: UploadFile) -> BatchItem:
             name = _name(file.filename)
@@ -263,18 +263,18 @@ def _routes(service: Service) -> APIRouter:
     async def keep(file: Film) -> FilmMessage:
         """Send a film once, to ask it many times; it is kept in memory until others need the room."""
         identity, kept = await service.keep(await file.read(), _name(file.filename))
-        return _film_message(identity, kept)
+        return film_message(identity, kept)
 
     @routes.get("/films/{identity}", tags=["films"], responses=_NOT_FOUND)
     async def film(identity: str) -> FilmMessage:
         """What is known of a film that is kept."""
-        return _film_message(identity, service.kept(identity))
+        return film_message(identity, service.kept(identity))
 
     @routes.delete("/films/{identity}", status_code=204, tags=["films"], responses=_NOT_FOUND)
     async def forget(identity: str) -> None:
         """Forget a film."""
         if not service.films.drop(identity):
-            raise _refusal(404, "no_such_film", "this film is not kept (any more)")
+            raise refusal(404, "no_such_film", "this film is not kept (any more)")
 
     @routes.get(
         "/films/{identity}/pixels",
@@ -307,7 +307,7 @@ def _routes(service: Service) -> APIRouter:
         kept = service.kept(identity)
         reading = await service.engine.ask(kept.film, asked, kept.name)
         if reading.similarity is None:
-            raise _refusal(422, "no_maps", f"{reading.model} is of a method without maps")
+            raise refusal(422, "no_maps", f"{reading.model} is of a method without maps")
         picture = await service.engine.run(_png, reading, question.threshold)
         return Response(picture, media_type="image/png")
 
@@ -322,17 +322,15 @@ def _routes(service: Service) -> APIRouter:
         asked = service.sentences(question.sentences, [])
         kept = service.kept(identity)
         if kept.header is None:
-            raise _refusal(
-                422, "no_dicom", f"{kept.name}: is no DICOM film with a study, so it can have no DICOM result"
-            )
+            raise refusal(422, "no_dicom", f"{kept.name}: is no DICOM film of a study; it can have no DICOM result")
         try:
             kinds = result_kinds(question.kinds)
             reading = await service.engine.ask(kept.film, asked, kept.name)
             packed = await service.engine.run(_zip, reading, kept.header, kinds, question.threshold)
         except ImportError as error:
-            raise _refusal(501, "not_installed", str(error)) from error
+            raise refusal(501, "not_installed", str(error)) from error
         except ValueError as error:
-            raise _refusal(422, "no_result", str(error)) from error
+            raise refusal(422, "no_result", str(error)) from error
         return Response(packed, media_type="application/zip")
 
     return routes
@@ -363,7 +361,8 @@ def _problem(status: int, code: str, message: str, headers: Any = None) -> JSONR
     return JSONResponse({"error": {"code": code, "message": text}}, status_code=status, headers=headers)
 
 
-def _refusal(status: int, code: str, message: str) -> HTTPException:
+def refusal(status: int, code: str, message: str) -> HTTPException:
+    """An error that is answered with this status, code and message."""
     return HTTPException(status, {"code": code, "message": message})
 
 
@@ -393,7 +392,8 @@ def _spacing(header: Dataset | None) -> tuple[float, float] | None:
     return None
 
 
-def _film_message(identity: str, kept: KeptFilm) -> FilmMessage:
+def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
+    """What is said of a film that is kept."""
     seen, stored = kept.film.seen, kept.film.stored
     facts = None
     if seen.dicom:

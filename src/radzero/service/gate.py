@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from radzero.service.metrics import Metrics
 from radzero.service.settings import ServiceSettings, is_loopback
@@ -79,7 +79,7 @@ class Gate:
         return self._pending_bytes + size <= self.settings.max_pending_bytes or self._pending_bytes == 0
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     """A request that is not served."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
@@ -97,14 +97,14 @@ class _Passage:
         self.read = 0
         self.status = 0
         self.ended = False
-        self.refusal: _Refusal | None = None
+        self.refusal: _RefusedError | None = None
 
     async def serve(self) -> None:
         started, gate = time.perf_counter(), self.gate
         gate.accepted += 1
         try:
             await self._admit()
-        except _Refusal as refusal:
+        except _RefusedError as refusal:
             await self._refuse(refusal)
         finally:
             gate.answered += self.ended
@@ -117,7 +117,7 @@ class _Passage:
             return
         size = self._announced()
         if self.gate.full or not self.gate.holds(size):
-            raise _Refusal(429, "busy", "too many requests are waiting; try again in a second", retry_after="1")
+            raise _RefusedError(429, "busy", "too many requests are waiting; try again in a second", retry_after="1")
         self.gate.enter(size)
         try:
             async with asyncio.timeout(self.gate.settings.time_limit_s):
@@ -125,7 +125,7 @@ class _Passage:
         except TimeoutError:
             if not self.status:
                 limit = f"{self.gate.settings.time_limit_s:g} seconds"
-                raise _Refusal(504, "time_limit", f"this took longer than the limit of {limit}") from None
+                raise _RefusedError(504, "time_limit", f"this took longer than the limit of {limit}") from None
         finally:
             self.gate.leave(size)
 
@@ -135,20 +135,26 @@ class _Passage:
         host = self.headers.get(b"host", b"").decode("latin-1")
         settings = self.gate.settings
         if is_loopback(settings.host) and not _is_local(host):
-            raise _Refusal(421, "wrong_host", "this service answers on the loopback address alone")
+            raise _RefusedError(421, "wrong_host", "this service answers on the loopback address alone")
         origin = self.headers.get(b"origin", b"").decode("latin-1")
         if self.scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and urlsplit(origin).netloc != host:
-            raise _Refusal(403, "foreign_origin", "pages of other sites may not use this service")
+            raise _RefusedError(403, "foreign_origin", "pages of other sites may not use this service")
         if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
-            raise _Refusal(
+            if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
+                cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
+                raise _RefusedError(303, "see_other", "to the page", location="/", set_cookie=cookie)
+            raise _RefusedError(
                 401, "no_token", "give a token: Authorization: Bearer TOKEN", www_authenticate='Bearer realm="radzero"'
             )
 
     def _has_token(self, tokens: frozenset[str]) -> bool:
         given = self.headers.get(b"authorization", b"")
-        token = given[7:].strip() if given[:7].lower() == b"bearer " else self._cookie()
-        found = [hmac.compare_digest(token, known.encode()) for known in tokens]  # all of them: no timing tells which
-        return any(found)
+        return _is_among(given[7:].strip() if given[:7].lower() == b"bearer " else self._cookie(), tokens)
+
+    def _token_of_link(self, tokens: frozenset[str]) -> str:
+        """The token in the link that ``radzero view`` prints, which becomes a cookie of the page."""
+        token = dict(parse_qsl(self.scope["query_string"].decode("latin-1"))).get("token", "")
+        return token if _is_among(token.encode(), tokens) else ""
 
     def _cookie(self) -> bytes:
         for part in self.headers.get(b"cookie", b"").split(b";"):
@@ -166,13 +172,13 @@ class _Passage:
         if value is None:
             return most if b"transfer-encoding" in self.headers else 0
         if not value.isdigit():
-            raise _Refusal(400, "bad_request", "Content-Length is no number")
+            raise _RefusedError(400, "bad_request", "Content-Length is no number")
         if int(value) > most:
             raise self._too_large()
         return int(value)
 
-    def _too_large(self) -> _Refusal:
-        return _Refusal(413, "too_large", f"a request has at most {self.gate.settings.max_upload_bytes:,} bytes")
+    def _too_large(self) -> _RefusedError:
+        return _RefusedError(413, "too_large", f"a request has at most {self.gate.settings.max_upload_bytes:,} bytes")
 
     async def _limited(self) -> Message:
         message = await self._receive()
@@ -199,7 +205,7 @@ class _Passage:
             self.ended = True
         await self._send(message)
 
-    async def _refuse(self, refusal: _Refusal) -> None:
+    async def _refuse(self, refusal: _RefusedError) -> None:
         if self.status:
             return
         body = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
@@ -231,6 +237,12 @@ class _Passage:
                 }
             },
         )
+
+
+def _is_among(token: bytes, tokens: frozenset[str]) -> bool:
+    """Whether a token is one of these, in a time that does not tell which or how nearly."""
+    found = [hmac.compare_digest(token, known.encode()) for known in tokens]
+    return any(found)
 
 
 def _is_local(host: str) -> bool:

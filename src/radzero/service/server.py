@@ -1,6 +1,7 @@
 """A service on a socket: uvicorn, told to log nothing of its own and to finish what it accepted."""
 
 import logging
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def open_socket(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
-def serve(app: "FastAPI", listener: socket.socket, settings: ServiceSettings) -> None:
+def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT; then take no more, finish what was accepted, and return."""
     import uvicorn
 
@@ -68,6 +69,8 @@ def serve(app: "FastAPI", listener: socket.socket, settings: ServiceSettings) ->
     )
     address = listener.getsockname()
     log.info("listening", extra={"fields": {"host": address[0], "port": address[1]}})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises it again when it has stopped
     uvicorn.Server(config).run(sockets=[listener])
     gate = _gate(app)
     log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
@@ -79,4 +82,3 @@ def _gate(app: "FastAPI") -> Gate | None:
     while layer is not None and not isinstance(layer, Gate):
         layer = getattr(layer, "app", None)
     return layer
-

@@ -1,0 +1,58 @@
+"""The viewer: a page that asks films sentences, served beside the API. Nothing of it is loaded from elsewhere."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from radzero.images import RadiographError, Reason
+from radzero.overlays import similarity_colours
+from radzero.service.app import Service, film_message, refusal
+from radzero.service.messages import FilmMessage
+
+
+def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> None:
+    """Serve the page at ``/``.
+
+    Args:
+        app: of :func:`radzero.service.app.create_app`.
+        service: its service.
+        library: films that the page offers, by number; a page can name no others on this machine.
+    """
+    colours = similarity_colours(np.linspace(0, 1, 1001)).tolist()
+
+    @app.get("/colours.json", include_in_schema=False)
+    async def map_colours() -> list[list[int]]:
+        return colours
+
+    @app.get("/v1/library", include_in_schema=False)
+    async def names() -> list[str]:
+        return [path.name for path in library]
+
+    @app.post("/v1/library/{index}", include_in_schema=False)
+    async def open_film(index: int) -> FilmMessage:
+        if not 0 <= index < len(library):
+            raise refusal(404, "no_such_film", "there is no film of this number")
+        path = library[index]
+        try:
+            content = await service.engine.run(_read, path, service.settings.max_upload_bytes)
+        except OSError as error:
+            reason = f"the file can not be opened ({error.strerror})"
+            raise RadiographError(path.name, Reason.UNREADABLE, reason, "Check that it is still there") from error
+        identity, kept = await service.keep(content, path.name)
+        return film_message(identity, kept)
+
+    app.mount("/", StaticFiles(directory=str(files("radzero.viewer") / "static"), html=True), name="viewer")
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise RadiographError(
+            path.name, Reason.TOO_LARGE, f"the file has more than {limit:,} bytes", "Raise --max-upload-mib"
+        )
+    return content

@@ -1,0 +1,41 @@
+// The service, as functions. Every refusal becomes an Error that says what the service said.
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The service does not answer. Is radzero view still running?");
+  }
+  if (response.ok) return response;
+  let message = `${response.status} ${response.statusText}`;
+  try {
+    message = (await response.json()).error.message;
+  } catch {
+    // an answer that is no JSON: its status must do
+  }
+  const error = new Error(message);
+  error.status = response.status;
+  throw error;
+}
+
+const json = async (path, options) => (await call(path, options)).json();
+
+const post = (path, body) =>
+  call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+export const model = () => json("v1/model");
+export const findings = () => json("v1/findings");
+export const library = () => json("v1/library");
+export const colours = () => json("colours.json");
+export const openLibrary = (index) => json(`v1/library/${index}`, { method: "POST" });
+
+export function send(file) {
+  const form = new FormData();
+  form.append("file", file, file.name);
+  return json("v1/films", { method: "POST", body: form });
+}
+
+export const pixels = async (id) => (await call(`v1/films/${id}/pixels`)).arrayBuffer();
+export const ask = async (id, question) => (await post(`v1/films/${id}/ask`, question)).json();
+export const results = async (id, question) => (await post(`v1/films/${id}/results`, question)).blob();

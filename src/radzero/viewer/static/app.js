@@ -1,0 +1,527 @@
+// The page: which films, which sentences, what is shown of them.
+
+import * as api from "./api.js";
+import { Film } from "./film.js";
+import { SimilarityMap } from "./map.js";
+import { drawScale, Pane, percent } from "./pane.js";
+
+const $ = (id) => document.getElementById(id);
+const MOST_PANES = 4;
+
+const viewer = {
+  colours: [],
+  model: null,
+  films: [], // { name, file | library, info, film, answers, chosen, beside }
+  current: null,
+  panes: [],
+  place: { zoom: 1, x: 0, y: 0 },
+  tool: "window",
+  options: { map: true, contour: true, peak: true, opacity: 0.6, threshold: 0.5 },
+  asked: [], // sentences that every film is asked
+  pending: false,
+  fitted: true,
+
+  get film() {
+    return this.current?.film ?? null;
+  },
+
+  // -- view ------------------------------------------------------------------------------------------
+
+  redraw() {
+    if (this.pending) return;
+    this.pending = true;
+    requestAnimationFrame(() => {
+      this.pending = false;
+      for (const pane of this.panes) pane.draw();
+      drawScale($("scale"), this.colours, this.options.threshold);
+      this.say();
+    });
+  },
+
+  say() {
+    const { film } = this;
+    if (!film) return;
+    const { centre, width } = film.shown;
+    const source = film.window ? "" : " (as the model saw it)";
+    $("window").textContent = `W ${number(width)} L ${number(centre)}${source} · ${Math.round(100 * this.place.zoom)} %`;
+    $("invert").setAttribute("aria-pressed", String(film.inverted));
+  },
+
+  fit() {
+    const { film } = this;
+    if (!film || !this.panes.length) return;
+    const { clientWidth, clientHeight } = this.panes[0].canvas;
+    const zoom = Math.min(clientWidth / film.width, clientHeight / film.height) * 0.98;
+    this.place = { zoom: Math.max(zoom, 0.01), x: film.width / 2, y: film.height / 2 };
+    this.fitted = true; // and stays so when the page changes its size, until somebody zooms or pans
+    this.redraw();
+  },
+
+  zoomBy(factor, x, y) {
+    const { place } = this;
+    const zoom = Math.min(40, Math.max(0.02, place.zoom * factor));
+    const kept = place.zoom / zoom; // the point under the pointer stays where it is
+    this.place = { zoom, x: x + (place.x - x) * kept, y: y + (place.y - y) * kept };
+    this.fitted = false;
+    this.redraw();
+  },
+
+  panBy(dx, dy) {
+    const { place } = this;
+    this.place = { ...place, x: place.x - dx / place.zoom, y: place.y - dy / place.zoom };
+    this.fitted = false;
+    this.redraw();
+  },
+
+  // Right widens, down brightens less: the way of radiology workstations. A screen's width is twice the window.
+  windowBy(dx, dy) {
+    const { film } = this;
+    const { centre, width } = film.shown;
+    const step = Math.max(width, 1) / 400;
+    film.setWindow(centre + dy * step, width + dx * step);
+    this.redraw();
+  },
+
+  point(at, answer) {
+    const { film } = this;
+    const [x, y] = at ? at.map(Math.floor) : [-1, -1];
+    if (!film || x < 0 || y < 0 || x >= film.width || y >= film.height) {
+      $("cursor").textContent = $("value").textContent = "";
+      return;
+    }
+    $("cursor").textContent = `x ${x}, y ${y}: ${number(film.valueAt(x, y))}`;
+    $("value").textContent = answer?.map ? `similarity ${answer.map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
+  },
+};
+
+const number = (value) => String(Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
+
+function status(text, problem = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("problem", problem);
+}
+
+// Runs something that may fail, and says so.
+async function attempt(doing, work) {
+  status(doing);
+  try {
+    const done = await work();
+    status(typeof done === "string" ? done : "");
+    return true;
+  } catch (error) {
+    status(error.message, true);
+    return false;
+  }
+}
+
+// -- films ---------------------------------------------------------------------------------------------
+
+function add(entries) {
+  viewer.films.push(...entries);
+  listFilms();
+  if (!viewer.current && viewer.films.length) choose(viewer.films[0]);
+}
+
+function listFilms() {
+  $("films").replaceChildren(
+    ...viewer.films.map((entry) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: entry.name });
+      button.setAttribute("aria-current", String(entry === viewer.current));
+      button.addEventListener("click", () => choose(entry));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }),
+  );
+  $("empty").hidden = viewer.films.length > 0;
+}
+
+async function choose(entry) {
+  viewer.current = entry;
+  listFilms();
+  await attempt(`Reading ${entry.name}…`, async () => {
+    if (!entry.film) await load(entry);
+    if (viewer.current !== entry) return "";
+    arrange();
+    viewer.fit();
+    describe();
+    await askMissing(entry);
+    return entry.info.warnings.join("; ");
+  });
+  if (viewer.current === entry) show();
+}
+
+async function load(entry) {
+  entry.info = entry.file ? await api.send(entry.file) : await api.openLibrary(entry.library);
+  entry.film = new Film(entry.info, await api.pixels(entry.info.id));
+  entry.answers = new Map();
+}
+
+function describe() {
+  const { info } = viewer.current;
+  const rows = [["File", info.film], ["Size", `${info.size[1]} × ${info.size[0]} pixels`]];
+  if (info.spacing) rows.push(["Pixel spacing", `${info.spacing.join(" × ")} mm`]);
+  for (const [key, value] of Object.entries(info.dicom ?? {})) rows.push([key.replaceAll("_", " "), value]);
+  $("facts").replaceChildren(
+    ...rows.flatMap(([name, value]) => [
+      Object.assign(document.createElement("dt"), { textContent: name }),
+      Object.assign(document.createElement("dd"), { textContent: value }),
+    ]),
+  );
+  $("warnings").replaceChildren(
+    ...info.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })),
+  );
+}
+
+// -- sentences -----------------------------------------------------------------------------------------
+
+async function askMissing(entry) {
+  const missing = viewer.asked.filter((text) => !entry.answers.has(text));
+  if (!missing.length) return;
+  let reading;
+  try {
+    reading = await api.ask(entry.info.id, { sentences: missing, maps: true });
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    await load(entry); // the service made room for other films meanwhile
+    reading = await api.ask(entry.info.id, { sentences: viewer.asked, maps: true });
+  }
+  reading.sentences.forEach((answer, k) => {
+    const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
+    entry.answers.set(answer.sentence, { ...answer, map, warnings: reading.warnings });
+  });
+}
+
+async function ask(sentences, { beside = false } = {}) {
+  const wanted = [...new Set(sentences.map((text) => text.trim()).filter(Boolean))];
+  if (!wanted.length) {
+    status("Write a sentence first, such as: There is left pleural effusion", true);
+    return;
+  }
+  const before = viewer.asked;
+  viewer.asked = [...new Set([...before, ...wanted])];
+  const { current } = viewer;
+  if (!current?.film) {
+    status("Open a film; it will be asked this.");
+    listAnswers();
+    return;
+  }
+  const done = await attempt("Asking…", async () => {
+    const started = performance.now();
+    await askMissing(current);
+    const said = current.answers.get(wanted.at(-1))?.warnings.filter((text) => text !== viewer.model.notice) ?? [];
+    return [`${wanted.length} answered in ${Math.round(performance.now() - started)} ms`, ...said].join("; ");
+  });
+  if (!done) {
+    viewer.asked = before;
+    return;
+  }
+  if (beside) {
+    const shown = shownSentences();
+    viewer.beside = [...new Set([...(shown.length ? shown : []), ...wanted])].slice(-MOST_PANES);
+  } else {
+    viewer.beside = [];
+  }
+  viewer.chosen = beside ? viewer.chosen : wanted.at(-1);
+  show();
+}
+
+const shownSentences = () => {
+  if (viewer.beside?.length > 1) return viewer.beside;
+  return viewer.chosen ? [viewer.chosen] : [];
+};
+
+function listAnswers() {
+  const answers = viewer.current?.answers ?? new Map();
+  $("answers").replaceChildren(
+    ...viewer.asked.map((text) => {
+      const answer = answers.get(text);
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "choose" });
+      button.setAttribute("aria-current", String(text === viewer.chosen));
+      button.append(
+        Object.assign(document.createElement("span"), { textContent: text }),
+        Object.assign(document.createElement("strong"), { textContent: answer ? percent(answer.probability) : "" }),
+      );
+      const bar = Object.assign(document.createElement("canvas"), { className: "bar", width: 200, height: 4 });
+      bar.setAttribute("aria-hidden", "true");
+      const context = bar.getContext("2d");
+      context.fillStyle = "#4a4a54";
+      context.fillRect(0, 0, 200, 4);
+      context.fillStyle = "#5aebff";
+      context.fillRect(0, 0, 200 * (answer?.probability ?? 0), 4);
+      button.append(bar);
+      button.addEventListener("click", () => {
+        viewer.chosen = text;
+        viewer.beside = [];
+        show();
+      });
+      const label = Object.assign(document.createElement("label"), { className: "beside" });
+      const tick = Object.assign(document.createElement("input"), { type: "checkbox", checked: shownSentences().includes(text) });
+      tick.setAttribute("aria-label", `side by side: ${text}`);
+      tick.addEventListener("change", () => {
+        const shown = shownSentences().filter((other) => other !== text);
+        viewer.beside = tick.checked ? [...shown, text].slice(-MOST_PANES) : shown;
+        if (!viewer.beside.includes(viewer.chosen)) viewer.chosen = viewer.beside[0] ?? null;
+        show();
+      });
+      label.append(tick);
+      const item = document.createElement("li");
+      item.append(button, label);
+      return item;
+    }),
+  );
+}
+
+// -- panes ---------------------------------------------------------------------------------------------
+
+function arrange() {
+  const count = Math.max(1, shownSentences().length);
+  const changed = viewer.panes.length !== count;
+  while (viewer.panes.length > count) viewer.panes.pop().figure.remove();
+  while (viewer.panes.length < count) {
+    const pane = new Pane(viewer);
+    viewer.panes.push(pane);
+    $("panes").append(pane.figure);
+  }
+  $("panes").dataset.count = count;
+  return changed;
+}
+
+function show() {
+  const changed = arrange();
+  const answers = viewer.current?.answers ?? new Map();
+  const shown = shownSentences();
+  viewer.panes.forEach((pane, k) => pane.show(answers.get(shown[k]) ?? null));
+  listAnswers();
+  const chosen = viewer.chosen && answers.has(viewer.chosen);
+  $("other-side").disabled = !chosen || !otherSide(viewer.chosen);
+  $("negation").disabled = !chosen || !negation(viewer.chosen);
+  $("clear").disabled = !viewer.asked.length;
+  for (const id of ["save-picture", "save-json"]) $(id).disabled = !viewer.film;
+  $("save-dicom").disabled = !chosen || !viewer.current?.info?.dicom;
+  if (changed) viewer.fit();
+  else viewer.redraw();
+}
+
+// -- counterparts --------------------------------------------------------------------------------------
+
+function otherSide(text) {
+  const swapped = text.replace(/\b(left|right)\b/gi, (side) => {
+    const other = side.toLowerCase() === "left" ? "right" : "left";
+    return side[0] === side[0].toUpperCase() ? other[0].toUpperCase() + other.slice(1) : other;
+  });
+  return swapped === text ? null : swapped;
+}
+
+function negation(text) {
+  if (/^there (is|are) no\b/i.test(text)) return text.replace(/^(there (?:is|are)) no\b/i, "$1");
+  if (/^there (is|are)\b/i.test(text)) return text.replace(/^(there (?:is|are))\b/i, "$1 no");
+  return null;
+}
+
+function counterpart(make) {
+  const other = viewer.chosen && make(viewer.chosen);
+  if (!other) return;
+  viewer.beside = [viewer.chosen];
+  ask([other], { beside: true });
+}
+
+// -- saving --------------------------------------------------------------------------------------------
+
+function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+const stem = () => viewer.current.name.replace(/\.[^.]*$/, "");
+
+// The panes as they are shown, each under its sentence, over the model's name and warning.
+function picture() {
+  const gap = 4;
+  const line = 34;
+  const across = viewer.panes.length > 1 ? 2 : 1;
+  const [width, height] = [viewer.panes[0].canvas.width, viewer.panes[0].canvas.height];
+  const down = Math.ceil(viewer.panes.length / across);
+  const sheet = Object.assign(document.createElement("canvas"), {
+    width: across * width + (across - 1) * gap + $("scale").width,
+    height: down * (height + line + gap) + line,
+  });
+  const context = sheet.getContext("2d");
+  context.fillStyle = "#101013";
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  context.font = "17px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  viewer.panes.forEach((pane, k) => {
+    const [x, y] = [(k % across) * (width + gap), Math.floor(k / across) * (height + line + gap)];
+    context.fillStyle = "#f0f0f2";
+    if (pane.answer) context.fillText(`${percent(pane.answer.probability)}  ${pane.answer.sentence}`, x + 8, y + line / 2, width - 16);
+    context.drawImage(pane.canvas, x, y + line);
+  });
+  context.drawImage($("scale"), sheet.width - $("scale").width, line);
+  context.fillStyle = viewer.model.notice ? "#ffde8c" : "#b8b8c2";
+  const said = [`RadZero ${viewer.model.version}, ${viewer.model.name}`, viewer.model.notice].filter(Boolean).join(". ");
+  context.fillText(said, 8, sheet.height - line / 2, sheet.width - 16);
+  return sheet;
+}
+
+function asJson() {
+  const { current, film, options, model } = viewer;
+  const sentences = [...current.answers.values()].map(({ sentence, logit, probability, peak }) => ({ sentence, logit, probability, peak }));
+  return {
+    film: current.name,
+    size: current.info.size,
+    model: { name: model.name, sha256: model.sha256, version: model.version },
+    notice: model.notice,
+    sentences,
+    warnings: current.info.warnings,
+    view: { window: film.shown, changed: film.window !== null, inverted: film.inverted, threshold: options.threshold },
+  };
+}
+
+// -- controls ------------------------------------------------------------------------------------------
+
+function setOption(name, value) {
+  viewer.options[name] = value;
+  for (const part of ["map", "contour", "peak"]) $(`show-${part}`).checked = viewer.options[part];
+  $("opacity-value").textContent = `${Math.round(100 * viewer.options.opacity)} %`;
+  $("threshold").value = Math.round(100 * viewer.options.threshold);
+  $("threshold-value").textContent = viewer.options.threshold.toFixed(2);
+  viewer.redraw();
+}
+
+function setTool(tool) {
+  viewer.tool = tool;
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+  }
+}
+
+const withFilm = (work) => () => {
+  if (!viewer.film) return;
+  work(viewer.film);
+  viewer.redraw();
+};
+
+function step(list, current, by) {
+  const k = list.indexOf(current);
+  return list[Math.min(list.length - 1, Math.max(0, k + by))];
+}
+
+function nextAnswer(by) {
+  if (!viewer.asked.length) return;
+  viewer.chosen = step(viewer.asked, viewer.chosen, by);
+  viewer.beside = [];
+  show();
+}
+
+const toggle = (name) => () => setOption(name, !viewer.options[name]);
+const keys = {
+  "/": () => $("sentence").focus(),
+  "?": () => $("keys").showModal(),
+  ArrowDown: () => nextAnswer(1),
+  ArrowUp: () => nextAnswer(-1),
+  PageDown: () => viewer.current && choose(step(viewer.films, viewer.current, 1)),
+  PageUp: () => viewer.current && choose(step(viewer.films, viewer.current, -1)),
+  m: toggle("map"),
+  c: toggle("contour"),
+  p: toggle("peak"),
+  "[": () => setOption("threshold", Math.max(0.01, viewer.options.threshold - 0.05)),
+  "]": () => setOption("threshold", Math.min(0.99, viewer.options.threshold + 0.05)),
+  "+": () => viewer.zoomBy(1.25, viewer.place.x, viewer.place.y),
+  "=": () => viewer.zoomBy(1.25, viewer.place.x, viewer.place.y),
+  "-": () => viewer.zoomBy(0.8, viewer.place.x, viewer.place.y),
+  0: () => viewer.fit(),
+  i: withFilm((film) => film.invert()),
+  r: withFilm((film) => film.reset()),
+  o: () => counterpart(otherSide),
+  n: () => counterpart(negation),
+};
+
+function listen() {
+  $("open").addEventListener("click", () => $("files").click());
+  $("files").addEventListener("change", (event) => {
+    add([...event.target.files].map((file) => ({ name: file.name, file })));
+    event.target.value = "";
+  });
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask([$("sentence").value]);
+  });
+  $("set").addEventListener("change", (event) => {
+    const names = viewer.sets[event.target.value];
+    if (names) ask(names.map((finding) => `There is ${finding}`));
+    event.target.value = "";
+  });
+  for (const part of ["map", "contour", "peak"]) {
+    $(`show-${part}`).addEventListener("change", (event) => setOption(part, event.target.checked));
+  }
+  $("opacity").addEventListener("input", (event) => setOption("opacity", event.target.value / 100));
+  $("threshold").addEventListener("input", (event) => setOption("threshold", event.target.value / 100));
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.addEventListener("click", () => setTool(button.dataset.tool));
+  }
+  $("fit").addEventListener("click", () => viewer.fit());
+  $("actual").addEventListener("click", withFilm(() => Object.assign(viewer, { place: { ...viewer.place, zoom: 1 }, fitted: false })));
+  $("invert").addEventListener("click", keys.i);
+  $("reset").addEventListener("click", keys.r);
+  $("other-side").addEventListener("click", keys.o);
+  $("negation").addEventListener("click", keys.n);
+  $("clear").addEventListener("click", () => {
+    Object.assign(viewer, { asked: [], beside: [], chosen: null });
+    for (const entry of viewer.films) entry.answers?.clear();
+    show();
+  });
+  $("help").addEventListener("click", keys["?"]);
+  $("save-picture").addEventListener("click", () => picture().toBlob((blob) => save(blob, `${stem()}.png`)));
+  $("save-json").addEventListener("click", () => {
+    save(new Blob([JSON.stringify(asJson(), null, 2)], { type: "application/json" }), `${stem()}.json`);
+  });
+  $("save-dicom").addEventListener("click", () =>
+    attempt("Writing DICOM…", async () => {
+      const sentences = shownSentences();
+      save(await api.results(viewer.current.info.id, { sentences, threshold: viewer.options.threshold }), `${stem()}-dicom.zip`);
+      return `SEG, SR, GSPS and SC of ${sentences.length} sentence(s) written`;
+    }),
+  );
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input[type=text], select, dialog, input[type=range]");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const work = keys[event.key] ?? keys[event.key.toLowerCase()];
+    if (!work) return;
+    event.preventDefault();
+    work();
+  });
+  for (const kind of ["dragenter", "dragover"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      document.body.classList.add("dropping");
+    });
+  }
+  for (const kind of ["dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      document.body.classList.remove("dropping");
+    });
+  }
+  document.addEventListener("drop", (event) => add([...event.dataTransfer.files].map((file) => ({ name: file.name, file }))));
+  new ResizeObserver(() => (viewer.fitted ? viewer.fit() : viewer.redraw())).observe($("panes"));
+}
+
+async function start() {
+  listen();
+  arrange();
+  setOption("map", true);
+  await attempt("Starting…", async () => {
+    [viewer.model, viewer.sets, viewer.colours] = await Promise.all([api.model(), api.findings(), api.colours()]);
+    const { name, method, notice } = viewer.model;
+    $("model").textContent = `${method}: ${name}`;
+    $("notice").textContent = notice ?? "";
+    $("notice").hidden = !notice;
+    $("set").append(...Object.keys(viewer.sets).map((set) => Object.assign(document.createElement("option"), { value: set, textContent: set })));
+    const entries = await api.library();
+    add(entries.map((name, library) => ({ name, library })));
+  });
+}
+
+start();

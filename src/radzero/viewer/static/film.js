@@ -1,0 +1,129 @@
+// A film's values before the window, and how they are drawn: a pyramid of means, sampled at the screen's own pixels.
+
+export class Film {
+  // info: of POST v1/films. buffer: of GET v1/films/ID/pixels; its format is in docs/service.md.
+  constructor(info, buffer) {
+    this.info = info;
+    [this.height, this.width] = info.size;
+    const count = new DataView(buffer).getUint32(0, true);
+    this.values = new Float32Array(buffer, 4, count);
+    this.first = new Uint8Array(buffer, 4 + 4 * count, count);
+    const start = 4 + 4 * count + 4 * Math.ceil(count / 4);
+    this.levels = new Uint16Array(buffer, start, this.height * this.width);
+    this.pyramid = [{ width: this.width, height: this.height, data: this.levels }];
+    while (Math.min(this.width, this.height) >> this.pyramid.length > 64) this.pyramid.push(half(this.pyramid.at(-1)));
+    this.reset();
+  }
+
+  // The window that the file asks for; null draws with the service's own table, exactly as the model saw the film.
+  reset() {
+    this.window = null;
+    this.inverted = false;
+    this.grey = this.first;
+  }
+
+  get shown() {
+    return this.window ?? this.info.window ?? this.guess();
+  }
+
+  // Centre and width that come near a VOI LUT, or the full range of a picture.
+  guess() {
+    const low = this.first.findIndex((g) => g > 2 && g < 253);
+    const high = this.first.findLastIndex((g) => g > 2 && g < 253);
+    const [a, b] = [this.values[Math.max(0, low)], this.values[high < 0 ? this.values.length - 1 : high]];
+    return { centre: (a + b) / 2, width: Math.max(1, b - a), function: "LINEAR_EXACT" };
+  }
+
+  setWindow(centre, width) {
+    this.window = { centre, width: Math.max(width, 1), function: this.shown.function };
+    this.table();
+  }
+
+  invert() {
+    this.inverted = !this.inverted;
+    this.table();
+  }
+
+  table() {
+    const flip = this.inverted;
+    if (!this.window) {
+      this.grey = flip ? this.first.map((g) => 255 - g) : this.first;
+      return;
+    }
+    const dark = this.info.inverted !== flip; // low values bright
+    this.grey = new Uint8Array(this.values.length);
+    for (let k = 0; k < this.grey.length; k++) {
+      const g = windowed(this.values[k], this.window);
+      this.grey[k] = Math.round(255 * (dark ? 1 - g : g));
+    }
+  }
+
+  valueAt(x, y) {
+    return this.values[this.levels[y * this.width + x]];
+  }
+
+  // Fills RGBA pixels of a canvas: film x = (column + 0.5) / zoom + left, y alike; black beside the film.
+  draw(image, view) {
+    const { data, width, height } = image;
+    const step = Math.max(0, Math.min(this.pyramid.length - 1, Math.floor(Math.log2(1 / view.zoom))));
+    const level = this.pyramid[step];
+    const columns = axis(width, view.left, view.zoom, this.width, level.width);
+    const rows = axis(height, view.top, view.zoom, this.height, level.height);
+    const { grey } = this;
+    let out = 0;
+    for (let j = 0; j < height; j++) {
+      const inside = rows.inside[j];
+      const first = rows.first[j] * level.width;
+      const second = rows.second[j] * level.width;
+      const v = rows.weight[j];
+      for (let i = 0; i < width; i++, out += 4) {
+        let g = 0;
+        if (inside && columns.inside[i]) {
+          const [a, b, u] = [columns.first[i], columns.second[i], columns.weight[i]];
+          const top = level.data[first + a] * (1 - u) + level.data[first + b] * u;
+          const bottom = level.data[second + a] * (1 - u) + level.data[second + b] * u;
+          g = grey[(top * (1 - v) + bottom * v + 0.5) | 0];
+        }
+        data[out] = data[out + 1] = data[out + 2] = g;
+        data[out + 3] = 255;
+      }
+    }
+  }
+}
+
+// DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3
+export function windowed(value, { centre, width, function: kind }) {
+  if (kind === "SIGMOID") return 1 / (1 + Math.exp((-4 * (value - centre)) / width));
+  const [c, w] = kind === "LINEAR_EXACT" ? [centre, width] : [centre - 0.5, width - 1];
+  if (w <= 0) return value <= c ? 0 : 1;
+  return Math.min(1, Math.max(0, (value - c) / w + 0.5));
+}
+
+// Which samples of a line of `count` a line of screen pixels reads, by linear interpolation between their centres.
+function axis(length, start, zoom, film, count) {
+  const inside = new Uint8Array(length);
+  const first = new Int32Array(length);
+  const second = new Int32Array(length);
+  const weight = new Float32Array(length);
+  for (let i = 0; i < length; i++) {
+    const at = start + (i + 0.5) / zoom;
+    inside[i] = at >= 0 && at < film ? 1 : 0;
+    const cell = Math.min(count - 1, Math.max(0, (at * count) / film - 0.5));
+    first[i] = Math.floor(cell);
+    second[i] = Math.min(count - 1, first[i] + 1);
+    weight[i] = cell - first[i];
+  }
+  return { inside, first, second, weight };
+}
+
+function half({ width, height, data }) {
+  const [w, h] = [width >> 1, height >> 1];
+  const out = new Float32Array(w * h);
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const k = 2 * y * width + 2 * x;
+      out[y * w + x] = (data[k] + data[k + 1] + data[k + width] + data[k + width + 1]) / 4;
+    }
+  }
+  return { width: w, height: h, data: out };
+}

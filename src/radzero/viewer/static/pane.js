@@ -1,0 +1,165 @@
+// One film with one sentence's map on it. All panes share one view (zoom, place) and one window.
+
+import { outline, tint } from "./map.js";
+
+const PEAK = "#5aebff";
+
+export class Pane {
+  constructor(viewer) {
+    this.viewer = viewer;
+    this.figure = document.createElement("figure");
+    this.canvas = document.createElement("canvas");
+    this.canvas.className = "film";
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "img");
+    const caption = document.createElement("figcaption");
+    this.said = Object.assign(document.createElement("span"), { className: "said" });
+    this.probability = Object.assign(document.createElement("span"), { className: "probability" });
+    caption.append(this.said, this.probability);
+    this.figure.append(this.canvas, caption);
+    this.answer = null;
+    this.pointers = new Map();
+    this.listen();
+  }
+
+  show(answer) {
+    this.answer = answer;
+    this.said.textContent = answer ? answer.sentence : "";
+    this.said.title = this.said.textContent;
+    this.probability.textContent = answer ? percent(answer.probability) : "";
+  }
+
+  size() {
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight].map((v) => Math.max(1, Math.round(v * ratio)));
+    if (this.canvas.width !== width) this.canvas.width = width;
+    if (this.canvas.height !== height) this.canvas.height = height;
+    return { width, height, ratio };
+  }
+
+  // What part of the film this canvas shows: film x = (column + 0.5) / zoom + left.
+  view() {
+    const { zoom, x, y } = this.viewer.place;
+    const { width, height, ratio } = this.size();
+    return { zoom: zoom * ratio, left: x - width / (2 * zoom * ratio), top: y - height / (2 * zoom * ratio) };
+  }
+
+  draw() {
+    const { film, options, colours } = this.viewer;
+    const { width, height, ratio } = this.size();
+    const context = this.canvas.getContext("2d");
+    const image = context.createImageData(width, height);
+    if (!film) {
+      context.clearRect(0, 0, width, height);
+      return;
+    }
+    const view = this.view();
+    film.draw(image, view);
+    const map = this.answer?.map;
+    if (map && (options.map || options.contour)) {
+      const values = map.sample(width, height, view);
+      if (options.map) tint(image, values, colours, options.opacity);
+      if (options.contour) outline(image, values, options.threshold);
+    }
+    context.putImageData(image, 0, 0);
+    if (map?.peak && options.peak) this.drawPeak(context, map.peak, view, ratio);
+    const said = this.answer ? `${this.answer.sentence}: ${percent(this.answer.probability)}` : "no sentence asked";
+    this.canvas.setAttribute("aria-label", `${film.info.film}, ${said}`);
+  }
+
+  drawPeak(context, [x, y], view, ratio) {
+    const [px, py] = [(x + 0.5 - view.left) * view.zoom, (y + 0.5 - view.top) * view.zoom];
+    const arm = 11 * ratio;
+    for (const [style, line] of [["#000", 5], [PEAK, 2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = line * ratio;
+      context.beginPath();
+      context.arc(px, py, 0.55 * arm, 0, 2 * Math.PI);
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(px + 0.55 * arm * dx, py + 0.55 * arm * dy);
+        context.lineTo(px + 1.3 * arm * dx, py + 1.3 * arm * dy);
+      }
+      context.stroke();
+    }
+  }
+
+  // -- pointer -----------------------------------------------------------------------------------------
+
+  listen() {
+    const { canvas } = this;
+    canvas.addEventListener("pointerdown", (event) => this.down(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.pointers.delete(event.pointerId));
+    canvas.addEventListener("pointerleave", () => this.viewer.point(null));
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("dblclick", () => this.viewer.fit());
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.viewer.zoomBy(Math.exp(-event.deltaY / 500), ...this.filmAt(event));
+    }, { passive: false });
+  }
+
+  filmAt(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const { zoom, x, y } = this.viewer.place;
+    return [x + (event.clientX - box.left - box.width / 2) / zoom, y + (event.clientY - box.top - box.height / 2) / zoom];
+  }
+
+  down(event) {
+    this.canvas.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, button: event.button });
+    this.canvas.focus({ preventScroll: true });
+  }
+
+  move(event) {
+    const { viewer } = this;
+    viewer.point(this.filmAt(event), this.answer);
+    const last = this.pointers.get(event.pointerId);
+    if (!last || !viewer.film) return;
+    const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
+    if (this.pointers.size === 2) {
+      this.pinch(event, last, dx, dy);
+    } else if (last.button !== 0 || event.shiftKey || viewer.tool === "pan") {
+      viewer.panBy(dx, dy);
+    } else if (viewer.tool === "zoom") {
+      viewer.zoomBy(Math.exp(-dy / 150), viewer.place.x, viewer.place.y);
+    } else {
+      viewer.windowBy(dx, dy);
+    }
+    last.x = event.clientX;
+    last.y = event.clientY;
+  }
+
+  pinch(event, last, dx, dy) {
+    const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)[1];
+    const before = Math.hypot(last.x - other.x, last.y - other.y);
+    const after = Math.hypot(event.clientX - other.x, event.clientY - other.y);
+    this.viewer.panBy(dx / 2, dy / 2);
+    if (before > 0 && after > 0) this.viewer.zoomBy(after / before, ...this.filmAt(event));
+  }
+}
+
+// The colour of every value from 0 to 1, never stretched, with the contour's threshold.
+export function drawScale(canvas, colours, threshold) {
+  const ratio = window.devicePixelRatio || 1;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((v) => Math.round(v * ratio));
+  if (!width || !height || !colours.length) return;
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  const [bar, rim] = [16 * ratio, 10 * ratio];
+  const right = width - 6 * ratio;
+  const at = (v) => height - rim - v * (height - 2 * rim);
+  for (let y = rim; y < height - rim; y++) {
+    const v = 1 - (y - rim) / (height - 2 * rim);
+    context.fillStyle = `rgb(${colours[Math.round(v * (colours.length - 1))].join(" ")})`;
+    context.fillRect(right - bar, y, bar, 1);
+  }
+  context.fillStyle = "#f0f0f2";
+  context.font = `${12 * ratio}px system-ui, sans-serif`;
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  for (const v of [0, 0.25, 0.5, 0.75, 1]) context.fillText(String(v), right - bar - 5 * ratio, at(v));
+  context.fillRect(right - bar - 3 * ratio, at(threshold) - ratio, bar + 6 * ratio, 2 * ratio);
+}
+
+export const percent = (p) => (p < 0.001 ? "< 0.1 %" : p > 0.999 ? "> 99.9 %" : `${(100 * p).toFixed(1)} %`);
