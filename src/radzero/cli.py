@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -845,7 +846,7 @@ def serve(
     try:
         from radzero.service.server import read_tokens
 
-        settings, start = _service(
+        _, start = _service(
             host=host,
             port=port,
             tokens=read_tokens(token_file) if token_file else frozenset(),
@@ -892,6 +893,195 @@ def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
         return listener, lambda: run_server(application, listener, settings)
 
     return settings, start
+
+
+ResultsOption = Annotated[str, typer.Option("--results", help="all, or some of seg,seg-map,sr,gsps,sc.")]
+SentenceOption = Annotated[list[str] | None, typer.Option("--sentence", "-s", help="A sentence to ask of every film.")]
+FindingsOption = Annotated[list[str] | None, typer.Option(help="A named set of findings; see `radzero findings`.")]
+ThresholdOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="Similarity at which regions begin.")]
+
+
+@app.command()
+def dicomweb(
+    url: Annotated[str, typer.Argument(help="The server, such as http://localhost:8042/dicom-web.")],
+    state: Annotated[Path, typer.Option("--state", help="Folder that remembers what was done; one run at a time.")],
+    sentence: SentenceOption = None,
+    findings: FindingsOption = None,
+    modality: Annotated[str, typer.Option(help="Modalities of films, between commas.")] = "CR,DX",
+    query: Annotated[
+        list[str] | None, typer.Option(help="Further QIDO keys: StudyDate=20260101-, PatientID=..., ...")
+    ] = None,
+    results: ResultsOption = "seg,sr",
+    threshold: ThresholdOption = 0.5,
+    store_url: Annotated[str | None, typer.Option(help="Where results go, when not to the same server.")] = None,
+    watch: Annotated[float | None, typer.Option(min=1, help="Look again every so many seconds, until Ctrl-C.")] = None,
+    model: ModelOption = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
+    precision: PrecisionOption = Precision.HIGHEST,
+) -> None:
+    """Ask the films of a DICOMweb server, and store the results there. Needs 'radzero[dicom]'.
+
+    Goes on where an interrupted run stopped; a result is stored once. Credentials come from the environment:
+    RADZERO_DICOMWEB_TOKEN, or RADZERO_DICOMWEB_USER and RADZERO_DICOMWEB_PASSWORD. Exit code 0: every film has its
+    results; 1: some were refused, by name; 2: nothing could be done, or the server went away.
+    """
+    import time
+
+    try:
+        from radzero.pacs.dicomweb import DicomWeb
+        from radzero.pacs.process import UnreachableError
+
+        keys = dict(_key_value(text) for text in query or [])
+        source = DicomWeb(url)
+        target = DicomWeb(store_url) if store_url else source
+        for server in {source.name: source, target.name: target}.values():
+            if not server.encrypted:
+                errors.print(f"[yellow]{_plain(server.name)}: films and results travel unencrypted[/]")
+        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        raise _fail(error) from error
+    modalities = tuple(part.strip().upper() for part in modality.split(",") if part.strip())
+    tally = processor.tally
+    with _interruptible(), _progress() as progress:
+        bar = progress.add_task("films", total=None)
+        try:
+            for uid in processor.ledger.films_waiting():
+                processor.send(uid)
+            while True:
+                tally.earlier = 0
+                for film in source.films(modalities, keys):
+                    known = len(tally.refused)
+                    processor.process(film.instance, partial(source.fetch, film))
+                    if len(tally.refused) > known:
+                        reason = tally.refused[film.instance]
+                        progress.console.print(f"[red]refused[/] {_plain(reason)}", highlight=False, soft_wrap=True)
+                    progress.advance(bar)
+                if watch is None:
+                    break
+                time.sleep(watch)
+        except (UnreachableError, OSError) as error:
+            raise _fail(f"{error}; give the command again to go on") from error
+        finally:
+            processor.ledger.close()
+            console.print(_tally(tally), highlight=False)
+    if tally.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def listen(
+    state: Annotated[Path, typer.Option("--state", help="Folder for the inbox and what was done; one run at a time.")],
+    sentence: SentenceOption = None,
+    findings: FindingsOption = None,
+    aet: Annotated[str, typer.Option(help="Our application entity title.")] = "RADZERO",
+    host: Annotated[str, typer.Option(help="Address; other than loopback it needs --from.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 11112,
+    caller: Annotated[list[str] | None, typer.Option("--from", help="Title that may send; any on loopback.")] = None,
+    store_url: Annotated[str | None, typer.Option(help="DICOMweb server for the results.")] = None,
+    send_to: Annotated[str | None, typer.Option(help="Or a DICOM peer: AET@HOST:PORT.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Or a folder.")] = None,
+    results: ResultsOption = "seg,sr",
+    threshold: ThresholdOption = 0.5,
+    model: ModelOption = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
+    precision: PrecisionOption = Precision.HIGHEST,
+) -> None:
+    """Receive films by C-STORE, ask them, and send the results on. Needs 'radzero[dicom]'. Ends on Ctrl-C or SIGTERM.
+
+    A film is on disk before it is acknowledged; what was not finished is finished by the next run.
+    """
+    import signal
+
+    try:
+        from radzero.pacs.dicomweb import DicomWeb
+        from radzero.pacs.listen import DimseDestination, Listener, Peer
+        from radzero.pacs.process import FolderDestination
+        from radzero.service.settings import is_loopback
+
+        if sum(option is not None for option in (store_url, send_to, output)) != 1:
+            raise ValueError("say where results go, by one of --store-url, --send-to and --output")
+        if not is_loopback(host) and not caller:
+            raise ValueError(f"{host} can be reached from other machines: name who may send, by --from TITLE")
+        if store_url:
+            target: Any = DicomWeb(store_url)
+        else:
+            target = DimseDestination(Peer.parse(send_to), aet) if send_to else FolderDestination(Path(str(output)))
+        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
+
+        def on_film(uid: str, problem: str | None) -> None:
+            console.print(_plain(f"{uid}: {problem or 'done'}"), highlight=False, soft_wrap=True)
+
+        listener = Listener(
+            processor,
+            state / "inbox",
+            title=aet,
+            host=host,
+            port=port,
+            callers=tuple(caller or ()),
+            on_film=on_film,
+        )
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        raise _fail(error) from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: listener.stop())
+    console.print(f"{aet} listens on {host}:{listener.port}; results go to {_plain(target.name)}", highlight=False)
+    listener.run()
+    processor.ledger.close()
+    console.print(_tally(processor.tally), highlight=False)
+
+
+def _processor(
+    sentence: list[str] | None,
+    findings: list[str] | None,
+    results: str,
+    threshold: float,
+    target: Any,
+    state: Path,
+    model: str | None,
+    device: str | None,
+    precision: Precision,
+) -> Any:
+    """What films go through, from a command's options."""
+    import sqlite3
+
+    import torch
+
+    from radzero.findings import finding_sentences
+    from radzero.pacs.ledger import Ledger, Task
+    from radzero.pacs.process import Processor
+    from radzero.reading import load
+    from radzero.results import result_kinds
+
+    asked = [*(sentence or []), *(text for name in findings or [] for text in finding_sentences(name))]
+    asked = list(dict.fromkeys(text.strip() for text in asked))
+    if not asked or not all(asked):
+        raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
+    task = Task(tuple(asked), tuple(result_kinds(results)), threshold)
+    torch.set_float32_matmul_precision(precision.value)
+    reader = load(model, device=device)
+    if reader.notice:
+        errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
+    try:
+        ledger = Ledger(state, task.identity(reader, target.name))
+    except sqlite3.Error as error:
+        raise ValueError(f"{state}: cannot be used ({error}); another run may be at work in it") from error
+    return Processor(reader, task, target, ledger)
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{text!r}: a query is KEY=VALUE, such as StudyDate=20260101-")
+    return key, value
+
+
+def _tally(tally: Any) -> str:
+    parts = [f"{tally.done} films with {tally.stored} results stored"]
+    if tally.earlier:
+        parts.append(f"{tally.earlier} done earlier")
+    if tally.refused:
+        parts.append(f"{len(tally.refused)} refused")
+    return ", ".join(parts)
 
 
 @app.command()

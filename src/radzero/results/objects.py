@@ -7,6 +7,8 @@ gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak
 sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
 """
 
+import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -164,7 +166,9 @@ def make_results(
         ResultKind.GSPS: _states,
         ResultKind.SC: _captures,
     }
-    results = [result for kind in wanted for result in makers[kind](film)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom warns about names of patients, and says them
+        results = [result for kind in wanted for result in makers[kind](film)]
     for result in results:
         _date(result, film.made)
     return results
@@ -185,6 +189,7 @@ def _require_highdicom() -> None:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise ImportError("DICOM results need highdicom: pip install 'radzero[dicom]'") from error
+    logging.getLogger("highdicom").setLevel(logging.ERROR)  # its warnings name patients
 
 
 # -- Segmentation ---------------------------------------------------------------------------------------

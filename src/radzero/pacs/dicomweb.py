@@ -1,0 +1,178 @@
+"""A DICOMweb server (PS3.18): films are found by QIDO-RS, fetched by WADO-RS, results stored by STOW-RS."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydicom.dataset import Dataset
+
+from radzero.pacs.process import UnreachableError
+from radzero.service.settings import is_loopback
+
+T = TypeVar("T")
+_PAGE = 100
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+_FOR_A_WHILE = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+
+@dataclass(frozen=True)
+class FilmAddress:
+    """Where a film is on a server."""
+
+    study: str
+    series: str
+    instance: str
+
+
+class DicomWeb:
+    """A server's films, and a place for results.
+
+    The bearer token RADZERO_DICOMWEB_TOKEN, or the user and password in RADZERO_DICOMWEB_USER and
+    RADZERO_DICOMWEB_PASSWORD, are sent where the environment has them; they are never logged.
+
+    Args:
+        url: of the service, such as ``http://localhost:8042/dicom-web``.
+        timeout: seconds for one request.
+
+    Raises:
+        ValueError: for a URL that is none.
+        ImportError: naming what to install.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
+        try:
+            import requests
+            from dicomweb_client.api import DICOMwebClient
+        except ImportError as error:
+            raise ImportError("DICOMweb needs dicomweb-client: pip install 'radzero[dicom]'") from error
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            raise ValueError(
+                f"{parts.scheme}://{parts.hostname}: name a server as https://HOST/PATH, without a password"
+            )
+        self.name = url.rstrip("/")
+        self.encrypted = parts.scheme == "https" or is_loopback(parts.hostname)
+        session = requests.Session()
+        session.headers.update(_credentials_header())
+        if user := os.environ.get("RADZERO_DICOMWEB_USER"):
+            session.auth = (user, os.environ.get("RADZERO_DICOMWEB_PASSWORD", ""))
+        logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
+        self._client = DICOMwebClient(self.name, session=session, timeout=timeout, permissive_uid=True)
+        self._client.set_http_retry_params(retry=False)  # retried here, with what the caller can be told
+
+    def films(self, modalities: tuple[str, ...], query: Mapping[str, str]) -> Iterator[FilmAddress]:
+        """Films of these modalities that match, page by page.
+
+        Args:
+            modalities: such as CR and DX.
+            query: further QIDO keys, such as ``StudyDate``: ``20260101-20261231``.
+
+        Raises:
+            UnreachableError: when the server does not answer.
+        """
+        for modality in modalities:
+            filters = {**query, "Modality": modality}
+            for series in self._pages(
+                lambda o, f=filters: self._client.search_for_series(search_filters=f, limit=_PAGE, offset=o)
+            ):
+                study, number = _value(series, "0020000D"), _value(series, "0020000E")
+                for instance in self._pages(
+                    lambda o, s=study, n=number: self._client.search_for_instances(s, n, limit=_PAGE, offset=o)
+                ):
+                    yield FilmAddress(study, number, _value(instance, "00080018"))
+
+    def fetch(self, film: FilmAddress) -> bytes:
+        """A film's file, as it is stored.
+
+        Raises:
+            UnreachableError: when it cannot be had.
+        """
+        dataset = self._patiently(
+            f"the film {film.instance}",
+            lambda: self._client.retrieve_instance(film.study, film.series, film.instance),
+        )
+        content = BytesIO()
+        dataset.save_as(content, enforce_file_format=True)
+        return content.getvalue()
+
+    def holds(self, result: Dataset) -> bool:
+        """Whether the server has a result."""
+        found = self._patiently(
+            "a result",
+            lambda: self._client.search_for_instances(
+                result.StudyInstanceUID, search_filters={"SOPInstanceUID": str(result.SOPInstanceUID)}
+            ),
+        )
+        return any(_value(item, "00080018") == result.SOPInstanceUID for item in found)
+
+    def store(self, result: Dataset) -> None:
+        """Store a result.
+
+        Raises:
+            UnreachableError: when the server did not take it.
+        """
+        what = f"the result {result.SOPInstanceUID}"
+        answer = self._patiently(what, lambda: self._client.store_instances([result], result.StudyInstanceUID))
+        failed = answer.get("FailedSOPSequence") or []
+        if failed:
+            raise UnreachableError(
+                f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}"
+            )
+
+    def _pages(self, search: Callable[[int], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        """All matches, over pages; ends at a server that pays no heed to ``offset`` too."""
+        seen: set[str] = set()
+        offset = 0
+        while True:
+            page = self._patiently("its films", partial(search, offset))
+            fresh = [item for item in page if _identity(item) not in seen]
+            seen.update(map(_identity, fresh))
+            yield from fresh
+            if len(page) < _PAGE or not fresh:
+                return
+            offset += len(page)
+
+    def _patiently(self, what: str, work: Callable[[], T]) -> T:
+        """Work that is tried again while the server is busy or away."""
+        import requests
+
+        for pause in (*_PAUSES, None):
+            try:
+                return work()
+            except requests.HTTPError as error:
+                status = error.response.status_code if error.response is not None else 0
+                problem = f"{self.name} answered {status} to a request for {what}"
+                if status not in _FOR_A_WHILE:
+                    raise UnreachableError(f"{problem}{_hint(status)}") from error
+            except (requests.RequestException, OSError) as error:
+                problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
+            if pause is None:
+                break
+            time.sleep(pause)
+        raise UnreachableError(f"{problem}; {len(_PAUSES) + 1} tries")
+
+
+def _credentials_header() -> dict[str, str]:
+    token = os.environ.get("RADZERO_DICOMWEB_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _hint(status: int) -> str:
+    if status in (401, 403):
+        return "; set RADZERO_DICOMWEB_TOKEN, or RADZERO_DICOMWEB_USER and RADZERO_DICOMWEB_PASSWORD"
+    return "; check the URL, which ends in /dicom-web with Orthanc" if status == 404 else ""
+
+
+def _value(item: Mapping[str, Any], tag: str) -> str:
+    values = item.get(tag, {}).get("Value") or [""]
+    return str(values[0])
+
+
+def _identity(item: Mapping[str, Any]) -> str:
+    return _value(item, "00080018") or _value(item, "0020000E")

@@ -1,0 +1,157 @@
+"""What was done to which film, kept so that a run that is killed at any moment goes on without doing it twice.
+
+A film goes through three states: nothing known of it; its results lie in the outbox, all of them or none; every
+result is stored and the film is done. Whether a result that was being sent when the process died has arrived is asked
+of its destination, since its UID is the same whenever it is made.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from radzero.files import write_whole
+from radzero.reading import RadZero
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS films (task TEXT, uid TEXT, state TEXT, reason TEXT, PRIMARY KEY (task, uid));
+CREATE TABLE IF NOT EXISTS results (
+    task TEXT, film TEXT, uid TEXT, sent INTEGER, stored INTEGER, PRIMARY KEY (task, film, uid)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of every film, and what becomes of the answers.
+
+    Attributes:
+        sentences: asked.
+        kinds: of DICOM results.
+        threshold: of their regions.
+    """
+
+    sentences: tuple[str, ...]
+    kinds: tuple[str, ...]
+    threshold: float
+
+    def identity(self, reader: RadZero, destination: str) -> str:
+        """A hash of all that makes two tasks the same, the model and where results go included."""
+        parts = [reader.sha256 or reader.name, self.sentences, self.kinds, self.threshold, destination]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A result that waits in the outbox.
+
+    Attributes:
+        uid: its SOP Instance UID.
+        path: its file.
+        tried: whether it was being sent once, and may have arrived.
+    """
+
+    uid: str
+    path: Path
+    tried: bool
+
+
+class Ledger:
+    """A folder with ``ledger.sqlite`` and ``outbox/``, of one process at a time.
+
+    Raises:
+        OSError, sqlite3.Error: when the folder cannot be written, or another process works in it.
+    """
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self.outbox = folder / "outbox"
+        self.outbox.mkdir(parents=True, exist_ok=True)
+        self.task = task
+        self._database = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None, timeout=2)
+        self._database.execute("PRAGMA locking_mode=EXCLUSIVE")  # a second process would send everything again
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_TABLES)
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        self._database.close()
+
+    def state(self, film: str) -> str | None:
+        """None, "ready" (results wait), "done" or "refused"."""
+        query = "SELECT state FROM films WHERE task=? AND uid=?"
+        row = self._database.execute(query, (self.task, film)).fetchone()
+        return str(row[0]) if row else None
+
+    def counts(self) -> dict[str, int]:
+        """How many films are in each state."""
+        query = "SELECT state, COUNT(*) FROM films WHERE task=? GROUP BY state"
+        return dict(self._database.execute(query, (self.task,)).fetchall())
+
+    def refuse(self, film: str, reason: str) -> None:
+        """Note that a film can have no result, and why."""
+        self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'refused', ?)", (self.task, film, reason))
+
+    def ready(self, film: str, results: Sequence[Dataset]) -> None:
+        """Put a film's results into the outbox, all of them or none."""
+        for result in results:
+            content = BytesIO()
+            result.save_as(content, enforce_file_format=True)
+            write_whole(self._path(result.SOPInstanceUID), content.getvalue())
+        rows = [(self.task, film, str(result.SOPInstanceUID)) for result in results]
+        with self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, 0, 0)", rows)
+            self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
+
+    def waiting(self, film: str) -> list[Parcel]:
+        """Results of a film that are not known to be stored."""
+        query = "SELECT uid, sent FROM results WHERE task=? AND film=? AND stored=0 ORDER BY rowid"
+        rows = self._database.execute(query, (self.task, film)).fetchall()
+        return [Parcel(str(uid), self._path(uid), bool(sent)) for uid, sent in rows]
+
+    def films_waiting(self) -> list[str]:
+        """Films with results that are not known to be stored."""
+        query = "SELECT uid FROM films WHERE task=? AND state='ready' ORDER BY rowid"
+        return [str(row[0]) for row in self._database.execute(query, (self.task,)).fetchall()]
+
+    def sending(self, film: str, uid: str) -> None:
+        """Note, before a result is sent, that it may from now on have arrived."""
+        query = "UPDATE results SET sent=1 WHERE task=? AND film=? AND uid=?"
+        self._database.execute(query, (self.task, film, uid))
+
+    def stored(self, film: str, uid: str) -> None:
+        """Note that a result has arrived."""
+        query = "UPDATE results SET stored=1 WHERE task=? AND film=? AND uid=?"
+        self._database.execute(query, (self.task, film, uid))
+
+    def done(self, film: str) -> None:
+        """Note that all of a film's results have arrived, and empty its outbox."""
+        self._database.execute("UPDATE films SET state='done' WHERE task=? AND uid=?", (self.task, film))
+        query = "SELECT uid FROM results WHERE task=? AND film=?"
+        for (uid,) in self._database.execute(query, (self.task, film)).fetchall():
+            self._path(uid).unlink(missing_ok=True)
+
+    def _path(self, uid: str) -> Path:
+        return self.outbox / f"{uid}.dcm"
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._database)
+
+
+class _Transaction:
+    """All of a block's statements, or none."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.database = database
+
+    def __enter__(self) -> None:
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.database.execute("COMMIT" if kind is None else "ROLLBACK")

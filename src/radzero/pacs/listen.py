@@ -1,0 +1,202 @@
+"""A DICOM receiver: films arrive by C-STORE, are safe on disk before they are acknowledged, and become results."""
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+
+from radzero.images.dicom_header import TransferSyntax
+from radzero.pacs.process import Processor, UnreachableError
+
+FILM_CLASSES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+_SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An application that results are sent to: its title, host and port."""
+
+    title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Peer":
+        """From AET@HOST:PORT.
+
+        Raises:
+            ValueError: for another form.
+        """
+        title, at, address = text.partition("@")
+        host, colon, port = address.rpartition(":")
+        if not (at and colon and 1 <= len(title) <= 16 and host and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"{text!r}: name a peer as AET@HOST:PORT, the title of at most 16 characters")
+        return cls(title, host.strip("[]"), int(port))
+
+
+class DimseDestination:
+    """Results by C-STORE.
+
+    A peer cannot be asked what it has, so a result that was being sent when the process died is sent again, under
+    the same UID: to an archive that is the same object.
+
+    Args:
+        peer: where to.
+        title: our own.
+    """
+
+    def __init__(self, peer: Peer, title: str) -> None:
+        self.peer, self.title = peer, title
+        self.name = f"{peer.title}@{peer.host}:{peer.port}"
+
+    def holds(self, result: Dataset) -> bool:
+        """Not known."""
+        return False
+
+    def store(self, result: Dataset) -> None:
+        """Send a result.
+
+        Raises:
+            UnreachableError: when the peer did not take it.
+        """
+        from pynetdicom import AE
+
+        entity = AE(ae_title=self.title)
+        entity.add_requested_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
+        association = entity.associate(self.peer.host, self.peer.port, ae_title=self.peer.title)
+        if not association.is_established:
+            raise UnreachableError(f"{self.name} takes no association")
+        try:
+            status = association.send_c_store(result)
+        except ValueError as error:
+            raise UnreachableError(f"{self.name} takes no {UID(result.SOPClassUID).name} ({error})") from error
+        finally:
+            association.release()
+        code = status.get("Status")
+        if code is None or (code != _SUCCESS and code >> 12 != 0xB):
+            said = "nothing" if code is None else f"status {code:04X}"
+            raise UnreachableError(f"{self.name} answered {said} to {result.SOPInstanceUID}")
+
+
+class Listener:
+    """A storage SCP with an inbox.
+
+    Args:
+        processor: what films go through.
+        inbox: folder of films that are not finished.
+        title: our application title.
+        host, port: where to listen; port 0 takes a free one.
+        callers: titles that may send; any when empty.
+        on_film: called after every film with its UID and the problem, if any.
+        retry_s: seconds until results that could not be sent are tried again.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        inbox: Path,
+        *,
+        title: str,
+        host: str,
+        port: int,
+        callers: tuple[str, ...] = (),
+        on_film: Callable[[str, str | None], None] = lambda uid, problem: None,
+        retry_s: float = 30.0,
+    ) -> None:
+        from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+        self.processor, self.inbox, self._on_film, self._retry = processor, inbox, on_film, retry_s
+        inbox.mkdir(parents=True, exist_ok=True)
+        self._films: queue.Queue[Path | None] = queue.Queue()
+        self._stopping = threading.Event()
+        entity = AE(ae_title=title)
+        if callers:
+            entity.require_calling_aet = list(callers)
+        entity.require_called_aet = False
+        readable = [uid for uid in ALL_TRANSFER_SYNTAXES if uid in {syntax.value for syntax in TransferSyntax}]
+        for storage in FILM_CLASSES:
+            entity.add_supported_context(storage, readable)
+        entity.add_supported_context(Verification)
+        self.server: Any = entity.start_server(
+            (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._arrive)]
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.server.server_address[1])
+
+    def run(self) -> None:
+        """Work on what arrives, what an earlier run left first, until :meth:`stop`."""
+        for path in sorted(self.inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
+            self._films.put(path)
+        waiting: list[Path] = []
+        while True:
+            try:
+                path = self._films.get(timeout=self._retry if waiting else None)
+            except queue.Empty:
+                again, waiting = waiting, []
+                for late in again:
+                    self._films.put(late)
+                continue
+            if path is None:
+                return
+            if not self._work(path):
+                waiting.append(path)
+
+    def stop(self) -> None:
+        """Take no more films; :meth:`run` ends after the one it works on, the rest stays in the inbox."""
+        self.server.shutdown()
+        self._stopping.set()
+        self._films.put(None)
+
+    def _work(self, path: Path) -> bool:
+        """Whether a film needs no further work."""
+        if self._stopping.is_set():
+            return True
+        uid = path.stem
+        try:
+            self.processor.process(uid, path.read_bytes)
+        except UnreachableError as error:
+            self._on_film(uid, f"{error}; tried again in {self._retry:g} seconds")
+            return False
+        path.unlink()
+        self._on_film(uid, self.processor.tally.refused.get(uid))
+        return True
+
+    def _arrive(self, event: Any) -> int:
+        """Write a film to the inbox; only then is it acknowledged."""
+        uid = str(event.request.AffectedSOPInstanceUID)
+        if not UID(uid).is_valid:
+            return _CANNOT_UNDERSTAND
+        path = self.inbox / f"{uid}.dcm"
+        partial = path.with_name(f"{uid}.{threading.get_ident()}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(event.encoded_dataset())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            return _NO_ROOM
+        self._films.put(path)
+        return _SUCCESS

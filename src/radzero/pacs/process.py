@@ -1,0 +1,149 @@
+"""One film at a time: read, ask, make results, send them; every step written down before the next begins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from radzero.images import RadiographError, ReadLimits, read_radiograph
+from radzero.pacs.ledger import Ledger, Task
+from radzero.reading import RadZero
+from radzero.results import ResultError, ResultKind, make_results, read_header
+from radzero.results.identity import MANUFACTURER
+
+
+class UnreachableError(RuntimeError):
+    """A server that does not answer, or refuses for the time being; the run can be given again."""
+
+
+class Destination(Protocol):
+    """Where results go."""
+
+    name: str
+
+    def holds(self, result: Dataset) -> bool:
+        """Whether a result is there already."""
+        ...
+
+    def store(self, result: Dataset) -> None:
+        """Send a result.
+
+        Raises:
+            UnreachableError: when it did not arrive.
+        """
+        ...
+
+
+@dataclass
+class Tally:
+    """What a run did.
+
+    Attributes:
+        done: films whose results are stored, by this run.
+        earlier: films that an earlier run had finished.
+        refused: film -> reason.
+        stored: results sent by this run.
+    """
+
+    done: int = 0
+    earlier: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    stored: int = 0
+
+
+class Processor:
+    """Turns films into stored results.
+
+    Args:
+        reader: the model.
+        task: what is asked.
+        destination: where results go.
+        ledger: what was done.
+        limits: of films.
+    """
+
+    def __init__(
+        self, reader: RadZero, task: Task, destination: Destination, ledger: Ledger, limits: ReadLimits | None = None
+    ) -> None:
+        self.reader, self.task, self.destination, self.ledger, self.limits = reader, task, destination, ledger, limits
+        self.tally = Tally()
+
+    def process(self, uid: str, fetch: Callable[[], bytes]) -> None:
+        """See to one film.
+
+        Args:
+            uid: its SOP Instance UID.
+            fetch: its file; called when it is needed.
+
+        Raises:
+            UnreachableError: from ``fetch`` or the destination.
+        """
+        state = self.ledger.state(uid)
+        if state == "done":
+            self.tally.earlier += 1
+            return
+        if state != "ready":
+            try:
+                self.ledger.ready(uid, self._results(fetch(), uid))
+            except (RadiographError, ResultError) as error:
+                self.ledger.refuse(uid, str(error))
+                self.tally.refused[uid] = str(error)
+                return
+        self.send(uid)
+
+    def send(self, uid: str) -> None:
+        """Send what waits of a film's results.
+
+        Raises:
+            UnreachableError: when the destination does not take one.
+        """
+        for parcel in self.ledger.waiting(uid):
+            result = pydicom.dcmread(parcel.path)
+            if not (parcel.tried and self.destination.holds(result)):
+                self.ledger.sending(uid, parcel.uid)
+                self.destination.store(result)
+                self.tally.stored += 1
+            self.ledger.stored(uid, parcel.uid)
+        self.ledger.done(uid)
+        self.tally.done += 1
+
+    def _results(self, content: bytes, uid: str) -> list[Dataset]:
+        header = read_header(content, limits=self.limits)
+        if header.get("Manufacturer") == MANUFACTURER:
+            raise ResultError(f"{uid}: is itself a result of RadZero")
+        film = read_radiograph(content, limits=self.limits, name=uid)
+        reading = self.reader.predict(film, self.task.sentences)[0]
+        kinds = [ResultKind(kind) for kind in self.task.kinds]
+        if header.SamplesPerPixel != 1 and len(kinds) > 1:
+            kinds = [kind for kind in kinds if kind is not ResultKind.GSPS]  # there is none for colour
+        return make_results(reading, header, kinds, threshold=self.task.threshold)
+
+
+class FolderDestination:
+    """Results as files ``STUDY/UID.dcm``.
+
+    Args:
+        folder: made when needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = f"folder {folder.resolve()}"
+
+    def _path(self, result: Dataset) -> Path:
+        return self.folder / str(result.StudyInstanceUID) / f"{result.SOPInstanceUID}.dcm"
+
+    def holds(self, result: Dataset) -> bool:
+        """Whether the file is there."""
+        return self._path(result).is_file()
+
+    def store(self, result: Dataset) -> None:
+        """Write the file, whole or not at all."""
+        path = self._path(result)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        result.save_as(partial, enforce_file_format=True)
+        partial.replace(path)
