@@ -11,17 +11,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_factory import (
-    LOSSLESS_SYNTAXES,
-    chest_like,
-    dataset,
-    dicom_bytes,
-    encode,
-    jpeg_lossless,
-    lut_item,
-    shared,
-    to_bytes,
-)
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -34,6 +23,17 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_factory import (
+    LOSSLESS_SYNTAXES,
+    chest_like,
+    dataset,
+    dicom_bytes,
+    encode,
+    jpeg_lossless,
+    lut_item,
+    shared,
+    to_bytes,
+)
 from radzero.images import Radiograph, RadiographError, ReadLimits, Reason, read_radiograph
 
 WINDOW_4096 = {"WindowCenter": "2048", "WindowWidth": "4096"}  # LINEAR: stored / 4095, exactly

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from dicom_factory import LOSSLESS_SYNTAXES, chest_like, dicom_bytes, lut_item, shared
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
+from dicom_factory import LOSSLESS_SYNTAXES, chest_like, dicom_bytes, lut_item, shared
 from radzero.images import Radiograph, RadiographError, read_radiograph
 
 FILES = 2000

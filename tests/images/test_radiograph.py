@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_factory import chest_like, dicom_bytes
 from PIL import Image
 
+from dicom_factory import chest_like, dicom_bytes
 from radzero.images import Radiograph, RadiographError, ReadLimits, Reason, read_radiograph
 
 

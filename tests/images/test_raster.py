@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_factory import chest_like, shared
 from PIL import Image, PngImagePlugin
 
+from dicom_factory import chest_like, shared
 from radzero.images import RadiographError, ReadLimits, Reason, read_radiograph
 
 

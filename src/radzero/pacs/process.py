@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from radzero.images import RadiographError, ReadLimits, read_radiograph
 from radzero.pacs.ledger import Ledger, Task
@@ -112,7 +113,7 @@ class Processor:
 
     def _results(self, content: bytes, uid: str) -> list[Dataset]:
         header = read_header(content, limits=self.limits)
-        if header.get("Manufacturer") == MANUFACTURER:
+        if header.get("Manufacturer") == MANUFACTURER and header.SOPClassUID == SecondaryCaptureImageStorage:
             raise ResultError(f"{uid}: is itself a result of RadZero")
         film = read_radiograph(content, limits=self.limits, name=uid)
         reading = self.reader.predict(film, self.task.sentences)[0]

@@ -23,6 +23,7 @@ _CARRIED = (
     *("ReferringPhysicianName", "Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
     *("PatientOrientation", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
     *("ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber", "SeriesNumber"),
+    "Manufacturer",
 )
 _CARRIED_SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 _EMPTY_WHEN_ABSENT = (

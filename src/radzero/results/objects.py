@@ -177,10 +177,21 @@ def make_results(
 def _date(result: Dataset, made: datetime) -> None:
     """One time in all of an object's dates, so that the same reading gives the same bytes."""
     result.SeriesDate, result.SeriesTime = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
-    for what in ("InstanceCreation", "Content", "PresentationCreation"):
-        if f"{what}Date" in result:
-            setattr(result, f"{what}Date", made.strftime("%Y%m%d"))
-            setattr(result, f"{what}Time", made.strftime("%H%M%S"))
+    for before, after in (
+        ("InstanceCreation", ""),
+        ("Content", ""),
+        ("PresentationCreation", ""),
+        ("", "OfSecondaryCapture"),
+    ):
+        if f"{before}Date{after}" in result:
+            setattr(result, f"{before}Date{after}", made.strftime("%Y%m%d"))
+            setattr(result, f"{before}Time{after}", made.strftime("%H%M%S"))
+    for equipment in result.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = made.strftime("%Y%m%d%H%M%S")
+    organization = str(derived_uid("dimensions", str(result.SOPInstanceUID)))
+    for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in result.get(keyword, ()):
+            item.DimensionOrganizationUID = organization
 
 
 def _require_highdicom() -> None:
@@ -380,6 +391,9 @@ def _state(film: _Film, index: int) -> Dataset:
         voi_lut_transformations=_voi(film),
         **film.common(ResultKind.GSPS, index + 1),
     )
+    for item in state.get("SoftcopyVOILUTSequence", ()):
+        for lut in item.get("VOILUTSequence", ()):  # highdicom says 16 bits whatever the entries need
+            lut.LUTDescriptor = [*lut.LUTDescriptor[:2], max(8, int(np.max(lut.LUTData)).bit_length())]
     state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
     return state
 

@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 _LONG_SIDE = 1024
 """Maps are bilinear between patches of many pixels, so every few pixels tell as much as all of them."""
+_BELOW = 1e-9
+"""Contours run this much below the threshold, so that values that equal it are inside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,11 @@ def find_regions(
     step = max(1, max(height, width) // _LONG_SIDE)
     rows, columns = _every(height, step), _every(width, step)
     # a rim just below the threshold closes outlines at the film's edge, half a pixel beyond the outermost centres
-    grid = np.pad(values[np.ix_(rows, columns)].astype(np.float64), 1, constant_values=threshold - 1e-9)
+    grid = np.pad(values[np.ix_(rows, columns)].astype(np.float64), 1, constant_values=threshold - 1.0001 * _BELOW)
     y = np.concatenate(([0.0], rows + 0.5, [float(height)]))
     x = np.concatenate(([0.0], columns + 0.5, [float(width)]))
     generator = contour_generator(x=x, y=y, z=grid, fill_type=FillType.OuterOffset, line_type=LineType.Separate)
-    points, offsets = generator.filled(threshold, np.inf)
+    points, offsets = generator.filled(threshold - _BELOW, np.inf)
     regions = []
     for polygon, offset in zip(points, offsets, strict=True):
         rings = [polygon[a:b] for a, b in pairwise(offset)]

@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 LOSSLESS_SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,

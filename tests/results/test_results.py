@@ -1,0 +1,366 @@
+"""DICOM objects of readings: valid by dciodvfy, of the right film, on the right pixels."""
+
+import io
+import shutil
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
+
+import radzero
+from command_line import call
+from dicom_factory import chest_like, dataset, dicom_bytes, lut_item, to_bytes
+from radzero.images import RadiographError
+from radzero.phantom.dicom import to_dataset
+from radzero.phantom.film import make_film
+from radzero.reading import RadZero, Reading
+from radzero.results import ResultError, ResultKind, make_results, read_header, result_kinds
+
+SENTENCES = ("There is right pleural effusion", "There is no nodule")
+MADE = datetime(2026, 3, 4, 5, 6, 7)
+DX = {
+    "SOPClassUID": DigitalXRayImageStorageForPresentation,
+    "Modality": "DX",
+    "PatientOrientation": ["L", "F"],
+    "ImagerPixelSpacing": [0.2, 0.2],
+    "ImageLaterality": "U",
+}
+FILMS = {
+    "CR": lambda: dicom_bytes(chest_like(120, 96), bits=12),
+    "CR of a square pixel, patient described": lambda: dicom_bytes(
+        chest_like(120, 96),
+        bits=12,
+        PatientID="7",
+        PatientBirthDate="19700203",
+        PatientSex="F",
+        StudyDate="20260101",
+        StudyTime="101112",
+        AccessionNumber="A1",
+        PixelSpacing=[0.3, 0.3],
+        Laterality="",
+    ),
+    "DX": lambda: dicom_bytes(chest_like(120, 96), bits=12, WindowCenter=2000, WindowWidth=3000, **DX),
+    "MONOCHROME1": lambda: dicom_bytes(
+        4095 - chest_like(120, 96), bits=12, PhotometricInterpretation="MONOCHROME1", **DX
+    ),
+    "JPEG": lambda: dicom_bytes(
+        (chest_like(120, 96) >> 4).astype(np.uint8), JPEGBaseline8Bit, LossyImageCompression="01", **DX
+    ),
+    "JPEG 2000": lambda: dicom_bytes(chest_like(120, 96), JPEG2000Lossless, bits=12, **DX),
+    "RLE": lambda: dicom_bytes(chest_like(120, 96), RLELossless, bits=16, **DX),
+    "a VOI LUT": lambda: dicom_bytes(
+        chest_like(120, 96), bits=12, VOILUTSequence=[lut_item(list(range(4096)), 0, 12)], **DX
+    ),
+    "rescaled": lambda: dicom_bytes(
+        chest_like(120, 96), bits=12, RescaleSlope=2, RescaleIntercept=-100, RescaleType="US", **DX
+    ),
+    "phantom": lambda: to_bytes(to_dataset(make_film(5, 1, size=96))),
+}
+
+
+@pytest.fixture(scope="module", params=FILMS)
+def film(request: pytest.FixtureRequest) -> bytes:
+    return FILMS[request.param]()
+
+
+def read(model: RadZero, content: bytes, sentences: tuple[str, ...] = SENTENCES) -> Reading:
+    return model.predict(content, sentences)[0]
+
+
+def problems(result: Dataset, folder: Path) -> list[str]:
+    """What dciodvfy calls an error."""
+    path = folder / f"{result.SOPInstanceUID}.dcm"
+    result.save_as(path, enforce_file_format=True)
+    done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    said = (done.stdout + done.stderr).splitlines()
+    assert any(not line.startswith(("Warning", "Error")) for line in said), said  # it names the IOD that it checked
+    return [line for line in said if line.startswith(("Error", "Abort"))]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
+def test_every_kind_of_every_film_is_valid(tiny_model: RadZero, film: bytes, tmp_path: Path):
+    results = make_results(read(tiny_model, film), read_header(film), made=MADE)
+    assert [result.Modality for result in results] == ["SEG", "SEG", "SR", "PR", "PR", "OT", "OT"]
+    for result in results:
+        assert problems(result, tmp_path) == []
+
+
+def test_results_are_of_their_film(tiny_model: RadZero):
+    content = FILMS["CR of a square pixel, patient described"]()
+    source = pydicom.dcmread(io.BytesIO(content))
+    results = make_results(read(tiny_model, content), read_header(content), made=MADE)
+    for result in results:
+        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
+            assert str(result[keyword].value) == str(source[keyword].value)
+        assert result.SeriesInstanceUID != source.SeriesInstanceUID
+        assert result.Manufacturer == "RadZero"
+        assert result.SoftwareVersions == radzero.__version__
+        assert result.SeriesDescription.endswith("(not for diagnosis)")  # the tiny model has a notice
+        if result.Modality != "OT":
+            assert str(source.SOPInstanceUID) in str(result)
+    assert len({result.SOPInstanceUID for result in results}) == 7
+    assert len({result.SeriesInstanceUID for result in results}) == 5
+
+
+def test_the_same_reading_gives_the_same_bytes_and_another_gives_other_uids(tiny_model: RadZero):
+    content = FILMS["DX"]()
+    header = read_header(content)
+
+    def made(reading: Reading, **options: object) -> list[Dataset]:
+        return make_results(reading, header, made=MADE, **options)  # type: ignore[arg-type]
+
+    def uids(results: list[Dataset]) -> set[str]:
+        return {result.SOPInstanceUID for result in results}
+
+    first, again = (made(read(tiny_model, content)) for _ in range(2))
+    for one, two in zip(first, again, strict=True):
+        assert written(one) == written(two)
+    assert not uids(first) & uids(made(read(tiny_model, content), threshold=0.6))
+    assert not uids(first) & uids(made(read(tiny_model, content, SENTENCES[:1])))
+    other = dicom_bytes(chest_like(120, 96), bits=12, SOPInstanceUID="1.2.3.9", **DX)
+    assert not uids(first) & uids(make_results(read(tiny_model, other), read_header(other), made=MADE))
+
+
+# -- where things lie -----------------------------------------------------------------------------------
+
+
+def marked(model: RadZero) -> tuple[Reading, Dataset]:
+    """A film with a marker in its upper left part, and a map that is high there alone."""
+    pixels = chest_like(128, 96)
+    pixels[16:32, 8:24] = 4095
+    content = dicom_bytes(pixels, bits=12, **DX)
+    reading = read(model, content)
+    values = np.full_like(reading.similarity, -4.0)
+    rows, columns = values.shape[1:]
+    values[:, rows // 8 : rows // 4, columns // 8 : columns // 4] = 4.0
+    object.__setattr__(reading, "similarity", values)
+    return reading, read_header(content)
+
+
+def test_the_segmentation_lies_on_the_maps_pixels(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    binary, fractional = make_results(reading, header, ["seg", "seg-map"])
+    expected = np.stack([reading.map(k) for k in range(2)])
+    assert np.array_equal(binary.pixel_array.astype(bool), expected >= 0.5)
+    assert np.abs(fractional.pixel_array / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    assert binary.pixel_array.shape == (2, 128, 96)
+    # the region is where the film's own marker is, and nowhere near its mirror images
+    inside = binary.pixel_array[0].astype(bool)
+    assert inside[20:28, 14:22].all()
+    assert not inside[64:].any()
+    assert not inside[:, 48:].any()
+    for result in (binary, fractional):
+        parsed = hd.seg.Segmentation.from_dataset(result)
+        assert [segment.SegmentLabel for segment in parsed.SegmentSequence] == list(SENTENCES)
+        assert all(segment.SegmentAlgorithmType == "AUTOMATIC" for segment in parsed.SegmentSequence)
+        frames = result.PerFrameFunctionalGroupsSequence
+        assert [frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber for frame in frames] == [1, 2]
+        refers = result.ReferencedSeriesSequence[0]
+        assert refers.SeriesInstanceUID == header.SeriesInstanceUID
+        assert refers.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == header.SOPInstanceUID
+        assert result.PatientOrientation == ["L", "F"]
+
+
+def test_a_map_below_the_threshold_has_an_empty_frame(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    (binary,) = make_results(reading, header, ["seg"], threshold=1.0)
+    assert binary.pixel_array.shape == (2, 128, 96)
+    assert not binary.pixel_array.any()
+
+
+def test_the_report_says_sentence_probability_and_region(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    (result,) = make_results(reading, header, ["sr"])
+    report = hd.sr.srread(io.BytesIO(written(result)))
+    assert result.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == list(SENTENCES)
+    for k, group in enumerate(groups):
+        (measurement,) = group.get_measurements()
+        assert measurement.name.value == "111012"  # certainty of finding
+        assert measurement.value == pytest.approx(100 * reading.probabilities[k], abs=0.005)
+        assert measurement.unit.value == "%"
+        points = group.roi.value
+        assert points.min(axis=0) == pytest.approx([12, 16], abs=7)
+        assert points.max(axis=0) == pytest.approx([24, 32], abs=7)
+        assert np.array_equal(points[0], points[-1])
+        assert group.finding_type.scheme_designator == "99RADZERO"
+        assert group.finding_type.meaning == SENTENCES[k]
+    assert report.VerificationFlag == "UNVERIFIED"
+
+
+def test_a_sentence_without_region_keeps_its_probability(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    (result,) = make_results(reading, header, ["sr"], threshold=1.0)
+    report = hd.sr.srread(io.BytesIO(written(result)))
+    assert report.content.get_planar_roi_measurement_groups() == []
+    groups = report.content.get_image_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == list(SENTENCES)
+    assert groups[0].get_measurements()[0].value == pytest.approx(100 * reading.probabilities[0], abs=0.005)
+
+
+def test_the_presentation_state_outlines_on_the_film(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    first, second = make_results(reading, header, ["gsps"])
+    assert (first.InstanceNumber, second.InstanceNumber) == (1, 2)
+    annotation = first.GraphicAnnotationSequence[0]
+    line, point = annotation.GraphicObjectSequence
+    assert (line.GraphicType, point.GraphicType) == ("POLYLINE", "POINT")
+    assert line.GraphicAnnotationUnits == "PIXEL"
+    x, y = np.array(line.GraphicData).reshape(-1, 2).T
+    assert (x.min(), y.min()) == pytest.approx((12, 16), abs=7)
+    assert (x.max(), y.max()) == pytest.approx((24, 32), abs=7)
+    assert [float(v) for v in point.GraphicData] == [v + 0.5 for v in reading.peaks[0]]
+    text = annotation.TextObjectSequence[0].UnformattedTextValue
+    assert text.startswith(f"{SENTENCES[0]}: {100 * reading.probabilities[0]:.2f}".rstrip("0")[:40])
+    assert reading.notice in text
+    assert first.DisplayedAreaSelectionSequence[0].DisplayedAreaBottomRightHandCorner == [96, 128]
+
+
+def test_the_presentation_state_shows_the_film_as_the_model_saw_it(tiny_model: RadZero):
+    for name, shape in (("DX", "IDENTITY"), ("MONOCHROME1", "INVERSE"), ("CR", "IDENTITY")):
+        content = FILMS[name]()
+        reading = read(tiny_model, content)
+        state = make_results(reading, read_header(content), ["gsps"])[0]
+        assert state.PresentationLUTShape == shape
+        voi = state.SoftcopyVOILUTSequence[0]
+        window = reading.dicom.window
+        assert (voi.WindowCenter, voi.WindowWidth) == pytest.approx((window.centre, window.width))
+        assert voi.get("VOILUTFunction", "LINEAR") == window.function
+    content = FILMS["a VOI LUT"]()
+    state = make_results(read(tiny_model, content), read_header(content), ["gsps"])[0]
+    assert state.SoftcopyVOILUTSequence[0].VOILUTSequence[0].LUTDescriptor[0] == 4096
+
+
+def test_the_capture_is_the_overlay(tiny_model: RadZero):
+    reading, header = marked(tiny_model)
+    first, _ = make_results(reading, header, ["sc"])
+    assert np.array_equal(first.pixel_array, np.asarray(reading.overlay(0).convert("RGB")))
+
+
+# -- odd films and odd requests ---------------------------------------------------------------------------
+
+
+def written(result: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    result.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_a_header_with_invalid_values_is_cleaned(tiny_model: RadZero, tmp_path: Path):
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    with pydicom.config.disable_value_validation():
+        ds.PatientBirthDate = "around 1950"
+        ds.PatientSex = "unclear"
+        ds.StudyTime = "noon"
+        ds.StudyID = "x" * 40
+        content = to_bytes(ds)
+    results = make_results(read(tiny_model, content), read_header(content))
+    assert all(result.PatientBirthDate in ("", None) and result.PatientSex in ("", None) for result in results)
+    if shutil.which("dciodvfy"):
+        assert [problem for result in results for problem in problems(result, tmp_path)] == []
+
+
+def test_names_and_sentences_of_any_alphabet(tiny_model: RadZero):
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    ds.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    ds.PatientName = "Yamada^Tarou=山田^太郎"
+    content = to_bytes(ds)
+    sentences = ("Es besteht ein Pleuraerguß rechts\\links", "右胸水", "x" * 1500)
+    reading = read(tiny_model, content, sentences)
+    for result in make_results(reading, read_header(content)):
+        again = pydicom.dcmread(io.BytesIO(written(result)))
+        assert str(again.PatientName) == "Yamada^Tarou=山田^太郎"
+        assert again.SpecificCharacterSet == "ISO_IR 192"
+    seg = make_results(reading, read_header(content), ["seg"])[0]
+    labels = [segment.SegmentLabel for segment in seg.SegmentSequence]
+    assert labels == ["Es besteht ein Pleuraerguß rechts/links", "右胸水", "x" * 61 + "..."]
+    assert seg.SegmentSequence[2].TrackingID == "x" * 1500
+
+
+def test_no_name_of_a_patient_is_said(tiny_model: RadZero, capfd: pytest.CaptureFixture[str]):
+    content = dicom_bytes(
+        chest_like(120, 96),
+        bits=12,
+        PatientName="Onlyfamilyname",
+        **{key: value for key, value in DX.items() if key != "PatientName"},
+    )
+    make_results(read(tiny_model, content), read_header(content))
+    captured = capfd.readouterr()
+    assert "Onlyfamilyname" not in captured.out + captured.err
+
+
+def test_refusals(tiny_model: RadZero, tmp_path: Path):
+    content = FILMS["DX"]()
+    reading, header = read(tiny_model, content), read_header(content)
+    with pytest.raises(ResultError, match="is of another film"):
+        make_results(reading, read_header(dicom_bytes(chest_like(120, 96), bits=12, SOPInstanceUID="1.2.9")))
+    with pytest.raises(ResultError, match="is of another film"):
+        make_results(read(tiny_model, make_film(1, 1, size=96).pixels), header)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        make_results(reading, header, threshold=1.5)
+    with pytest.raises(ValueError, match="nonsense"):
+        make_results(reading, header, ["nonsense"])
+    with pytest.raises(ResultError, match="no sentence"):
+        make_results(read(tiny_model, content, ()), header)
+    object.__setattr__(reading, "similarity", None)
+    with pytest.raises(ResultError, match="has no maps, which seg show; ask for sr"):
+        make_results(reading, header, ["seg", "sr"])
+    assert [result.Modality for result in make_results(reading, header, ["sr"])] == ["SR"]
+    with pytest.raises(ResultError, match=r"no valid SOPInstanceUID, StudyInstanceUID"):
+        read_header(dicom_bytes(chest_like(120, 96), bits=12, SOPInstanceUID="", StudyInstanceUID=None))
+    (tmp_path / "film.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    with pytest.raises(ResultError, match="is no DICOM file"):
+        read_header(tmp_path / "film.png")
+    with pytest.raises(RadiographError, match="can not be opened"):
+        read_header(tmp_path / "absent.dcm")
+
+
+def test_colour_has_no_greyscale_state(tiny_model: RadZero):
+    grey = (chest_like(120, 96) >> 4).astype(np.uint8)
+    content = dicom_bytes(np.stack([grey] * 3, axis=-1))
+    reading, header = read(tiny_model, content), read_header(content)
+    with pytest.raises(ResultError, match="leave gsps out"):
+        make_results(reading, header)
+    kinds = [kind for kind in ResultKind if kind is not ResultKind.GSPS]
+    assert len(make_results(reading, header, kinds)) == 5
+
+
+def test_names_of_kinds():
+    assert result_kinds("all") == tuple(ResultKind)
+    assert result_kinds(" SR, seg,sr") == (ResultKind.SR, ResultKind.SEG)
+    with pytest.raises(ValueError, match="all, or some of seg, seg-map, sr, gsps, sc"):
+        result_kinds("seg,pdf")
+
+
+def test_predict_writes_them(tiny_checkpoint: Path, tmp_path: Path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.dcm").write_bytes(FILMS["DX"]())
+    make_film(1, 1, size=96)
+    from PIL import Image
+
+    Image.fromarray((chest_like(120, 96) >> 4).astype(np.uint8)).save(tmp_path / "films" / "b.png")
+    command = ["predict", tmp_path / "films", "-m", tiny_checkpoint, "-s", SENTENCES[0], "-o", tmp_path / "out"]
+    result = call(*command, "--dicom", "seg,sr")
+    assert "1 without DICOM results" in result.output
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert '"results": ["dicom/a-' in lines[0]
+    assert "no DICOM file" in lines[1]
+    files = sorted((tmp_path / "out" / "dicom").rglob("*.dcm"))
+    assert [pydicom.dcmread(path).Modality for path in files] == ["SEG", "SR"]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert "2 of them earlier" in call(*command, "--dicom", "seg,sr").output
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert "other results" in call(*command, "--dicom", "sr", code=2).output
