@@ -1,0 +1,399 @@
+"""DICOMweb and C-STORE: against Orthanc where it is installed, and against servers of our own that misbehave."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import requests
+from pydicom.dataset import Dataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, JPEG2000Lossless
+
+from command_line import call
+from dicom_factory import chest_like, dicom_bytes
+from radzero.pacs.ledger import Ledger, Task
+from radzero.pacs.listen import Peer
+from radzero.pacs.process import FolderDestination, Processor, UnreachableError
+from radzero.phantom.dicom import to_dataset
+from radzero.phantom.film import make_film
+from radzero.reading import RadZero
+
+SENTENCE = "There is right pleural effusion"
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+def film(index: int, **attributes: object) -> bytes:
+    """A small CR or DX film of a study of its own."""
+    own = {
+        "StudyInstanceUID": f"1.2.3.{index}",
+        "SeriesInstanceUID": f"1.2.3.{index}.1",
+        "SOPInstanceUID": f"1.2.3.{index}.1.1",
+        "PatientID": f"P{index}",
+        "PatientOrientation": ["L", "F"],
+        "StudyID": str(index),
+        "StudyDate": "20260101",
+    }
+    ds = pydicom.dcmread(io.BytesIO(dicom_bytes(chest_like(96, 72), bits=12, **{**own, **attributes})))
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+# -- Orthanc ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Orthanc:
+    url: str
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def web(self) -> str:
+        return f"{self.url}/dicom-web"
+
+    def send(self, content: bytes) -> None:
+        requests.post(f"{self.url}/instances", data=content, timeout=30).raise_for_status()
+
+    def instances(self) -> list[Dataset]:
+        """Everything that it holds, as stored."""
+        found = requests.get(f"{self.url}/instances", timeout=30).json()
+        files = [requests.get(f"{self.url}/instances/{name}/file", timeout=30).content for name in found]
+        return [pydicom.dcmread(io.BytesIO(content)) for content in files]
+
+    def results(self) -> list[Dataset]:
+        return [ds for ds in self.instances() if ds.get("SeriesDescription", "").startswith("RadZero: ")]
+
+    def stored_times(self) -> int:
+        """How often anything was stored, twice the same included: Orthanc numbers its changes."""
+        changes = requests.get(f"{self.url}/changes?limit=100000", timeout=30).json()["Changes"]
+        return sum(change["ChangeType"] == "NewInstance" for change in changes)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    if shutil.which("Orthanc") is None or not PLUGIN.exists():
+        pytest.skip("Orthanc with its DICOMweb plug-in (Debian: orthanc, orthanc-dicomweb) is not installed")
+    port, dicom_port = free_port(), free_port()
+    (tmp_path / "orthanc.json").write_text(
+        json.dumps(
+            {
+                "Name": "test",
+                "StorageDirectory": str(tmp_path / "orthanc"),
+                "IndexDirectory": str(tmp_path / "orthanc"),
+                "Plugins": [str(PLUGIN)],
+                "HttpPort": port,
+                "DicomPort": dicom_port,
+                "RemoteAccessAllowed": False,
+                "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            }
+        )
+    )
+    with (tmp_path / "orthanc.log").open("w") as log:
+        process = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        server = Orthanc(f"http://127.0.0.1:{port}", dicom_port, process)
+        for _ in range(200):
+            with contextlib.suppress(requests.ConnectionError):
+                requests.get(f"{server.url}/system", timeout=5).raise_for_status()
+                break
+            time.sleep(0.1)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def marked(index: int, **attributes: object) -> bytes:
+    """A film with a bright marker in its upper left part."""
+    pixels = chest_like(96, 72)
+    pixels[8:20, 6:18] = 4095
+    ds = pydicom.dcmread(io.BytesIO(film(index, **attributes)))
+    ds.PixelData = pixels.tobytes()
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def test_store_find_ask_store_fetch(orthanc: Orthanc, tiny_checkpoint: Path, tiny_model: RadZero, tmp_path: Path):
+    dx = {"SOPClassUID": DigitalXRayImageStorageForPresentation, "Modality": "DX", "ImageLaterality": "U"}
+    films = [
+        marked(1),
+        film(2, **dx, ImagerPixelSpacing=[0.2, 0.2]),
+        film(3, PhotometricInterpretation="MONOCHROME1"),
+        dicom_bytes(
+            chest_like(96, 72), JPEG2000Lossless, bits=12, StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1",
+            SOPInstanceUID="1.2.9.1.1", PatientID="P9", PatientOrientation=["L", "F"],
+        ),
+        film(5, Modality="CT"),
+    ]  # fmt: skip
+    for content in films:
+        orthanc.send(content)
+    command = ["dicomweb", orthanc.web, "--state", tmp_path / "state", "-m", tiny_checkpoint, "-s", SENTENCE]
+    assert "4 films with 20 results stored" in call(*command, "--results", "all").output
+    assert "0 films with 0 results stored, 4 done earlier" in call(*command, "--results", "all").output
+    assert orthanc.stored_times() == 5 + 20
+    results = orthanc.results()
+    assert sorted(ds.Modality for ds in results) == sorted(["SEG", "SEG", "SR", "PR", "OT"] * 4)
+    for ds in results:
+        if shutil.which("dciodvfy"):
+            path = tmp_path / "fetched.dcm"
+            ds.save_as(path, enforce_file_format=True)
+            done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+            assert "Error" not in done.stdout + done.stderr
+    # what comes back lies on the pixels of the map
+    (seg,) = [
+        ds for ds in results
+        if ds.Modality == "SEG" and ds.SegmentationType == "FRACTIONAL" and ds.StudyInstanceUID == "1.2.3.1"
+    ]  # fmt: skip
+    reading = tiny_model.predict(marked(1), SENTENCE)[0]
+    assert np.abs(seg.pixel_array / 255 - reading.map(0)).max() < 0.003
+    assert np.abs(seg.pixel_array[:, ::-1] / 255 - reading.map(0)).max() > 0.003
+
+
+@pytest.mark.parametrize("kill_after", [0.3, 0.8, 1.5])
+def test_kill_and_restart_store_each_result_once(
+    orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path, kill_after: float
+):
+    for index in range(12):
+        orthanc.send(film(index))
+    command = [
+        *(sys.executable, "-m", "radzero.cli", "dicomweb", orthanc.web, "--state", tmp_path / "state"),
+        *("-m", tiny_checkpoint, "-s", SENTENCE, "--results", "seg,sr"),
+    ]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while orthanc.stored_times() < 13 and time.monotonic() < until:  # the first result has arrived
+        time.sleep(0.01)
+    time.sleep(kill_after / 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 12 < orthanc.stored_times() <= 36
+    call(*command[3:])
+    assert orthanc.stored_times() == 36
+    assert len({ds.SOPInstanceUID for ds in orthanc.results()}) == 24
+    assert list((tmp_path / "state" / "outbox").iterdir()) == []
+
+
+def test_a_server_that_goes_away(
+    orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("radzero.pacs.dicomweb._PAUSES", (0.01,))
+    orthanc.send(film(1))
+    command = ["dicomweb", orthanc.web, "--state", tmp_path / "state", "-m", tiny_checkpoint, "-s", SENTENCE]
+    orthanc.process.send_signal(signal.SIGSTOP)
+    orthanc.process.send_signal(signal.SIGCONT)
+    orthanc.process.kill()
+    orthanc.process.wait()
+    result = call(*command, code=2)
+    assert "does not answer" in result.output
+    assert "give the command again" in result.output
+
+
+def test_receiver(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
+    """Orthanc sends films to `radzero listen`, which sends its results back by STOW."""
+    port = free_port()
+    log = tmp_path / "listen.log"
+    command = [
+        *(sys.executable, "-m", "radzero.cli", "listen", "--state", tmp_path / "state", "--port", port),
+        *("-m", tiny_checkpoint, "-s", SENTENCE, "--store-url", orthanc.web),
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+    try:
+        wait_for(lambda: "listens on" in log.read_text(), log)
+        send(port, [film(1), film(2)])
+        wait_for(lambda: len(orthanc.results()) == 4, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert "2 films with 4 results stored" in log.read_text()
+        assert list((tmp_path / "state" / "inbox").iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def send(port: int, films: list[bytes], title: str = "SENDER") -> list[int]:
+    """By C-STORE; the statuses."""
+    from pynetdicom import AE
+
+    datasets = [pydicom.dcmread(io.BytesIO(content)) for content in films]
+    entity = AE(ae_title=title)
+    for ds in datasets:
+        entity.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port)
+    assert association.is_established
+    try:
+        return [association.send_c_store(ds).Status for ds in datasets]
+    finally:
+        association.release()
+
+
+def wait_for(condition: object, log: Path, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+
+
+# -- without a server -------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A destination that fails when told to, and knows what it has."""
+
+    name = "flaky"
+
+    def __init__(self) -> None:
+        self.have: list[str] = []
+        self.fail_before: set[int] = set()
+        self.fail_after: set[int] = set()
+        self.calls = 0
+
+    def holds(self, result: Dataset) -> bool:
+        return result.SOPInstanceUID in self.have
+
+    def store(self, result: Dataset) -> None:
+        self.calls += 1
+        if self.calls in self.fail_before:
+            raise UnreachableError("not sent")
+        self.have.append(result.SOPInstanceUID)
+        if self.calls in self.fail_after:
+            raise UnreachableError("sent, and the answer was lost")
+
+
+def processor(model: RadZero, folder: Path, destination: object, kinds: tuple[str, ...] = ("seg", "sr")) -> Processor:
+    task = Task((SENTENCE,), kinds, 0.5)
+    return Processor(model, task, destination, Ledger(folder, task.identity(model, destination.name)))  # type: ignore[attr-defined, arg-type]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call_number", [1, 2])
+def test_a_result_arrives_once_whatever_fails(tiny_model: RadZero, tmp_path: Path, when: str, call_number: int):
+    destination = Flaky()
+    getattr(destination, f"fail_{when}").add(call_number)
+    work = processor(tiny_model, tmp_path, destination)
+    fetched = []
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return film(1)
+
+    with pytest.raises(UnreachableError):
+        work.process("1.2.3.1.1.1", fetch)
+    work.ledger.close()
+    again = processor(tiny_model, tmp_path, destination)
+    assert again.ledger.films_waiting() == ["1.2.3.1.1.1"]
+    again.process("1.2.3.1.1.1", fetch)
+    assert sorted(destination.have) == sorted(set(destination.have))
+    assert len(destination.have) == 2
+    assert len(fetched) == 1
+    assert again.ledger.state("1.2.3.1.1.1") == "done"
+    again.ledger.close()
+
+
+def test_films_that_can_have_no_result_are_refused_by_name(tiny_model: RadZero, tmp_path: Path):
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    work.process("1.9", lambda: film(9, Modality="CT"))
+    work.process("1.8", lambda: b"rubbish")
+    assert set(work.tally.refused) == {"1.9", "1.8"}
+    assert work.ledger.counts() == {"refused": 2}
+    work.ledger.close()
+
+
+def test_own_captures_are_no_films(tiny_model: RadZero, tmp_path: Path):
+    destination = FolderDestination(tmp_path / "out")
+    work = processor(tiny_model, tmp_path, destination, ("sc",))
+    work.process("1.2.3.1.1.1", lambda: film(1))
+    (capture,) = (tmp_path / "out").rglob("*.dcm")
+    work.process("again", capture.read_bytes)
+    assert "is itself a result of RadZero" in work.tally.refused["again"]
+    phantom = io.BytesIO()
+    to_dataset(make_film(1, 1, size=96)).save_as(phantom, enforce_file_format=True)
+    work.process("phantom", phantom.getvalue)  # by the same maker, and a film
+    assert work.ledger.state("phantom") == "done"
+    work.ledger.close()
+
+
+def test_another_question_is_another_task(tiny_model: RadZero, tmp_path: Path):
+    destination = FolderDestination(tmp_path / "out")
+    first = Task(("a",), ("sr",), 0.5)
+    for other in (Task(("b",), ("sr",), 0.5), Task(("a",), ("seg",), 0.5), Task(("a",), ("sr",), 0.6)):
+        assert other.identity(tiny_model, "x") != first.identity(tiny_model, "x")
+    assert first.identity(tiny_model, "y") != first.identity(tiny_model, "x")
+    del destination
+
+
+def test_one_run_at_a_time(tmp_path: Path):
+    import sqlite3
+
+    first = Ledger(tmp_path, "t")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        Ledger(tmp_path, "t")
+    first.close()
+    Ledger(tmp_path, "t").close()
+
+
+def test_a_film_is_safe_before_it_is_acknowledged(tiny_checkpoint: Path, tmp_path: Path):
+    """SIGKILL right after the acknowledgement; the next run finishes what the inbox holds."""
+    port, log = free_port(), tmp_path / "listen.log"
+    command = [
+        *(sys.executable, "-m", "radzero.cli", "listen", "--state", tmp_path / "state", "--port", port),
+        *("-m", tiny_checkpoint, "-s", SENTENCE, "-o", tmp_path / "out"),
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, env=environment)
+        wait_for(lambda: "listens on" in log.read_text(), log)
+        assert send(port, [film(index) for index in range(6)]) == [0] * 6
+        process.kill()
+        process.wait()
+        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, env=environment)
+    try:
+        wait_for(lambda: len(list((tmp_path / "out").rglob("*.dcm"))) == 12, log)
+        wait_for(lambda: not list((tmp_path / "state" / "inbox").iterdir()), log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_who_may_send(tiny_checkpoint: Path, tmp_path: Path):
+    assert (
+        "name who may send"
+        in call("listen", "--state", tmp_path / "s", "--host", "0.0.0.0", "-s", "x", "-o", tmp_path, code=2).output
+    )
+    assert "by one of --store-url" in call("listen", "--state", tmp_path / "s", "-s", "x", code=2).output
+    with pytest.raises(ValueError, match="AET@HOST:PORT"):
+        Peer.parse("host:104")
+    assert Peer.parse("PACS@[::1]:104") == Peer("PACS", "::1", 104)
+
+
+def test_urls_without_passwords_and_queries_with_values(tmp_path: Path):
+    base = ["dicomweb", "--state", tmp_path / "s", "-s", "x"]
+    shown = call(*base, "http://user:secret@localhost/x", code=2).output
+    assert "without a password" in shown
+    assert "secret" not in shown
+    assert "KEY=VALUE" in call(*base, "http://localhost:1/x", "--query", "StudyDate", code=2).output

@@ -1,0 +1,142 @@
+"""A service in a process of its own: under load, when it is told to stop, and its command."""
+
+import io
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from command_line import call
+from radzero.phantom.film import make_film
+from radzero.reading import load
+from service.running import running
+
+SENTENCE = "There is right pleural effusion"
+
+
+@pytest.fixture(scope="module")
+def films() -> list[bytes]:
+    """Distinct films: none is answered from the cache before it was read once."""
+    contents = []
+    for index in range(24):
+        buffer = io.BytesIO()
+        Image.fromarray((make_film(41, index, size=128).pixels * 255).astype(np.uint8)).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    return contents
+
+
+def ask(url: str, content: bytes, session: requests.Session | None = None) -> requests.Response:
+    return (session or requests).post(
+        f"{url}/v1/predict", files={"file": ("f.png", content)}, data={"sentence": SENTENCE}, timeout=90
+    )
+
+
+class Load:
+    """Clients that ask one film after the other until they are told to stop."""
+
+    def __init__(self, url: str, films: list[bytes], clients: int) -> None:
+        self.url, self.films = url, films
+        self.statuses: Counter[object] = Counter()
+        self.logits: dict[int, set[float]] = {}
+        self.going = threading.Event()
+        self.going.set()
+        self._lock = threading.Lock()
+        self.threads = [threading.Thread(target=self._client, args=(k,)) for k in range(clients)]
+
+    def _client(self, number: int) -> None:
+        session = requests.Session()
+        k = number
+        while self.going.is_set():
+            index = k % len(self.films)
+            # a byte after the picture's end makes it another file, so that no cache answers for the model
+            content = self.films[index] + b"%d" % k if number >= 0 else b""
+            k += 64
+            try:
+                answer = ask(self.url, content, session)
+            except requests.RequestException as error:
+                with self._lock:
+                    self.statuses[type(error).__name__] += 1
+                return
+            with self._lock:
+                self.statuses[answer.status_code] += 1
+                if answer.ok:
+                    self.logits.setdefault(index, set()).add(answer.json()["sentences"][0]["logit"])
+            if answer.status_code == 429:
+                time.sleep(float(answer.headers["retry-after"]))
+
+    def run(self, seconds: float) -> float:
+        """Load for so long; answers per second."""
+        for thread in self.threads:
+            thread.start()
+        started = time.monotonic()
+        time.sleep(seconds)
+        self.going.clear()
+        for thread in self.threads:
+            thread.join(90)
+        return self.statuses[200] / (time.monotonic() - started)
+
+
+def test_64_clients(tiny_checkpoint: Path, films: list[bytes], tmp_path: Path):
+    """The full minute is benchmarks/service_load.py's; this is the same in seconds."""
+    with running(tmp_path, "serve", "--port", 0, "-m", tiny_checkpoint) as service:
+        process = psutil.Process(service.process.pid)
+        ask(service.url, films[0])
+        before = process.memory_info().rss
+        load_ = Load(service.url, films, 64)
+        rate = load_.run(5)
+        grown = process.memory_info().rss - before
+        assert service.stop() == 0
+    assert set(load_.statuses) <= {200, 429}, load_.statuses
+    assert rate > 10
+    assert grown < 500 * 2**20
+    model = load(tiny_checkpoint, device="cpu")
+    for index, logits in load_.logits.items():
+        expected = float(model.predict(films[index], SENTENCE)[0].logits[0])
+        assert all(value == pytest.approx(expected, abs=1e-4) for value in logits)
+
+
+def test_sigterm_loses_nothing_that_was_accepted(tiny_checkpoint: Path, films: list[bytes], tmp_path: Path):
+    with running(tmp_path, "serve", "--port", 0, "-m", tiny_checkpoint) as service:
+        load_ = Load(service.url, films, 32)
+        for thread in load_.threads:
+            thread.start()
+        time.sleep(2)
+        assert service.stop(signal.SIGTERM) == 0
+        for thread in load_.threads:
+            thread.join(90)
+        (last,) = [json.loads(line) for line in service.log.read_text().splitlines() if '"stopped"' in line]
+    assert last["accepted"] == last["answered"] > 32
+    # clients see whole answers, or a connection that was closed before a request on it was taken
+    assert set(load_.statuses) <= {200, 429, "ConnectionError"}, load_.statuses
+
+
+def test_commands_refuse_what_is_unsafe(tmp_path: Path):
+    assert "can be reached from other machines" in call("serve", "--host", "0.0.0.0", code=2).output
+    (tmp_path / "tokens").write_text("# none\n\n")
+    assert "holds no token" in call("serve", "--token-file", tmp_path / "tokens", code=2).output
+    assert "at least 16" in call("serve", "--token-file", _write(tmp_path, "short"), code=2).output
+    assert "is not there" in call("serve", "--token-file", tmp_path / "absent", code=2).output
+
+
+def test_a_taken_port_is_said_at_once(tiny_checkpoint: Path):
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        result = call("serve", "--port", other.getsockname()[1], "-m", tiny_checkpoint, code=2)
+    assert "cannot be listened on" in result.output
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "token"
+    path.write_text(text)
+    return path

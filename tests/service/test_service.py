@@ -1,0 +1,489 @@
+"""The REST API in this process: what it answers, to whom, and what it refuses."""
+
+import base64
+import io
+import json
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from dicom_factory import chest_like, dicom_bytes, lut_item
+from radzero.phantom.dicom import to_dataset
+from radzero.phantom.film import make_film
+from radzero.reading import RadZero, load
+from radzero.service.app import create_app
+from radzero.service.engine import BoundedCache
+from radzero.service.gate import COOKIE
+from radzero.service.settings import ServiceSettings
+from radzero.viewer import add_viewer
+
+SENTENCES = ["There is right pleural effusion", "There is nodule"]
+TOKEN = "correct-horse-battery"
+
+
+def png(index: int = 0, size: int = 96) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray((make_film(31, index, size=size).pixels * 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def dicom(index: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    to_dataset(make_film(31, index, size=96)).save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_checkpoint: Path) -> RadZero:
+    """A model of the service's own: a service shares it with nobody."""
+    return load(tiny_checkpoint, device="cpu")
+
+
+def client_of(reader: RadZero, **options: Any) -> TestClient:
+    app = create_app(reader, ServiceSettings(**options))
+    add_viewer(app, app.state.service)
+    return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def client(reader: RadZero) -> Iterator[TestClient]:
+    with client_of(reader, max_upload_bytes=2_000_000, max_sentences=20, max_files=4) as client:
+        yield client
+
+
+def ask(client: TestClient, content: bytes, sentences: list[str] = SENTENCES, **more: Any) -> Any:
+    return client.post("/v1/predict", files={"file": ("film.png", content)}, data={"sentence": sentences}, **more)
+
+
+# -- answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [png(), dicom()])
+def test_predict_says_what_the_library_says(client: TestClient, tiny_model: RadZero, content: bytes):
+    answer = ask(client, content, params={"maps": True})
+    assert answer.status_code == 200
+    said = answer.json()
+    (reading,) = tiny_model.predict(content, SENTENCES)
+    assert [part["sentence"] for part in said["sentences"]] == SENTENCES
+    assert [part["logit"] for part in said["sentences"]] == pytest.approx(reading.logits, abs=1e-4)
+    assert [part["probability"] for part in said["sentences"]] == pytest.approx(reading.probabilities, abs=1e-5)
+    assert [part["peak"] for part in said["sentences"]] == reading.peaks.tolist()
+    assert said["film"] == "film.png"
+    assert said["size"] == [96, 96]
+    assert reading.notice in said["warnings"]
+    maps = said["maps"]
+    values = np.frombuffer(base64.b64decode(maps["values"]), dtype="<f4").reshape(2, *maps["grid"])
+    assert np.allclose(values, reading.similarity, atol=1e-4)
+    assert maps["placement"]["patch"] == reading.patch
+    assert maps["placement"]["original"] == [96, 96]
+
+
+def test_named_sets_and_duplicates(client: TestClient):
+    answer = client.post(
+        "/v1/predict",
+        files={"file": ("a.png", png())},
+        data={"sentence": ["There is Edema", " There is nodule "], "findings": "chexpert"},
+    )
+    assert [part["sentence"] for part in answer.json()["sentences"]] == [
+        "There is Edema",
+        "There is nodule",
+        *("There is Atelectasis", "There is Cardiomegaly", "There is Consolidation", "There is Pleural Effusion"),
+    ]
+    assert client.get("/v1/findings").json()["siim"] == ["Pneumothorax"]
+
+
+def test_a_batch_goes_on_after_a_film_that_cannot_be_read(client: TestClient, tiny_model: RadZero):
+    files = [("files", ("a.png", png(0))), ("files", ("b.txt", b"no film")), ("files", ("c.dcm", dicom(1)))]
+    films = client.post("/v1/batch", files=files, data={"sentence": SENTENCES}).json()["films"]
+    assert [film["film"] for film in films] == ["a.png", "b.txt", "c.dcm"]
+    assert films[1]["reading"] is None
+    assert films[1]["error"]["code"] == "not_an_image"
+    for film, content in ((films[0], png(0)), (films[2], dicom(1))):
+        (reading,) = tiny_model.predict(content, SENTENCES)
+        assert [part["logit"] for part in film["reading"]["sentences"]] == pytest.approx(reading.logits, abs=1e-4)
+
+
+def test_a_film_that_is_kept_is_asked_again_without_being_read_again(client: TestClient, tiny_model: RadZero):
+    sent = client.post("/v1/films", files={"file": ("x.dcm", dicom(2))})
+    assert sent.status_code == 201
+    film = sent.json()
+    assert film["dicom"]["modality"] == "DX"
+    assert film["window"] == {"centre": 2048.0, "width": 4096.0, "function": "LINEAR"}
+    assert "PHANTOM" not in sent.text  # nothing of the patient
+    assert client.get(f"/v1/films/{film['id']}").json() == film
+    counts = client.app.state.service.engine.counts
+    before = counts.films
+    for text in SENTENCES:
+        (part,) = client.post(f"/v1/films/{film['id']}/ask", json={"sentences": [text]}).json()["sentences"]
+        assert part["logit"] == pytest.approx(float(tiny_model.predict(dicom(2), text)[0].logits[0]), abs=1e-4)
+    assert counts.films == before
+    assert client.delete(f"/v1/films/{film['id']}").status_code == 204
+    gone = client.post(f"/v1/films/{film['id']}/ask", json={"sentences": SENTENCES})
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "no_such_film")
+
+
+def test_the_same_bytes_are_read_once(client: TestClient):
+    counts = client.app.state.service.engine.counts
+    ask(client, png(5))
+    before = (counts.films, counts.hits)
+    ask(client, png(5), ["There is mass"])
+    assert (counts.films, counts.hits) == (before[0], before[1] + 1)
+
+
+def test_overlays_and_dicom_results(client: TestClient, tiny_model: RadZero):
+    identity = client.post("/v1/films", files={"file": ("x.dcm", dicom(3))}).json()["id"]
+    picture = client.post(f"/v1/films/{identity}/overlay", json={"sentence": SENTENCES[0], "threshold": 0.4})
+    assert picture.headers["content-type"] == "image/png"
+    expected = tiny_model.predict(dicom(3), SENTENCES[0])[0].overlay(0, threshold=0.4)
+    shown = np.asarray(Image.open(io.BytesIO(picture.content)).convert("RGB")).astype(int)
+    assert np.abs(shown - np.asarray(expected.convert("RGB"))).mean() < 0.1
+    packed = client.post(f"/v1/films/{identity}/results", json={"sentences": SENTENCES, "kinds": "seg,sr"})
+    with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+        objects = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()]
+    assert [result.Modality for result in objects] == ["SEG", "SR"]
+    assert objects[0].StudyInstanceUID == pydicom.dcmread(io.BytesIO(dicom(3))).StudyInstanceUID
+    other = client.post("/v1/films", files={"file": ("x.png", png())}).json()["id"]
+    refused = client.post(f"/v1/films/{other}/results", json={"sentences": SENTENCES})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_dicom")
+    bad = client.post(f"/v1/films/{identity}/results", json={"sentences": SENTENCES, "kinds": "pdf"})
+    assert (bad.status_code, bad.json()["error"]["code"]) == (422, "no_result")
+
+
+def unpacked(content: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What docs/service.md says of the format."""
+    (count,) = struct.unpack("<I", content[:4])
+    values = np.frombuffer(content, "<f4", count, 4)
+    grey = np.frombuffer(content, np.uint8, count, 4 + 4 * count)
+    pixels = np.frombuffer(content, "<u2", shape[0] * shape[1], 4 + 4 * count + (count + 3) // 4 * 4)
+    return values, grey, pixels.reshape(shape)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_pixels_for_a_viewer(client: TestClient, tiny_model: RadZero, signed: bool, photometric: str):
+    stored = chest_like(60, 48)
+    if signed:
+        stored = stored.astype(np.int16) - 1000
+    content = dicom_bytes(
+        stored, bits=13 if signed else 12, PhotometricInterpretation=photometric, RescaleSlope=2, RescaleIntercept=-7,
+        WindowCenter=1500, WindowWidth=2500,
+    )  # fmt: skip
+    film = client.post("/v1/films", files={"file": ("x.dcm", content)}).json()
+    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (60, 48))
+    assert np.all(np.diff(values) >= 0)
+    assert np.array_equal(values[pixels], stored.astype(float) * 2 - 7)
+    assert np.array_equal(grey[pixels], tiny_model.predict(content, SENTENCES)[0].film)
+    assert film["inverted"] is (photometric == "MONOCHROME1")
+
+
+def test_pixels_of_pictures_and_of_a_voi_lut(client: TestClient, tiny_model: RadZero):
+    film = client.post("/v1/films", files={"file": ("x.png", png())}).json()
+    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (96, 96))
+    assert np.array_equal(grey[pixels], np.asarray(Image.open(io.BytesIO(png()))))
+    assert np.array_equal(values[pixels], grey[pixels])
+    curve = [int(4095 * (k / 4095) ** 2) for k in range(4096)]
+    content = dicom_bytes(chest_like(60, 48), bits=12, VOILUTSequence=[lut_item(curve, 0, 12)])
+    film = client.post("/v1/films", files={"file": ("x.dcm", content)}).json()
+    assert film["window"] is None
+    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (60, 48))
+    assert np.array_equal(grey[pixels], tiny_model.predict(content, SENTENCES)[0].film)
+
+
+def test_operation(client: TestClient):
+    assert client.get("/v1/health").json() == {"status": "ok"}
+    assert client.get("/v1/ready").json() == {"status": "ready"}
+    model = client.get("/v1/model").json()
+    assert (model["method"], model["has_maps"]) == ("RadZero", True)
+    assert model["notice"].startswith("Tiny")
+    ask(client, b"no film")
+    counted = client.get("/v1/metrics").text
+    assert 'radzero_requests_total{method="POST",route="/v1/predict",status="422"}' in counted
+    assert 'radzero_films_refused_total{reason="not_an_image"}' in counted
+    assert "radzero_batch_films_bucket" in counted
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+
+def bomb(side: int) -> bytes:
+    """A PNG whose header asks for side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 422, "empty"),
+        (b"no film", 422, "not_an_image"),
+        (bomb(100_000), 413, "too_large"),
+        (png()[:2000], 422, "truncated"),
+        (dicom()[:4000], 422, "truncated"),
+        (dicom_bytes(chest_like(60, 48), bits=12, Modality="CT"), 422, "not_a_radiograph"),
+        (dicom_bytes(chest_like(60, 48), bits=12, Rows=60_000, Columns=60_000), 413, "too_large"),
+    ],
+)
+def test_films_that_are_refused(client: TestClient, content: bytes, status: int, code: str):
+    answer = ask(client, content)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert client.get("/v1/ready").is_success
+
+
+def test_sentences_that_are_refused(client: TestClient):
+    for sentences, status, code in (
+        ([], 422, "no_sentence"),
+        (["  "], 422, "no_sentence"),
+        (["a\x00b"], 422, "bad_sentence"),
+        ([f"There is {k}" for k in range(21)], 413, "too_many_sentences"),
+        (["x" * 2001], 413, "long_sentence"),
+    ):
+        answer = ask(client, png(), sentences)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    unknown = client.post("/v1/predict", files={"file": ("a.png", png())}, data={"findings": "nothing"})
+    assert unknown.json()["error"]["code"] == "unknown_findings"
+    surrogate = client.post(
+        "/v1/films/x/ask", content=b'{"sentences": ["\\ud800"]}', headers={"content-type": "application/json"}
+    )
+    assert surrogate.status_code == 422
+
+
+def test_requests_that_are_too_large_or_malformed(client: TestClient):
+    big = client.post("/v1/predict", files={"file": ("a.png", bytes(2_100_000))}, data={"sentence": "x"})
+    assert (big.status_code, big.json()["error"]["code"]) == (413, "too_large")
+
+    def parts() -> Iterator[bytes]:
+        yield b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(40):
+            yield bytes(100_000)
+
+    streamed = client.post("/v1/predict", content=parts(), headers={"content-type": "multipart/form-data; boundary=X"})
+    assert (streamed.status_code, streamed.json()["error"]["code"]) == (413, "too_large")
+    for body, kind in (
+        (b"--X\r\nrubbish", "multipart/form-data; boundary=X"),
+        (b"rubbish", "multipart/form-data"),
+        (b"{", "application/json"),
+        (b"\xff\xfe", "application/x-www-form-urlencoded"),
+        (b"", ""),
+    ):
+        answer = client.post("/v1/predict", content=body, headers={"content-type": kind})
+        assert answer.status_code in (400, 422), answer.text
+        assert set(answer.json()) == {"error"}
+    five = [("files", (f"{k}.png", png())) for k in range(5)]
+    assert client.post("/v1/batch", files=five, data={"sentence": "x"}).json()["error"]["code"] == "too_many_films"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "..\\..\\windows\\system.ini",
+        "/etc/shadow",
+        "<script>alert(1)</script>.png",
+        "a\nb",
+        "\u202egnp.exe",
+        "x" * 5000,
+    ],
+)
+def test_names_are_names_and_nothing_else(client: TestClient, name: str):
+    answer = client.post("/v1/predict", files={"file": (name, png())}, data={"sentence": SENTENCES})
+    assert answer.status_code == 200
+    said = answer.json()["film"]
+    assert not set(said) & set('/\\<>"\n\u202e')
+    assert len(said) <= 120
+
+
+def test_paths_lead_nowhere_else(client: TestClient):
+    for path in (
+        "/../pyproject.toml",
+        "/..%2f..%2fpyproject.toml",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/static/../app.py",
+    ):
+        assert client.get(path).status_code in (400, 404), path
+    assert client.get("/").status_code == 200
+    assert "RadZero viewer" in client.get("/").text
+
+
+def test_pages_carry_their_rules(client: TestClient):
+    headers = client.get("/").headers
+    assert "script-src 'self'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+
+
+def test_other_hosts_and_other_sites(client: TestClient):
+    for host in ("evil.example", "127.0.0.1.evil.example", "[", "", "192.168.0.4:8000"):
+        assert client.get("/v1/model", headers={"host": host}).status_code == 421, host
+    for host in ("localhost:8000", "[::1]:8000", "127.0.0.1"):
+        assert client.get("/v1/model", headers={"host": host}).status_code == 200, host
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9999"):
+        answer = ask(client, png(), headers={"origin": origin})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
+    assert ask(client, png(), headers={"origin": "http://127.0.0.1:8000"}).status_code == 200
+
+
+def test_tokens(reader: RadZero):
+    with client_of(reader, tokens=frozenset((TOKEN, "another-token-of-sixteen"))) as client:
+        assert client.get("/v1/health").status_code == 200
+        for headers in (
+            {},
+            {"authorization": "Bearer wrong-horse-battery"},
+            {"authorization": f"Basic {TOKEN}"},
+            {"authorization": "Bearer"},
+            {"cookie": f"{COOKIE}=x"},
+        ):
+            answer = client.get("/v1/model", headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_token")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert client.get("/", headers=headers).status_code == 401
+        for headers in ({"authorization": f"Bearer {TOKEN}"}, {"cookie": f"a=b; {COOKIE}={TOKEN}"}):
+            assert client.get("/v1/model", headers=headers).status_code == 200
+        assert client.get(f"/v1/model?token={TOKEN}").status_code == 401  # a link is for the page alone
+        link = client.get(f"/?token={TOKEN}", follow_redirects=False)
+        assert (link.status_code, link.headers["location"]) == (303, "/")
+        assert "HttpOnly" in link.headers["set-cookie"]
+        assert "SameSite=Strict" in link.headers["set-cookie"]
+        assert client.get("/?token=wrong-horse-battery", follow_redirects=False).status_code == 401
+
+
+def test_settings_refuse_what_would_be_open_to_all():
+    with pytest.raises(ValueError, match="can be reached from other machines"):
+        ServiceSettings(host="0.0.0.0")
+    with pytest.raises(ValueError, match="at least 16"):
+        ServiceSettings(tokens=frozenset(("short",)))
+    assert ServiceSettings(host="0.0.0.0", tokens=frozenset((TOKEN,))).host == "0.0.0.0"
+    for host in ("localhost", "::1", "127.8.9.1"):
+        ServiceSettings(host=host)
+    for name in ("max_pending", "time_limit_s", "max_upload_bytes", "decoders"):
+        with pytest.raises(ValueError, match=name):
+            ServiceSettings(**{name: 0})
+
+
+def test_a_full_service_says_so(reader: RadZero):
+    with client_of(reader, max_pending=2) as client:
+        engine = client.app.state.service.engine
+        entered, leave = threading.Semaphore(0), threading.Event()
+        decode = engine._decode
+
+        def slow(*arguments: Any) -> Any:
+            entered.release()
+            assert leave.wait(30)
+            return decode(*arguments)
+
+        engine._decode = slow
+        answers: list[Any] = []
+        threads = [threading.Thread(target=lambda k=k: answers.append(ask(client, png(k)))) for k in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert entered.acquire(timeout=30)
+        refused = ask(client, png(3))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "busy")
+        assert refused.headers["retry-after"] == "1"
+        assert client.get("/v1/health").status_code == 200  # what watches it is answered
+        leave.set()
+        for thread in threads:
+            thread.join(30)
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert ask(client, png(3)).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_given_up(reader: RadZero):
+    with client_of(reader, time_limit_s=0.3) as client:
+        engine = client.app.state.service.engine
+        decode, leave = engine._decode, threading.Event()
+        engine._decode = lambda *arguments: (leave.wait(10), decode(*arguments))[1]
+        late = ask(client, png(1))
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "time_limit")
+        leave.set()
+        engine._decode = decode
+        assert ask(client, png(2)).status_code == 200
+
+
+def test_a_film_that_breaks_the_model_breaks_no_other(reader: RadZero, monkeypatch: pytest.MonkeyPatch):
+    with client_of(reader) as client:
+        embed = reader.embed_pixels
+
+        def fragile(pixels: Any) -> Any:
+            if len(pixels) > 1:
+                raise RuntimeError("together they are too much")
+            return embed(pixels)
+
+        monkeypatch.setattr(reader, "embed_pixels", fragile)
+        files = [("files", (f"{k}.png", png(k))) for k in range(4)]
+        films = client.post("/v1/batch", files=files, data={"sentence": SENTENCES}).json()["films"]
+        assert all(film["reading"] for film in films)
+
+
+def test_nothing_of_a_film_is_logged(client: TestClient, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", logger="radzero.service"):
+        client.post(
+            "/v1/predict", files={"file": ("DOE^JANE.dcm", dicom())}, data={"sentence": "Jane Doe has a nodule"}
+        )
+    (record,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert record.fields["route"] == "/v1/predict"  # type: ignore[attr-defined]
+    assert record.fields["status"] == 200  # type: ignore[attr-defined]
+    assert "DOE" not in json.dumps(record.fields).upper()  # type: ignore[attr-defined]
+
+
+# -- the cache --------------------------------------------------------------------------------------------
+
+
+class Thing:
+    def __init__(self, size: int) -> None:
+        self.bytes = size
+
+
+def test_the_cache_keeps_what_was_used_last_within_its_bound():
+    cache: BoundedCache[Thing] = BoundedCache(10)
+    assert cache.put("a", Thing(4))
+    assert cache.put("b", Thing(4))
+    assert cache.take("a")
+    assert cache.put("c", Thing(4))
+    assert set(cache) == {"a", "c"}
+    assert cache.held == 8
+    assert not cache.put("d", Thing(11))
+    assert cache.put("a", Thing(6))
+    assert cache.held == 10
+    assert cache.drop("a")
+    assert not cache.drop("a")
+    assert cache.held == 4
+
+
+# -- any request at all -----------------------------------------------------------------------------------
+
+
+def test_no_request_of_the_schema_or_beside_it_breaks_the_service(client: TestClient):
+    import schemathesis
+    from hypothesis import HealthCheck, given, settings
+
+    schema = schemathesis.openapi.from_asgi("/v1/openapi.json", client.app)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert {operation.path for operation in operations} >= {"/v1/predict", "/v1/films/{identity}/ask"}
+    for operation in operations:
+
+        @given(operation.as_strategy())
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        def run(case: Any) -> None:
+            response = case.call(base_url="http://127.0.0.1:8000")
+            assert response.status_code < 500, response.text
+
+        run()
