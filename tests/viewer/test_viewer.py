@@ -1,0 +1,337 @@
+"""The page in a real Chromium, on loopback, with the service in a process of its own."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from radzero.phantom.dicom import write_dicom
+from radzero.phantom.film import make_film
+from radzero.reading import RadZero, load
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="chromium and chromium-driver (Debian) are not installed"
+)
+RIGHT, LEFT = "There is right pleural effusion", "There is left pleural effusion"
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DICOM film with a name that is a script, and a PNG."""
+    folder = tmp_path_factory.mktemp("films")
+    film = make_film(7, 3, size=256)
+    write_dicom(film, folder / "film.dcm")
+    ds = pydicom.dcmread(folder / "film.dcm")
+    ds.BodyPartExamined = "CHEST"
+    ds.PatientName = "<img src=x onerror=alert(1)>"
+    ds.SeriesDescription = "<script>document.title='broken'</script>"
+    ds.save_as(folder / "film.dcm")
+    Image.fromarray((make_film(7, 4, size=256).pixels * 255).astype(np.uint8)).save(folder / "film.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def link(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of ``radzero view`` with the packaged model, which offers the DICOM film."""
+    log = (tmp_path_factory.mktemp("log") / "view.log").open("w")
+    command = [sys.executable, "-m", "radzero.cli", "view", "--no-browser", str(films / "film.dcm")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line):
+                yield found[0]
+                break
+        else:
+            pytest.fail(Path(log.name).read_text())
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        log.close()
+
+
+class Page:
+    """The page, and what a person does with it."""
+
+    def __init__(self, driver: Any, downloads: Path) -> None:
+        self.driver, self.downloads = driver, downloads
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def wait(self, what: Any, seconds: float = 30) -> Any:
+        until = time.monotonic() + seconds
+        while not (value := what()):
+            assert time.monotonic() < until, self.find("#status").text
+            time.sleep(0.05)
+        return value
+
+    def ask(self, sentence: str) -> None:
+        self.find("#sentence").clear()
+        self.find("#sentence").send_keys(sentence)
+        self.find("#ask button").click()
+        self.wait(lambda: sentence in [part.text for part in self.all("#answers .choose span")])
+        self.wait(lambda: "answered" in self.find("#status").text)
+
+    def answers(self) -> dict[str, str]:
+        return {
+            item.find_element("css selector", "span").text: item.find_element("css selector", "strong").text
+            for item in self.all("#answers .choose")
+        }
+
+    def pixels(self, pane: int = 0) -> np.ndarray:
+        """What a pane shows, (H, W, 3)."""
+        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        code = "return document.querySelectorAll('canvas.film')[arguments[0]].toDataURL('image/png')"
+        data = self.driver.execute_script(code, pane).split(",")[1]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+    def downloaded(self, name: str) -> Path:
+        path = self.downloads / name
+        self.wait(lambda: path.is_file() and path.stat().st_size)
+        return path
+
+
+@pytest.fixture
+def page(link: str, tmp_path: Path) -> Iterator[Page]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        resize(driver, 1280, 800)
+        driver.get(link)
+        page = Page(driver, tmp_path)
+        page.wait(lambda: "L" in page.find("#window").text)
+        yield page
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+        urls = requested(driver)
+        assert urls
+        assert {re.match(r"(\w+:)(//[^/:]*)?", url)[0] for url in urls} <= {"http://127.0.0.1", "blob:", "data:"}
+    finally:
+        driver.quit()
+
+
+def resize(driver: Any, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def requested(driver: Any) -> list[str]:
+    """Every address that the page has asked for."""
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture(scope="module")
+def model() -> RadZero:
+    return load(device="cpu")
+
+
+def test_ask_a_dicom_film_and_a_png(page: Page, films: Path, model: RadZero):
+    assert page.find("#notice").text == model.notice
+    page.ask(RIGHT)
+    page.ask(LEFT)
+    reading = model.predict(films / "film.dcm", [RIGHT, LEFT])[0]
+    for sentence, probability in zip(reading.sentences, reading.probabilities, strict=True):
+        shown = page.answers()[sentence]
+        percent = 100 * float(probability)
+        assert shown == ("< 0.1 %" if percent < 0.1 else "> 99.9 %" if percent > 99.9 else f"{percent:.1f} %")
+    page.find("#files").send_keys(str(films / "film.png"))
+    page.wait(lambda: len(page.all("#films button")) == 2)
+    page.all("#films button")[1].click()
+    page.wait(lambda: "film.png" in page.find("canvas.film").get_attribute("aria-label"))
+    page.wait(lambda: all(page.answers().values()))
+    reading = model.predict(films / "film.png", RIGHT)[0]
+    assert float(page.answers()[RIGHT].strip("<> %")) == pytest.approx(100 * float(reading.probabilities[0]), abs=0.11)
+    assert page.find("#notice").is_displayed()
+
+
+def test_the_value_under_the_pointer_is_the_maps(page: Page, films: Path, model: RadZero):
+    from selenium.webdriver import ActionChains
+
+    page.ask(RIGHT)
+    reading = model.predict(films / "film.dcm", RIGHT)[0]
+    stored = pydicom.dcmread(films / "film.dcm").pixel_array
+    canvas = page.find("canvas.film")
+    for dx, dy in ((0, 0), (-60, 40), (35, -80), (90, 110)):
+        ActionChains(page.driver).move_to_element_with_offset(canvas, dx, dy).perform()
+        found = page.wait(lambda: re.match(r"x (\d+), y (\d+): (\S+)", page.find("#cursor").text))
+        x, y = int(found[1]), int(found[2])
+        assert float(found[3]) == pytest.approx(stored[y, x], rel=0.01)
+        shown = float(page.find("#value").text.split()[-1])
+        assert shown == pytest.approx(float(reading.map(0)[y, x]), abs=6e-4)
+
+
+def test_the_film_is_first_shown_as_the_model_saw_it(page: Page, films: Path, model: RadZero):
+    film = model.predict(films / "film.dcm", RIGHT)[0].film
+    page.driver.execute_script("document.getElementById('actual').click()")
+    shown = page.pixels()
+    height, width = shown.shape[:2]
+    top, left = (height - 256) // 2, (width - 256) // 2
+    part = shown[top : top + 256, left : left + 256, 0]
+    assert np.abs(part[8:-8, 8:-8] - film[8:-8, 8:-8]).mean() < 2.5
+
+
+def drag(page: Page, dx: int, dy: int) -> None:
+    from selenium.webdriver import ActionChains
+
+    canvas = page.find("canvas.film")
+    ActionChains(page.driver).move_to_element(canvas).click_and_hold().move_by_offset(dx, dy).release().perform()
+
+
+def test_window_level_zoom_pan_invert(page: Page):
+    before = page.pixels()
+    assert "(as the model saw it)" in page.find("#window").text
+    drag(page, 0, -120)  # up: a lower level, a brighter film
+    brighter = page.pixels()
+    assert brighter.mean() > before.mean() + 5
+    assert "(as the model saw it)" not in page.find("#window").text
+    drag(page, -150, 0)  # left: a narrower window, more contrast
+    assert int(re.match(r"W (\d+)", page.find("#window").text)[1]) < 4096
+    page.find("#reset").click()
+    assert np.array_equal(page.pixels(), before)
+    page.find("#invert").click()
+    inverted = page.pixels()
+    assert page.find("#invert").get_attribute("aria-pressed") == "true"
+    middle = (slice(200, 400), slice(300, 400))
+    assert np.abs(inverted[middle] + before[middle] - 255).mean() < 1.5
+    page.find("#invert").click()
+    page.find("[data-tool=pan]").click()
+    drag(page, 50, 30)
+    moved = page.pixels()
+    assert np.abs(moved[130:330, 250:450] - before[100:300, 200:400]).mean() < 1
+    page.find("#fit").click()
+    assert np.array_equal(page.pixels(), before)
+    page.find("[data-tool=zoom]").click()
+    drag(page, 0, -100)
+    assert int(re.search(r"(\d+) %", page.find("#window").text)[1]) > 150
+    page.find("#fit").click()
+
+
+def test_threshold_and_parts_of_the_map(page: Page):
+    page.ask(RIGHT)
+    for part in ("peak", "contour"):
+        page.find(f"#show-{part}").click()
+    plain = page.pixels()
+    page.find("#show-contour").click()
+
+    def outlined(threshold: int) -> int:
+        page.driver.execute_script(
+            "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+            threshold,
+        )
+        assert page.find("#threshold-value").text == f"{threshold / 100:.2f}"
+        return int((np.abs(page.pixels() - plain).sum(axis=2) > 60).sum())
+
+    assert outlined(1) != outlined(60)
+    page.find("#show-map").click()
+    assert not np.array_equal(page.pixels(), plain)
+
+
+def test_sides_and_negation_beside_each_other(page: Page):
+    page.ask(RIGHT)
+    page.find("#other-side").click()
+    page.wait(lambda: len(page.all("figure")) == 2)
+    assert [caption.text for caption in page.all("figcaption .said")] == [RIGHT, LEFT]
+    page.find("body").send_keys("n")
+    page.wait(lambda: "There is no right pleural effusion" in page.answers())
+    captions = [caption.text for caption in page.all("figcaption .said")]
+    assert captions == [RIGHT, "There is no right pleural effusion"]
+
+
+def test_keys(page: Page):
+    page.ask(RIGHT)
+    page.ask(LEFT)
+    body = page.find("body")
+    page.driver.execute_script("document.activeElement.blur()")
+    body.send_keys("\ue013")  # up
+    page.wait(lambda: page.find("figcaption .said").text == RIGHT)
+    body.send_keys("m")
+    assert not page.find("#show-map").is_selected()
+    body.send_keys("]")
+    assert page.find("#threshold-value").text == "0.55"
+    body.send_keys("?")
+    assert page.find("#keys").is_displayed()
+    page.find("#keys button").click()
+    body.send_keys("/")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "sentence"
+
+
+def test_exports(page: Page, model: RadZero):
+    page.ask(RIGHT)
+    page.find("#save-picture").click()
+    picture = Image.open(page.downloaded("film.png"))
+    assert picture.width > 500
+    page.find("#save-json").click()
+    said = json.loads(page.downloaded("film.json").read_text())
+    assert said["notice"] == model.notice
+    assert said["sentences"][0]["sentence"] == RIGHT
+    page.find("#save-dicom").click()
+    assert page.downloaded("film-dicom.zip").read_bytes()[:2] == b"PK"
+
+
+def test_header_texts_are_texts(page: Page):
+    page.find("#details summary").click()
+    assert page.driver.title == "RadZero viewer"
+    assert page.all("#facts img, #facts script") == []
+    assert "onerror" not in page.driver.page_source  # no name of a patient comes to the page at all
+
+
+def test_a_file_that_is_no_film_is_said(page: Page, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("no film")
+    page.find("#files").send_keys(str(tmp_path / "notes.txt"))
+    page.wait(lambda: len(page.all("#films button")) == 2)
+    page.all("#films button")[1].click()
+    page.wait(lambda: "neither DICOM nor PNG" in page.find("#status").text)
+    entries = page.driver.get_log("browser")  # Chromium itself notes that an answer was 422
+    assert all("422" in entry["message"] for entry in entries)
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (820, 1180), (390, 800)])
+def test_accessible_and_whole_at_every_size(page: Page, size: tuple[int, int]):
+    from axe_core_python.selenium import Axe
+
+    resize(page.driver, *size)
+    page.ask(RIGHT)
+    page.find("#other-side").click()
+    page.wait(lambda: len(page.all("figure")) == 2)
+    found = Axe().run(page.driver)
+    serious = [problem for problem in found["violations"] if problem["impact"] in ("serious", "critical")]
+    assert serious == []
+    width = page.driver.execute_script("return document.documentElement.scrollWidth")
+    assert width <= size[0]
+    page.driver.save_screenshot(str(page.downloads / f"{size[0]}x{size[1]}.png"))
+
+
+def test_the_link_alone_opens_the_page(link: str):
+    import requests
+
+    url = link.split("?")[0]
+    assert requests.get(url, timeout=10).status_code == 401
+    assert requests.get(f"{url}v1/library", timeout=10).status_code == 401
