@@ -1,0 +1,129 @@
+"""Load on a service: 64 clients for a minute, with batching and one film at a time, in the same run.
+
+    python benchmarks/service_load.py [--seconds 60] [--clients 64] [--model FOLDER]
+
+Each client sends one film after the other; no film is sent twice, so no cache answers for the model. Prints the answers per
+second of both, their ratio, statuses, latencies and memory, and how far the answers are from the library's own.
+"""
+
+import argparse
+import io
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import requests
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from service.running import running
+
+import radzero
+from radzero.phantom.film import make_film
+
+SENTENCE = "There is right pleural effusion"
+
+
+def films(count: int) -> list[bytes]:
+    contents = []
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray((make_film(77, index, size=256).pixels * 255).astype(np.uint8)).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    return contents
+
+
+def measure(
+    contents: list[bytes], clients: int, seconds: float, options: list[object], folder: Path
+) -> dict[str, object]:
+    statuses: Counter[object] = Counter()
+    latencies: list[float] = []
+    logits: dict[int, list[float]] = {}
+    lock, going = threading.Lock(), threading.Event()
+    going.set()
+    with running(folder, "serve", "--port", 0, *options) as service:
+        process = psutil.Process(service.process.pid)
+
+        def client(number: int) -> None:
+            session, k = requests.Session(), number
+            while going.is_set():
+                index, started = k % len(contents), time.perf_counter()
+                content = contents[index] + b"%d" % k  # bytes after a picture's end make it another file
+                k += clients
+                try:
+                    answer = session.post(
+                        f"{service.url}/v1/predict",
+                        files={"file": ("f.png", content)},
+                        data={"sentence": SENTENCE},
+                        timeout=120,
+                    )
+                except requests.RequestException as error:
+                    with lock:
+                        statuses[type(error).__name__] += 1
+                    continue
+                with lock:
+                    statuses[answer.status_code] += 1
+                    if answer.ok:
+                        latencies.append(time.perf_counter() - started)
+                        logits.setdefault(index, []).append(answer.json()["sentences"][0]["logit"])
+                if answer.status_code == 429:
+                    time.sleep(float(answer.headers["retry-after"]))
+
+        threads = [threading.Thread(target=client, args=(k,)) for k in range(clients)]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        peak, early = 0, 0
+        while time.perf_counter() - started < seconds:
+            time.sleep(0.25)
+            peak = max(peak, process.memory_info().rss)
+            if time.perf_counter() - started < seconds / 3:
+                early = peak
+        going.clear()
+        for thread in threads:
+            thread.join()
+        elapsed = time.perf_counter() - started
+    return {
+        "rate": statuses[200] / elapsed,
+        "statuses": dict(statuses),
+        "median": float(np.median(latencies)),
+        "p99": float(np.percentile(latencies, 99)),
+        "peak MiB": peak / 2**20,
+        "peak MiB of the first third": early / 2**20,
+        "logits": logits,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--model")
+    chosen = parser.parse_args()
+    contents = films(48)
+    common: list[object] = ["-m", chosen.model] if chosen.model else []
+    rates = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in (("one at a time", ["--max-batch", 1]), ("batching", [])):
+            found = measure(contents, chosen.clients, chosen.seconds, [*common, *options], Path(folder))
+            logits = found.pop("logits")
+            rates[name] = found["rate"]
+            print(f"{name}: {found}", flush=True)
+    print(f"batching answers {rates['batching'] / rates['one at a time']:.2f} times as many")
+    model = radzero.load(chosen.model)
+    worst = max(
+        abs(value - float(model.predict(contents[index], SENTENCE)[0].logits[0]))
+        for index, values in logits.items()
+        for value in values
+    )
+    print(f"largest difference of a logit from the library's: {worst:.2g}")
+
+
+if __name__ == "__main__":
+    main()
