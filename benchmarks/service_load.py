@@ -22,10 +22,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from service.running import running
-
 import radzero
 from radzero.phantom.film import make_film
+from service.running import running
 
 SENTENCE = "There is right pleural effusion"
 

@@ -15,10 +15,9 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from service.running import running
-
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
+from service.running import running
 
 SIDES = ("left", "right")
 PLACES = ("upper", "middle", "lower")

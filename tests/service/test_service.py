@@ -79,13 +79,13 @@ def test_predict_says_what_the_library_says(client: TestClient, tiny_model: RadZ
     assert [part["probability"] for part in said["sentences"]] == pytest.approx(reading.probabilities, abs=1e-5)
     assert [part["peak"] for part in said["sentences"]] == reading.peaks.tolist()
     assert said["film"] == "film.png"
-    assert said["size"] == [96, 96]
+    assert said["size"] == list(reading.film.shape)
     assert reading.notice in said["warnings"]
     maps = said["maps"]
     values = np.frombuffer(base64.b64decode(maps["values"]), dtype="<f4").reshape(2, *maps["grid"])
     assert np.allclose(values, reading.similarity, atol=1e-4)
     assert maps["placement"]["patch"] == reading.patch
-    assert maps["placement"]["original"] == [96, 96]
+    assert maps["placement"]["original"] == said["size"]
 
 
 def test_named_sets_and_duplicates(client: TestClient):
@@ -188,7 +188,7 @@ def test_pixels_for_a_viewer(client: TestClient, tiny_model: RadZero, signed: bo
 
 def test_pixels_of_pictures_and_of_a_voi_lut(client: TestClient, tiny_model: RadZero):
     film = client.post("/v1/films", files={"file": ("x.png", png())}).json()
-    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (96, 96))
+    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, tuple(film["size"]))
     assert np.array_equal(grey[pixels], np.asarray(Image.open(io.BytesIO(png()))))
     assert np.array_equal(values[pixels], grey[pixels])
     curve = [int(4095 * (k / 4095) ** 2) for k in range(4096)]
@@ -297,7 +297,7 @@ def test_requests_that_are_too_large_or_malformed(client: TestClient):
         "<script>alert(1)</script>.png",
         "a\nb",
         "\u202egnp.exe",
-        "x" * 5000,
+        "x" * 500,
     ],
 )
 def test_names_are_names_and_nothing_else(client: TestClient, name: str):
@@ -361,6 +361,7 @@ def test_tokens(reader: RadZero):
         assert (link.status_code, link.headers["location"]) == (303, "/")
         assert "HttpOnly" in link.headers["set-cookie"]
         assert "SameSite=Strict" in link.headers["set-cookie"]
+        client.cookies.clear()
         assert client.get("/?token=wrong-horse-battery", follow_redirects=False).status_code == 401
 
 
@@ -475,7 +476,8 @@ def test_no_request_of_the_schema_or_beside_it_breaks_the_service(client: TestCl
     import schemathesis
     from hypothesis import HealthCheck, given, settings
 
-    schema = schemathesis.openapi.from_asgi("/v1/openapi.json", client.app)
+    schema = schemathesis.openapi.from_dict(client.get("/v1/openapi.json").json())
+    schema.app = client.app
     operations = [found.ok() for found in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/v1/predict", "/v1/films/{identity}/ask"}
     for operation in operations:

@@ -78,13 +78,11 @@ class DicomWeb:
         """
         for modality in modalities:
             filters = {**query, "Modality": modality}
-            for series in self._pages(
-                lambda o, f=filters: self._client.search_for_series(search_filters=f, limit=_PAGE, offset=o)
-            ):
+            find = partial(self._client.search_for_series, search_filters=filters, limit=_PAGE)
+            for series in self._pages(find):
                 study, number = _value(series, "0020000D"), _value(series, "0020000E")
-                for instance in self._pages(
-                    lambda o, s=study, n=number: self._client.search_for_instances(s, n, limit=_PAGE, offset=o)
-                ):
+                find = partial(self._client.search_for_instances, study, number, limit=_PAGE)
+                for instance in self._pages(find):
                     yield FilmAddress(study, number, _value(instance, "00080018"))
 
     def fetch(self, film: FilmAddress) -> bytes:
@@ -125,12 +123,12 @@ class DicomWeb:
                 f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}"
             )
 
-    def _pages(self, search: Callable[[int], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    def _pages(self, search: Callable[..., list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         """All matches, over pages; ends at a server that pays no heed to ``offset`` too."""
         seen: set[str] = set()
         offset = 0
         while True:
-            page = self._patiently("its films", partial(search, offset))
+            page = self._patiently("its films", partial(search, offset=offset))
             fresh = [item for item in page if _identity(item) not in seen]
             seen.update(map(_identity, fresh))
             yield from fresh

@@ -121,7 +121,7 @@ class Listener:
         retry_s: float = 30.0,
     ) -> None:
         from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
-        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+        from pynetdicom.sop_class import Verification
 
         self.processor, self.inbox, self._on_film, self._retry = processor, inbox, on_film, retry_s
         inbox.mkdir(parents=True, exist_ok=True)
@@ -146,8 +146,8 @@ class Listener:
 
     def run(self) -> None:
         """Work on what arrives, what an earlier run left first, until :meth:`stop`."""
-        for path in sorted(self.inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
-            self._films.put(path)
+        for left in sorted(self.inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
+            self._films.put(left)
         waiting: list[Path] = []
         while True:
             try:

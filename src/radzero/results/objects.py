@@ -392,8 +392,8 @@ def _state(film: _Film, index: int) -> Dataset:
         **film.common(ResultKind.GSPS, index + 1),
     )
     for item in state.get("SoftcopyVOILUTSequence", ()):
-        for lut in item.get("VOILUTSequence", ()):  # highdicom says 16 bits whatever the entries need
-            lut.LUTDescriptor = [*lut.LUTDescriptor[:2], max(8, int(np.max(lut.LUTData)).bit_length())]
+        for lut in item.get("VOILUTSequence", ()):
+            _widen(lut)
     state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
     return state
 
@@ -406,6 +406,16 @@ def _voi(film: _Film) -> Sequence[Any] | None:
     if window is None:
         return None
     return [pr.SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)]
+
+
+def _widen(lut: Dataset) -> None:
+    """A LUT's entries in 16 bits, which is what its copy in a presentation state has to have (PS3.3 C.11.8)."""
+    data = lut.LUTData
+    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data, dtype=np.uint16)
+    bits = max(8, int(entries.max()).bit_length())
+    widened = np.rint(entries * (65535 / (2**bits - 1))).astype("<u2")
+    lut.LUTDescriptor = [*lut.LUTDescriptor[:2], 16]
+    lut.LUTData = widened.tobytes()
 
 
 def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

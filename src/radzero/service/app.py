@@ -351,8 +351,9 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        if isinstance(error.detail, dict):
-            return _problem(error.status_code, error.detail["code"], error.detail["message"])
+        said: Any = error.detail
+        if isinstance(said, dict):
+            return _problem(error.status_code, said["code"], said["message"])
         return _problem(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail), error.headers)
 
 
