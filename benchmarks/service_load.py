@@ -2,8 +2,8 @@
 
     python benchmarks/service_load.py [--seconds 60] [--clients 64] [--model FOLDER]
 
-Each client sends one film after the other; no film is sent twice, so no cache answers for the model. Prints the answers per
-second of both, their ratio, statuses, latencies and memory, and how far the answers are from the library's own.
+Each client sends one film after the other; no file is sent twice, so no cache answers for the model. Prints the answers
+per second of both, their ratio, statuses, latencies and memory, and how far the answers are from the library's own.
 """
 
 import argparse

@@ -61,9 +61,8 @@ def main() -> None:
     print(
         f"a new sentence: median {1000 * np.median(asked):.1f} ms, 95 % below {1000 * np.percentile(asked, 95):.1f} ms"
     )
-    print(
-        f"reading the film again: median {1000 * np.median(read):.1f} ms, {np.median(read) / np.median(asked):.1f} times"
-    )
+    ratio = np.median(read) / np.median(asked)
+    print(f"reading the film again: median {1000 * np.median(read):.1f} ms, {ratio:.1f} times as long")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from radzero.ablation.encoder import labels_of
 from radzero.ablation.probes import Probe, chosen_films, read_labels
 from radzero.ablation.recipe import Ablation, Claim, load_ablation
 from radzero.ablation.run import Job, Place, config_of, run_ablation, slug, with_prompt
-from radzero.ablation.table import Line, Verdict, decide, lines_of, write_table
+from radzero.ablation.table import Line, Verdict, decide, lines_of, student_quantile, write_table
 from radzero.evaluation.public import phantom
 from radzero.phantom.findings import FINDINGS, Finding, Grade
 
@@ -239,7 +239,7 @@ def test_a_probe_learns_what_its_tokens_say(done: Path):
 
 
 def _line(name: str, runs: tuple[Path, ...]) -> Line:
-    return Line(name, ("-", "-", "-", "-"), runs, {})
+    return Line(name, ("-", "-", "-", "-"), name, "", runs, {})
 
 
 def test_a_row_against_itself_decides_nothing(done: Path, recipe: Path):
@@ -249,8 +249,84 @@ def test_a_row_against_itself_decides_nothing(done: Path, recipe: Path):
         assert verdict.difference == 0
         assert verdict.low <= 0 <= verdict.high
         assert verdict.holds == "not decided"
-    assert Verdict("", "", 0.1, 0.05, 0.2).holds == "yes"
-    assert Verdict("", "", -0.1, -0.2, -0.05).holds == "no, the reverse"
+    assert Verdict("", "", "", 0.1, 0.05, 0.2).holds == "yes"
+    assert Verdict("", "", "", -0.1, -0.2, -0.05).holds == "no, the reverse"
+
+
+def test_quantiles_of_student():
+    from scipy.stats import t
+
+    for freedom in (1, 2, 2.7, 4, 30, 399, 5000):
+        assert student_quantile(0.975, freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-5)
+
+
+def test_intervals_are_of_films_and_seeds(done: Path, recipe: Path):
+    """By hand: the variance over films of the mean over seeds, and s^2 / n of each row's seeds."""
+    from scipy.stats import t
+
+    from radzero.evaluation.scoring import headline_statistics, read_scores
+
+    lines = {line.name: line for line in lines_of(load_ablation(recipe), done)}
+    better, worse = lines["RadZero (single)"], lines["LiT"]
+    (verdict,) = decide(Claim("c", better.name, worse.name, ("macro AUC",)), better, worse)
+    sides = [[headline_statistics(read_scores(run))["macro AUC"] for run in line.runs] for line in (better, worse)]
+    films = len(read_scores(better.runs[0]).images)
+    chance = np.random.default_rng(5)
+    drawn = []
+    for _ in range(1000):
+        weights = np.bincount(chance.integers(films, size=films), minlength=films).astype(float)
+        drawn.append(np.mean([s(weights) for s in sides[0]]) - np.mean([s(weights) for s in sides[1]]))
+    of_seeds = [np.var([s(np.ones(films)) for s in side], ddof=1) / 2 for side in sides]
+    of_films = np.nanvar(drawn, ddof=1)
+    total = of_films + sum(of_seeds)
+    freedom = total**2 / (of_films**2 / (films - 1) + sum(v**2 for v in of_seeds))
+    assert (verdict.high - verdict.low) / 2 == pytest.approx(t.ppf(0.975, freedom) * total**0.5, rel=0.15)
+
+
+def test_claims_are_decided_for_each_prompt(done: Path, tmp_path: Path):
+    content = yaml.safe_load(RECIPE)
+    content["prompts"] = ["There is {}", "A disease of {}"]
+    content["rows"] = [row | {"prompts": content["prompts"]} for row in content["rows"] if row["name"] == "CARZero"]
+    content["rows"].append(content["rows"][0] | {"name": "not trained"})
+    content["claims"] = [
+        {"claim": "itself", "better": "CARZero", "worse": "CARZero", "figures": ["macro AUC"]},
+        {"claim": "the other", "better": "CARZero", "worse": "not trained", "figures": ["Dice"]},
+    ]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    ablation = load_ablation(tmp_path / "r.yaml")
+    kept = {name: (done / name).read_bytes() for name in ("table.md", "table.json")}
+    try:
+        text = write_table(ablation, done).read_text()
+    finally:
+        for name, before in kept.items():
+            (done / name).write_bytes(before)
+    assert 'itself, asked "There is ..."' in text
+    assert 'itself, asked "A disease of ..."' in text
+    assert "Not decided, since a row is missing: the other." in text
+
+
+def test_published_figures_of_a_prompt_and_of_nobody(tmp_path: Path):
+    from radzero.ablation.table import _known
+
+    published = {"a, There is {}": {"macro AUC": 0.1}, "b": {"macro AUC": 0.2}}
+    assert _known(published, "a", "There is {}") == {"macro AUC": 0.1}
+    assert _known(published, "a", "A disease of {}") == {}
+    assert _known(published, "b", "A disease of {}") == {"macro AUC": 0.2}
+    assert _known(published, "", "There is {}") == {}
+    with pytest.raises(ValueError, match="no published figures of 'c'"):
+        _known(published, "c", "There is {}")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("ablation*.yaml")), ids=lambda p: p.stem)
+def test_every_row_of_the_recipes_has_the_published_figures_that_it_names(path: Path, tmp_path: Path):
+    assert lines_of(load_ablation(path), tmp_path) == []  # an unknown name would be an error
+
+
+def test_other_prompts_are_another_comparison(done: Path, recipe: Path, tmp_path: Path):
+    content = yaml.safe_load(RECIPE)
+    content["rows"][-1]["prompts"] = ["A disease of {}", "There is {}"]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    assert "other prompts of 'CARZero'" in call("ablate", tmp_path / "r.yaml", "-o", done, code=2).output
 
 
 def test_a_table_of_what_is_done_so_far(done: Path, recipe: Path, tmp_path: Path):
@@ -284,6 +360,17 @@ def test_the_recipes_here_can_be_run(path: Path):
         ({"prompts": ["There is"]}, "has no {} for the finding"),
         ({"films": {"encoder": 1, "train": 1, "test": 1, "test_seed": 11}}, "the three seeds must differ"),
         ({"seed": 1}, "unknown keys seed"),
+        ({"claims": [{"claim": "c", "better": "LiT", "worse": "LiT", "figures": ["pixel AUC"]}]}, "is none of macro"),
+        ({"claims": [], "rows": [{"name": "a", "set": {"model.vision": "x"}}]}, "the comparison's own"),
+        ({"claims": [], "rows": [{"name": "a", "set": {"seed": 3}}]}, "the comparison's own"),
+        (
+            {"claims": [], "rows": [{"name": "a", "set": {"model.method": "lit", "model.similarity": "dot"}}]},
+            "are for radzero",
+        ),
+        (
+            {"claims": [], "rows": [{"name": "a", "set": {"loss.kind": "siglip"}}]},
+            "siglip needs a bias",
+        ),
     ],
 )
 def test_recipes_that_cannot_be_run(change: dict, said: str, tmp_path: Path):

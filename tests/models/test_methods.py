@@ -476,3 +476,37 @@ def test_words_are_sums_of_pieces_and_a_sentence_is_their_mean(text_width: int) 
 def test_what_carzero_cannot_be(options: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         CarZeroConfig(vision_config=vision("conv"), text_config=BertConfig(), **options)
+
+
+@pytest.mark.parametrize("size", [16, 128])
+def test_a_fresh_fusion_module_tells_films_and_sentences_apart(size: int):
+    """A plateau at the beginning would be a handicap: its logits must differ as much at 16 or 128 as at 768."""
+    config = CarZeroConfig(
+        vision_config=Dinov2Config(hidden_size=size, num_hidden_layers=1, num_attention_heads=4, image_size=28),
+        text_config=BertConfig(vocab_size=WORDS, hidden_size=size, num_hidden_layers=1, num_attention_heads=4),
+        fusion_mlp=2 * size, simr_widths=(size, size // 2), fusion_heads=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    with torch.no_grad():
+        logits = model.similarity(torch.randn(6, 5, size), torch.randn(7, config.text_positions, size)).logits
+    assert logits.std(dim=0).mean() > 0.004
+    assert logits.std(dim=1).mean() > 0.004
+
+
+def test_all_layers_of_a_short_text_encoder_are_summed_and_no_embeddings():
+    model = tiny("carzero")
+    model.config.text_layers = 4  # of an encoder with three
+    _, ids, mask = asked()
+    with torch.no_grad():
+        hidden = model.text_model(input_ids=ids[1:2], output_hidden_states=True).hidden_states
+        first = model.encode_sentences(ids[1:2], mask[1:2])[0, 1]
+    pieces = 1 + int(np.argmin(np.append(model.word_start[ids[1, 1:]].numpy() == 0, False)))
+    assert torch.allclose(first, sum(hidden[1:])[0, :pieces].sum(dim=0), atol=1e-9)
+
+
+def test_tokenizers_without_word_pieces_are_refused():
+    model = tiny("carzero")
+    for token in ("\u0120there", "\u2581there"):
+        with pytest.raises(ValueError, match="BERT's mark"):
+            model.set_vocabulary({"there": 0, token: 1})

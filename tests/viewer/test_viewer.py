@@ -243,7 +243,8 @@ def test_threshold_and_parts_of_the_map(page: Page):
 
     def outlined(threshold: int) -> int:
         page.driver.execute_script(
-            "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+            "const slider = document.getElementById('threshold');"
+            "slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))",
             threshold,
         )
         assert page.find("#threshold-value").text == f"{threshold / 100:.2f}"

@@ -1,7 +1,7 @@
-"""Fine-tuning baselines: a linear probe and a linear segmentation head on the frozen encoder, from a share of labels.
+"""Baselines with labels: a linear probe and a linear segmentation head on the frozen encoder, from a share of labels.
 
-This is the setting that published tables name "fine-tuned on 1 %, 10 %, 100 %". Both heads see the tokens that every
-row of a comparison sees, and are asked by the same benchmark.
+Published tables have such rows as "fine-tuned on 1 %, 10 %, 100 %". Both heads see the tokens that every row of a
+comparison sees, and are asked by the same benchmark; the encoder itself is not tuned.
 """
 
 import json

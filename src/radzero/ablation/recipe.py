@@ -73,7 +73,8 @@ class Row:
     Attributes:
         name: as the table has it.
         set: what it changes, by dotted names of a training recipe.
-        published: its name in the published table, or "".
+        published: its name in ``data/published.yaml``, or "" for none; figures of a prompt of its own are found there
+            under ``NAME, PROMPT``.
         prompts: templates to ask with instead of the recipe's.
     """
 
@@ -130,8 +131,11 @@ class Ablation:
             for name in (claim.better, claim.worse):
                 if name not in names:
                     raise ValueError(f"claims: there is no row {name!r}")
-            if unknown := set(claim.figures) - set(FIGURES):
-                raise ValueError(f"claims: {unknown.pop()!r} is none of {', '.join(FIGURES)}")
+            if unknown := set(claim.figures) - set(DECIDED):
+                raise ValueError(f"claims: {unknown.pop()!r} is none of {', '.join(DECIDED)}")
+        for row in self.rows:
+            if own := [key for key in row.set if key in _OWN]:
+                raise ValueError(f"rows: {row.name!r} sets {own[0]}, which is the comparison's own, the same for all")
         for prompt in (*self.prompts, *(p for row in self.rows for p in row.prompts)):
             if "{}" not in prompt:
                 raise ValueError(f"prompts: {prompt!r} has no {{}} for the finding")
@@ -150,7 +154,9 @@ class Ablation:
         put_setting(content, "data.manifest", str(manifest))
         if content["model"].get("train_vision") == "frozen":
             stride = content["model"].get("token_stride") or "own"
-            put_setting(content, "data.token_cache", str(tokens / f"{content['model']['image_size']}-{stride}"))
+            views = content.get("data", {}).get("views", "all")
+            name = f"{content['model']['image_size']}-{stride}{'' if views == 'all' else f'-{views}'}"
+            put_setting(content, "data.token_cache", str(tokens / name))
         try:
             return build(TrainConfig, content, "")
         except ValueError as error:
@@ -158,7 +164,11 @@ class Ablation:
 
 
 FIGURES = ("macro AUC", "pointing game", "Dice", "pixel AUC", "right against left", "denied when absent")
-"""Columns of the table that claims may be about."""
+"""Columns of the table."""
+DECIDED = ("macro AUC", "pointing game", "Dice")
+"""Those that claims may be about: they have intervals."""
+_OWN = ("seed", "model.vision", "data.manifest", "data.token_cache")
+"""Settings that a comparison makes itself, the same for every row."""
 
 
 def load_ablation(path: Path) -> Ablation:

@@ -150,15 +150,19 @@ def _take(ablation: Ablation, output: Path) -> None:
         "encoder": repr(ablation.encoder),
         "base": ablation.base,
         "rows": {row.name: row.set for row in ablation.rows},
+        "prompts": {row.name: list(prompts_of(ablation, row)) for row in ablation.rows},
     }
     if note.exists():
         known = json.loads(note.read_text(encoding="utf-8"))
         changed = [key for key in ("films", "encoder", "base") if known[key] != json.loads(json.dumps(identity[key]))]
         rows = json.loads(json.dumps(identity["rows"]))
         changed += [f"row {name!r}" for name, old in known["rows"].items() if name in rows and rows[name] != old]
+        asked = known.get("prompts", {})
+        changed += [f"prompts of {n!r}" for n, old in asked.items() if identity["prompts"].get(n, old) != old]
         if changed:
             raise ValueError(f"{output}: holds another comparison (other {', '.join(changed)}); name another folder")
         identity["rows"] = known["rows"] | rows
+        identity["prompts"] = asked | identity["prompts"]
     write_whole(note, json.dumps(identity, indent=1).encode())
 
 
@@ -184,18 +188,18 @@ def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, 
         _fill(ablation, Place(output), job, progress)
     context = get_context("spawn")
     devices = context.Manager().Queue()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [n for n in allowed.split(",") if n] if allowed else [str(k) for k in range(torch.cuda.device_count())]
     for k in range(at_once):
-        devices.put(k)
+        devices.put(names[k % len(names)] if names else "")
     with ProcessPoolExecutor(at_once, mp_context=context, initializer=_take_device, initargs=(devices,)) as pool:
         yield from pool.map(run_job, *zip(*((ablation, output, job) for job in missing), strict=True))
 
 
-def _take_device(devices: "Queue[int]") -> None:
-    """One GPU for each process, as far as there are any."""
-    number = devices.get()
-    count = torch.cuda.device_count()
-    if count:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % count)
+def _take_device(devices: "Queue[str]") -> None:
+    """One GPU for each process, of those that the user allows, as far as there are any."""
+    if name := devices.get():
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
     else:
         torch.set_num_threads(1)
 
@@ -214,7 +218,7 @@ def _fill(ablation: Ablation, place: Place, job: Job, progress: Progress) -> Non
 
 def cached_films(config: TrainConfig, progress: Progress) -> CachedFilms:
     """The training films as cached tokens of the frozen encoder, computed where they are missing."""
-    source = ManifestSource(Path(config.data.manifest), texts=config.data.texts)
+    source = ManifestSource(Path(config.data.manifest), texts=config.data.texts, views=config.data.views)
     model, processor = build_start(config.model, source.words)
     films = source.films(processor, config.data, config.seed)
     cache = TokenCache(Path(config.data.token_cache) / "train", films, model)
@@ -255,7 +259,7 @@ def _ask(model: ZeroShotModel, benchmark: Benchmark, folder: Path) -> dict[str, 
 
 
 def _run_probes(ablation: Ablation, place: Place, progress: Progress) -> None:
-    """The frozen encoder with heads fine-tuned on shares of the labels, at the size of the recipe's base."""
+    """The frozen encoder with linear heads, trained on shares of the labels, at the size of the recipe's base."""
     wanted = [(share, seed) for share in ablation.label_shares for seed in ablation.seeds]
     missing = [(share, seed) for share, seed in wanted if not (place.probe(share, seed) / "metrics.json").exists()]
     if not missing:
@@ -269,7 +273,7 @@ def _run_probes(ablation: Ablation, place: Place, progress: Progress) -> None:
     for number, (share, seed) in enumerate(missing):
         progress("probes", number, len(missing))
         chosen = chosen_films(len(films), share, seed)
-        probe = Probe(place.encoder, films.processor, f"fine-tuned on {share:.0%}")
+        probe = Probe(place.encoder, films.processor, f"linear heads, {share:.0%}")
         probe.encoder.config.token_stride = config.model.token_stride or probe.encoder.config.token_stride
         grid = size // probe.encoder.config.patch_size
         probe.fit(films, chosen, read_labels(place.train, [stems[k] for k in chosen], (grid, grid)), seed)

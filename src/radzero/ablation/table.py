@@ -15,7 +15,7 @@ from radzero.ablation.run import Place, prompts_of
 from radzero.evaluation.gallery import draw_case
 from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.public import phantom
-from radzero.evaluation.scoring import Statistic, headline_statistics, read_scores
+from radzero.evaluation.scoring import Statistic, headline_statistics, plain, read_scores
 from radzero.overlays import caption_font
 from radzero.reading import load
 
@@ -38,12 +38,15 @@ class Line:
 
     Attributes:
         name, kind: of the method, and what it is made of.
+        row, prompt: what it is a line of.
         runs: benchmark runs, one per seed.
         published: figures of the published table.
     """
 
     name: str
     kind: tuple[str, ...]
+    row: str
+    prompt: str
     runs: tuple[Path, ...]
     published: dict[str, float]
 
@@ -58,12 +61,23 @@ def lines_of(ablation: Ablation, output: Path) -> list[Line]:
         for number, prompt in enumerate(prompts):
             runs = tuple(place.row(row, seed) / f"benchmark-{number}" for seed in ablation.seeds)
             name = row.name if len(prompts) == 1 else f'{row.name}, "{prompt.replace("{}", "...")}"'
-            lines.append(Line(name, _kind(ablation, row, place), runs, published.get(row.published, {})))
+            known = _known(published, row.published, prompt)
+            lines.append(Line(name, _kind(ablation, row, place), row.name, prompt, runs, known))
     for share in ablation.label_shares:
         runs = tuple(place.probe(share, seed) for seed in ablation.seeds)
         known = published.get(f"MGCA fine-tuned on {share:.0%}", {})
-        lines.append(Line(f"fine-tuned on {share:.0%} of the labels", ("-", "linear", "-", "-"), runs, known))
+        name = f"linear heads, {share:.0%} of the labels"
+        lines.append(Line(name, ("-", "linear", "-", "-"), name, "", runs, known))
     return [line for line in lines if all((run / "metrics.json").exists() for run in line.runs)]
+
+
+def _known(published: dict[str, dict[str, float]], name: str, prompt: str) -> dict[str, float]:
+    """Published figures of a name, or of it with this prompt."""
+    if not name:
+        return {}
+    if name not in published and not any(key.startswith(f"{name}, ") for key in published):
+        raise ValueError(f"rows: there are no published figures of {name!r}; there are those of {', '.join(published)}")
+    return published.get(f"{name}, {prompt}", published.get(name, {}))
 
 
 def _kind(ablation: Ablation, row: Row, place: Place) -> tuple[str, ...]:
@@ -102,6 +116,7 @@ class Verdict:
     """A claim's figure: the difference of two rows, with its 95 % interval over films and seeds."""
 
     claim: str
+    prompt: str
     figure: str
     difference: float
     low: float
@@ -114,7 +129,12 @@ class Verdict:
 
 
 def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Verdict]:
-    """Differences of the means over seeds, resampling films and, within each row, seeds."""
+    """Differences of the means over seeds.
+
+    The variance of a difference is that over films (bootstrap, the same films for both rows) plus that over seeds,
+    s^2 / n of each row; the interval is Student's, with the degrees of freedom of Welch and Satterthwaite, of which
+    seeds have n - 1 each and the bootstrap as many as there are films. One seed leaves the variance over films alone.
+    """
     sides = [[headline_statistics(read_scores(run)) for run in line.runs] for line in (better, worse)]
     films = len(read_scores(better.runs[0]).images)
     found = []
@@ -126,15 +146,37 @@ def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Ve
         drawn = []
         for _ in range(_RESAMPLES):
             weights = np.bincount(chance.integers(films, size=films), minlength=films).astype(np.float64)
-            means = []
-            for side in both:
-                picked = chance.integers(len(side), size=len(side))
-                per_seed = {int(k): side[k](weights) for k in set(picked.tolist())}
-                means.append(np.mean([per_seed[int(k)] for k in picked]))
+            means = [float(np.mean([statistic(weights) for statistic in side])) for side in both]
             drawn.append(means[0] - means[1])
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        found.append(Verdict(claim.claim, name, ours - theirs, float(low), float(high)))
+        parts = [(float(np.nanvar(drawn, ddof=1)), films - 1)]
+        for side in both:
+            values = [statistic(whole) for statistic in side]
+            if len(values) > 1:
+                parts.append((float(np.var(values, ddof=1)) / len(values), len(values) - 1))
+        middle, reach = ours - theirs, _reach(parts)
+        found.append(Verdict(claim.claim, better.prompt, name, middle, middle - reach, middle + reach))
     return found
+
+
+def _reach(parts: Sequence[tuple[float, int]]) -> float:
+    """Half of a 95 % interval from variances that add up, each with its degrees of freedom (Satterthwaite 1946)."""
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / n for variance, n in parts)
+    return student_quantile(0.975, freedom) * float(np.sqrt(total))
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    """The quantile of Student's t distribution, for shares in 0.5..1, by its density on a fine grid.
+
+    With t = tan(a) sqrt(freedom) the density becomes cos(a)^(freedom - 1), which is smooth and ends at a right angle.
+    """
+    angles = np.linspace(0.0, np.pi / 2, 20_001)
+    density = np.cos(angles) ** (freedom - 1)
+    mass = np.concatenate(([0.0], np.cumsum((density[1:] + density[:-1]) / 2)))
+    angle = np.interp(2 * share - 1, mass / mass[-1], angles)
+    return float(np.tan(angle) * np.sqrt(freedom))
 
 
 def write_table(ablation: Ablation, output: Path, command: str = "") -> Path:
@@ -149,34 +191,52 @@ def write_table(ablation: Ablation, output: Path, command: str = "") -> Path:
         cells = [_shown(measured[name]) for name in FIGURES] + ["-" if v is None else f"{v:.3f}" for v in known]
         rows.append([line.name, *line.kind, *cells])
         kept.append({"name": line.name, "kind": line.kind, "figures": measured, "published": line.published})
-    by_name = {line.name: line for line in lines}
-    verdicts = [
-        verdict
-        for claim in ablation.claims
-        if claim.better in by_name and claim.worse in by_name
-        for verdict in decide(claim, by_name[claim.better], by_name[claim.worse])
-    ]
+    by_name = {(line.row, line.prompt): line for line in lines}
+    verdicts, undecided = [], []
+    for claim in ablation.claims:
+        pairs = [(by_name[claim.better, p], by_name[claim.worse, p]) for n, p in by_name
+                 if n == claim.better and (claim.worse, p) in by_name]  # fmt: skip
+        verdicts += [verdict for better, worse in pairs for verdict in decide(claim, better, worse)]
+        if not pairs:
+            undecided.append(claim.claim)
+    several = len({verdict.prompt for verdict in verdicts}) > 1
     seeds, films = len(ablation.seeds), ablation.films
     parts = [
         f"{films.train:,} training films, {films.test:,} test films, {seeds} seeds: mean ± standard deviation over "
         "seeds. Published: AUC on ChestXray14, pointing game on ChestXDet10, Dice on SIIM (MGCA's is of SIIM too).",
         _markdown(header, rows),
     ]
+    note = output / "encoder" / "encoder.json"
+    encoder = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    if encoder:
+        said = "; ".join(f"{name} {value:.3f}" for name, value in encoder.items())
+        parts.append(f"The frozen encoder, on films of its own series that it was not trained on: {said}.")
     if verdicts:
-        body = [[v.claim, v.figure, f"{v.difference:+.3f} ({v.low:+.3f} to {v.high:+.3f})", v.holds] for v in verdicts]
+        body = [
+            [
+                f'{v.claim}, asked "{v.prompt.replace("{}", "...")}"' if several else v.claim,
+                v.figure,
+                f"{v.difference:+.3f} ({v.low:+.3f} to {v.high:+.3f})",
+                v.holds,
+            ]
+            for v in verdicts
+        ]
         parts += [
-            "Claims: difference of the means over seeds, 95 % interval by resampling films and seeds.",
+            f"Claims: difference of the means over {seeds} seeds, with its 95 % interval over films and seeds, each "
+            f"for itself; of {len(verdicts)} such intervals one in twenty misses by chance.",
             _markdown(["claim", "figure", "difference", "holds"], body),
         ]
+    if undecided:
+        parts.append(f"Not decided, since a row is missing: {'; '.join(undecided)}.")
     if command:
         parts.append(f"`{command}`")
-    encoder = output / "encoder" / "encoder.json"
     record = {
         "rows": kept,
         "claims": [vars(v) | {"holds": v.holds} for v in verdicts],
-        "encoder": json.loads(encoder.read_text(encoding="utf-8")) if encoder.exists() else {},
+        "undecided": undecided,
+        "encoder": encoder,
     }
-    (output / "table.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (output / "table.json").write_text(json.dumps(plain(record), indent=1, allow_nan=False), encoding="utf-8")
     path = output / "table.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path

@@ -117,16 +117,17 @@ def score(folder: Path, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[s
         metrics["segmentation"] = _segmentation(scores, folder, resampler)
     if faithfulness := _faithfulness(scores, folder, resampler):
         metrics["faithfulness"] = faithfulness
-    metrics = _plain(metrics)
+    metrics = plain(metrics)
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
     return metrics
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: lists, plain numbers, None for what is no number."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float | np.floating):
         return None if math.isnan(value) else float(value)
     return int(value) if isinstance(value, np.integer) else value

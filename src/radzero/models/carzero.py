@@ -3,6 +3,7 @@
 Shape suffixes: M memories, Q queries each, K memory tokens, D hidden size, P text positions ([sentence ; words]).
 """
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoModel
+from transformers import initialization as init
 
 from radzero.models.base import Features, VisionLanguageModel, at_least_float32, chunked, nothing
 from radzero.models.configuration import CarZeroConfig
@@ -142,8 +144,33 @@ class CarZeroModel(VisionLanguageModel):
         self.word_start: Tensor
         self.post_init()
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As torch initialises the fusion module's parts: a fixed small deviation stalls what is not 768 wide."""
+        super()._init_weights(module)
+        if not isinstance(module, Fusion):
+            return
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                init.kaiming_uniform_(part.weight, a=math.sqrt(5))
+                bound = 1 / math.sqrt(part.in_features)
+                init.uniform_(part.bias, -bound, bound)
+        for layer in module.layers:
+            attention = layer.multihead_attn
+            init.xavier_uniform_(attention.in_proj_weight)
+            init.zeros_(attention.in_proj_bias)
+            init.zeros_(attention.out_proj.bias)
+
     def set_vocabulary(self, tokens: dict[str, int]) -> None:
-        """Learn from a tokenizer's vocabulary which tokens go on with a word ("##...")."""
+        """Learn from a tokenizer's vocabulary which tokens go on with a word ("##...").
+
+        Raises:
+            ValueError: for a tokenizer that marks the beginnings of words instead (byte-level BPE, SentencePiece).
+        """
+        if any(token.startswith(("\u0120", "\u2581")) for token in tokens):
+            raise ValueError(
+                "carzero sums word pieces into words by BERT's mark, ##; this text encoder's tokenizer has no such mark"
+            )
         for token, index in tokens.items():
             self.word_start[index] = 0.0 if token.startswith("##") else 1.0
 
@@ -155,7 +182,8 @@ class CarZeroModel(VisionLanguageModel):
         """[sentence ; words] (N, P, D); words beyond P - 1 are left out."""
         config, positions = self.config, self.config.text_positions
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        states = torch.stack(output.hidden_states[-config.text_layers :]).sum(dim=0)
+        layers = min(config.text_layers, len(output.hidden_states) - 1)  # the first are embeddings, no layer's
+        states = torch.stack(output.hidden_states[-layers:]).sum(dim=0)
         mask = attention_mask.to(states.dtype)
         word = (self.word_start[input_ids] * attention_mask).cumsum(dim=1).long() - 1  # (N, S)
         word = word.clamp(min=0)

@@ -325,6 +325,8 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
     processor = RadZeroProcessor(*parts)
     if config and (positions := getattr(config.text_config, "max_position_embeddings", None)):
         processor.positions = int(positions) - (2 if config.text_config.model_type in _OFFSET_POSITIONS else 0)
+    if config and (positions := getattr(config, "text_positions", None)):  # CARZero's texts have so many tokens at most
+        processor.positions = min(processor.positions or positions, int(positions))
     return processor
 
 

@@ -170,7 +170,7 @@ class CarZeroConfig(VisionLanguageConfig):
 
     Attributes:
         text_positions: [sentence; words] per text, padded with zeros that take part in the attention, as published.
-        text_layers: last hidden layers of the text encoder that are summed.
+        text_layers: last layers of the text encoder whose states are summed; all of one that has fewer.
         fusion_layers, fusion_heads, fusion_mlp: of the decoder.
         fusion_dropout: within and after the decoder.
         simr: how similarity representations become a logit: "mlp" or "linear" (per direction, the score is their

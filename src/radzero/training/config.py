@@ -93,6 +93,10 @@ class ModelChoice:
             raise ValueError("model.method: lit locks its encoder: model.train_vision: frozen; clip trains it")
         if self.align_linear and (self.method != "radzero" or self.align_layers):
             raise ValueError("model.align_linear: is for radzero, in place of blocks: model.align_layers: 0")
+        if self.method != "radzero" and (self.similarity != "cos" or self.attention_temperature is not None):
+            raise ValueError("model.similarity, model.attention_temperature: are for radzero")
+        if self.start and self.options:
+            raise ValueError("model.options: are those of the checkpoint model.start")
         if self.train_vision not in ("full", "lora", "frozen"):
             raise ValueError(f"model.train_vision is full, lora or frozen, not {self.train_vision!r}")
         if self.lora_rank < 1:
@@ -287,6 +291,8 @@ class TrainConfig:
                 raise ValueError("data.token_cache: is for a manifest's images without augmentation")
         if self.loss.kind == "clip" and self.data.sentences != "one":
             raise ValueError("loss.kind: clip has one sentence per image: data.sentences: one")
+        if self.loss.kind == "siglip" and self.model.logit_bias is None and not self.model.start:
+            raise ValueError("loss.kind: siglip needs a bias of the logits: model.logit_bias: -10 (as published)")
         if self.model.method != "radzero" and self.loss.quiet_weight:
             raise ValueError("loss.quiet_weight: is for radzero's maps")
         if self.model.method == "carzero" and self.loop.sharding == "fsdp":

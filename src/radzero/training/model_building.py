@@ -130,9 +130,11 @@ def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[
         if given is not None:  # poolers, which are not used, stay behind
             wanted = own.state_dict()
             own.load_state_dict({name: t for name, t in given.state_dict().items() if name in wanted})
+    processor = RadZeroProcessor(_squash(choice.image_size, mean, std), tokenizer)
     if isinstance(model, CarZeroModel):
         model.set_vocabulary(tokenizer.get_vocab())
-    return model, RadZeroProcessor(_squash(choice.image_size, mean, std), tokenizer)
+        processor.positions = model.config.text_positions
+    return model, processor
 
 
 def _small_vision(choice: ModelChoice) -> ConvStemConfig:

@@ -36,8 +36,8 @@ class Source(Protocol):
         """Those to train on."""
         ...
 
-    def validation(self, processor: RadZeroProcessor, seed: int) -> ManifestFilms | None:
-        """Those to validate on, if any."""
+    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
+        """Those to validate on, if any; with as many sentences as those to train on have."""
         ...
 
 
@@ -71,10 +71,12 @@ class ManifestSource:
         one = choice.sentences == "one"
         return ManifestFilms(self.manifest, processor, choice.augmentation, one_sentence=one, seed=seed)
 
-    def validation(self, processor: RadZeroProcessor, seed: int) -> ManifestFilms | None:
-        """The validate split, if it has images."""
+    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
+        """The validate split, if it has images; with one sentence each, where that is trained, and always the same."""
+        one = choice.sentences == "one"
         try:
-            return ManifestFilms(Manifest(self.manifest.path, "validate", self.texts, self.views), processor, seed=seed)
+            split = Manifest(self.manifest.path, "validate", self.texts, self.views)
+            return ManifestFilms(split, processor, one_sentence=one, seed=seed)
         except EmptySplitError:
             return None
 
@@ -117,7 +119,7 @@ class PhantomSource:
         """All of them."""
         return PhantomFilms(self.pool, processor, choice, seed)
 
-    def validation(self, processor: RadZeroProcessor, seed: int) -> None:
+    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> None:
         """None: ``radzero evaluate phantom`` measures on phantoms of another seed."""
 
 

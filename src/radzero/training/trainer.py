@@ -207,7 +207,7 @@ class Trainer:
         mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(self.model, multi_avg_fn=mean) if decay else None
         self._on_progress = on_progress
-        checked = self.source.validation(self.processor, config.seed)
+        checked = self.source.validation(self.processor, config.data, config.seed)
         self.validation = None if checked is None else self._cached(checked, "validate")
         self.quarantine = Quarantine(run / f"quarantine{self._rank_suffix}.jsonl", config.data.unreadable_share)
         self.stretches = self._stretches()
