@@ -148,14 +148,14 @@ class CarZeroModel(VisionLanguageModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As torch initialises the fusion module's parts: a fixed small deviation stalls what is not 768 wide."""
         super()._init_weights(module)
-        if not isinstance(module, Fusion):
+        if not isinstance(module, CarZeroModel):
             return
-        for part in module.modules():
+        for part in module.fusion_module.modules():
             if isinstance(part, nn.Linear):
                 init.kaiming_uniform_(part.weight, a=math.sqrt(5))
                 bound = 1 / math.sqrt(part.in_features)
                 init.uniform_(part.bias, -bound, bound)
-        for layer in module.layers:
+        for layer in module.fusion_module.layers:
             attention = layer.multihead_attn
             init.xavier_uniform_(attention.in_proj_weight)
             init.zeros_(attention.in_proj_bias)

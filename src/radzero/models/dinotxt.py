@@ -16,8 +16,8 @@ class DinoTxtModel(VisionLanguageModel):
 
     With v_0 the CLS token after the blocks and a LayerNorm, and m the mean of the patch tokens v_1..v_L, an image's
     vector is x = [v_0 ; m] / |[v_0 ; m]| (2D), a sentence's t is its embedding projected to 2D and L2-normalised, and
-    the logit is <x, t> / tau. The map compares patches with the half of t that faces them: s_k = <v_k / |v_k|, t'> / tau with t'
-    the second half of t, L2-normalised.
+    the logit is <x, t> / tau. The map compares patches with the half of t that faces them:
+    s_k = <v_k / |v_k|, t'> / tau with t' the second half of t, L2-normalised.
     """
 
     config_class = DinoTxtConfig
