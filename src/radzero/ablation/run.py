@@ -145,7 +145,7 @@ def _take(ablation: Ablation, output: Path) -> None:
     """Remember what is compared here; claims and pictures may change, what is trained may not."""
     output.mkdir(parents=True, exist_ok=True)
     note = output / "ablation.json"
-    identity = {
+    identity: dict[str, Any] = {
         "films": repr(ablation.films),
         "encoder": repr(ablation.encoder),
         "base": ablation.base,

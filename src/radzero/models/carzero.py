@@ -156,6 +156,7 @@ class CarZeroModel(VisionLanguageModel):
                 bound = 1 / math.sqrt(part.in_features)
                 init.uniform_(part.bias, -bound, bound)
         for layer in module.fusion_module.layers:
+            assert isinstance(layer, FusionLayer)
             attention = layer.multihead_attn
             init.xavier_uniform_(attention.in_proj_weight)
             init.zeros_(attention.in_proj_bias)
