@@ -41,7 +41,9 @@ export class Pane {
   view() {
     const { zoom, x, y } = this.viewer.place;
     const { width, height, ratio } = this.size();
-    return { zoom: zoom * ratio, left: x - width / (2 * zoom * ratio), top: y - height / (2 * zoom * ratio) };
+    const scale = zoom * ratio;
+    const whole = (start) => Math.round(start * scale) / scale; // on whole screen pixels, so that 1:1 shows the film's own
+    return { zoom: scale, left: whole(x - width / (2 * scale)), top: whole(y - height / (2 * scale)) };
   }
 
   draw() {
@@ -101,8 +103,9 @@ export class Pane {
 
   filmAt(event) {
     const box = this.canvas.getBoundingClientRect();
-    const { zoom, x, y } = this.viewer.place;
-    return [x + (event.clientX - box.left - box.width / 2) / zoom, y + (event.clientY - box.top - box.height / 2) / zoom];
+    const ratio = this.canvas.width / box.width;
+    const { zoom, left, top } = this.view();
+    return [left + ((event.clientX - box.left) * ratio) / zoom, top + ((event.clientY - box.top) * ratio) / zoom];
   }
 
   down(event) {
