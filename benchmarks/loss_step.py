@@ -125,6 +125,7 @@ def count(rank: int, world: int, folder: str) -> None:
     if rank == 0:
         with open(f"{folder}/bytes.json", "w", encoding="utf-8") as file:
             json.dump([ours, counter.bytes], file)
+    dist.barrier()  # a rank that leaves while another still talks aborts it
     dist.destroy_process_group()
 
 
