@@ -160,7 +160,7 @@ def predict(
             reader, asked, threshold=threshold, overlays=overlays, precision=precision.value, results=results
         )
         target = OutputFolder(output, identity, found.files)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)

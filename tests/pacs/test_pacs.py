@@ -320,6 +320,31 @@ def test_films_that_can_have_no_result_are_refused_by_name(tiny_model: RadZero, 
     assert set(work.tally.refused) == {"1.9", "1.8"}
     assert work.ledger.counts() == {"refused": 2}
     work.ledger.close()
+    again = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+
+    def fetch() -> bytes:
+        raise AssertionError("a film that was refused is not fetched again")
+
+    again.process("1.8", fetch)
+    assert "neither DICOM" in again.tally.refused["1.8"] or "no DICOM file" in again.tally.refused["1.8"]
+    again.ledger.close()
+
+
+def test_a_film_that_the_model_or_the_writer_fails_on_stops_no_other(
+    tiny_model: RadZero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_model, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        work.process("1.7", lambda: film(7))
+    with monkeypatch.context() as patch:
+        patch.setattr("radzero.results.objects._report", lambda _: (_ for _ in ()).throw(AttributeError("StudyID")))
+        work.process("1.6", lambda: film(6))
+    work.process("1.5", lambda: film(5))
+    assert "the model failed on it: out of memory" in work.tally.refused["1.7"]
+    assert "its header allows no DICOM result (StudyID)" in work.tally.refused["1.6"]
+    assert work.ledger.state("1.5") == "done"
+    work.ledger.close()
 
 
 def test_own_captures_are_no_films(tiny_model: RadZero, tmp_path: Path):

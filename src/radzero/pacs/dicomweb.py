@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
+from radzero.images import Reason
+from radzero.images.radiograph import refusing
 from radzero.pacs.process import UnreachableError
 from radzero.service.settings import is_loopback
 
@@ -90,13 +92,15 @@ class DicomWeb:
 
         Raises:
             UnreachableError: when it cannot be had.
+            RadiographError: when it is no DICOM file that can be written anew.
         """
         dataset = self._patiently(
             f"the film {film.instance}",
             lambda: self._client.retrieve_instance(film.study, film.series, film.instance),
         )
         content = BytesIO()
-        dataset.save_as(content, enforce_file_format=True)
+        with refusing(film.instance, Reason.BAD_HEADER, "the server's file cannot be written anew", "Check it there"):
+            dataset.save_as(content, enforce_file_format=True)
         return content.getvalue()
 
     def holds(self, result: Dataset) -> bool:

@@ -89,6 +89,11 @@ class Ledger:
         row = self._database.execute(query, (self.task, film)).fetchone()
         return str(row[0]) if row else None
 
+    def reason(self, film: str) -> str:
+        """Why a film was refused."""
+        query = "SELECT reason FROM films WHERE task=? AND uid=?"
+        return str(self._database.execute(query, (self.task, film)).fetchone()[0])
+
     def counts(self) -> dict[str, int]:
         """How many films are in each state."""
         query = "SELECT state, COUNT(*) FROM films WHERE task=? GROUP BY state"
@@ -105,7 +110,8 @@ class Ledger:
             result.save_as(content, enforce_file_format=True)
             write_whole(self._path(result.SOPInstanceUID), content.getvalue())
         rows = [(self.task, film, str(result.SOPInstanceUID)) for result in results]
-        with self._transaction():
+        with self._database:  # commits, or rolls back
+            self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, 0, 0)", rows)
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
 
@@ -139,19 +145,3 @@ class Ledger:
 
     def _path(self, uid: str) -> Path:
         return self.outbox / f"{uid}.dcm"
-
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database)
-
-
-class _Transaction:
-    """All of a block's statements, or none."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self.database = database
-
-    def __enter__(self) -> None:
-        self.database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.database.execute("COMMIT" if kind is None else "ROLLBACK")

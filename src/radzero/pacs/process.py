@@ -86,6 +86,9 @@ class Processor:
         if state == "done":
             self.tally.earlier += 1
             return
+        if state == "refused":
+            self.tally.refused[uid] = self.ledger.reason(uid)
+            return
         if state != "ready":
             try:
                 self.ledger.ready(uid, self._results(fetch(), uid))
@@ -116,7 +119,10 @@ class Processor:
         if header.get("Manufacturer") == MANUFACTURER and header.SOPClassUID == SecondaryCaptureImageStorage:
             raise ResultError(f"{uid}: is itself a result of RadZero")
         film = read_radiograph(content, limits=self.limits, name=uid)
-        reading = self.reader.predict(film, self.task.sentences)[0]
+        try:
+            reading = self.reader.predict(film, self.task.sentences)[0]
+        except (RuntimeError, MemoryError) as error:
+            raise ResultError(f"{uid}: the model failed on it: {error}") from error
         kinds = [ResultKind(kind) for kind in self.task.kinds]
         if header.SamplesPerPixel != 1 and len(kinds) > 1:
             kinds = [kind for kind in kinds if kind is not ResultKind.GSPS]  # there is none for colour

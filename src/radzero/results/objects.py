@@ -168,7 +168,10 @@ def make_results(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns about names of patients, and says them
-        results = [result for kind in wanted for result in makers[kind](film)]
+        try:
+            results = [result for kind in wanted for result in makers[kind](film)]
+        except (ValueError, TypeError, AttributeError, LookupError) as error:  # highdicom, at an unusual header
+            raise ResultError(f"{reading.source}: its header allows no DICOM result ({error})") from error
     for result in results:
         _date(result, film.made)
     return results
