@@ -844,7 +844,7 @@ def serve(
 ) -> None:
     """Answer over HTTP (docs/service.md). Needs 'radzero[serve]'. Ends on SIGTERM, after what it has accepted."""
     try:
-        from radzero.service.server import read_tokens
+        from radzero.service.settings import read_tokens
 
         _, start = _service(
             host=host,

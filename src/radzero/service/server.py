@@ -3,7 +3,6 @@
 import logging
 import signal
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radzero.service.gate import Gate, JsonFormatter
@@ -13,20 +12,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger("radzero.service")
-
-
-def read_tokens(path: Path) -> frozenset[str]:
-    """Tokens from a file, one per line; empty lines and those that begin with # are left out.
-
-    Raises:
-        ValueError: when there is none.
-        OSError: when the file cannot be read.
-    """
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    tokens = frozenset(line for line in lines if line and not line.startswith("#"))
-    if not tokens:
-        raise ValueError(f"{path}: holds no token; `openssl rand -hex 32 > {path}` makes one")
-    return tokens
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from radzero.images import ReadLimits
 
@@ -67,6 +68,20 @@ class ServiceSettings:
     def read_limits(self) -> ReadLimits:
         """Of a film."""
         return ReadLimits(max_pixels=self.max_pixels, max_file_bytes=self.max_upload_bytes)
+
+
+def read_tokens(path: Path) -> frozenset[str]:
+    """Tokens from a file, one per line; empty lines and those that begin with # are left out.
+
+    Raises:
+        ValueError: when there is none.
+        OSError: when the file cannot be read.
+    """
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    tokens = frozenset(line for line in lines if line and not line.startswith("#"))
+    if not tokens:
+        raise ValueError(f"{path}: holds no token; `openssl rand -hex 32 > {path}` makes one")
+    return tokens
 
 
 def is_loopback(host: str) -> bool:
