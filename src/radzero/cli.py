@@ -866,6 +866,7 @@ def serve(
 def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
     """Settings, and what opens a socket and gives back the function that serves on it."""
     try:
+        from radzero.service.allocator import keep_memory_between_passes
         from radzero.service.app import create_app
         from radzero.service.server import open_socket, run_server
         from radzero.service.settings import ServiceSettings
@@ -882,6 +883,7 @@ def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
         from radzero.reading import load
 
         torch.set_float32_matmul_precision(precision.value)
+        keep_memory_between_passes()
         listener = open_socket(settings)
         try:
             application = create_app(load(model, device=device), settings)

@@ -111,6 +111,23 @@ class EngineCounts:
     misses: int = 0
 
 
+def _single_threads(max_batch: int) -> ThreadPoolExecutor | None:
+    """As many threads as torch uses, each of which it leaves to work alone; None where one is all there is."""
+    count = torch.get_num_threads()
+    if min(count, max_batch) == 1:
+        return None
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread takes the number of the process at its first use, and then its own
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="encode", initializer=begin)
+    started = threading.Barrier(count)
+    list(pool.map(lambda _: started.wait(), range(count)))
+    torch.set_num_threads(count)  # of this thread, and of those to come
+    return pool
+
+
 class Engine:
     """A model behind a queue. Its coroutines are called from one event loop.
 
@@ -142,6 +159,7 @@ class Engine:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._decoding = 0
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._encoders = _single_threads(max_batch) if reader.device.type == "cpu" else None
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -181,6 +199,8 @@ class Engine:
         self._jobs.put(None)
         self._thread.join()
         self._pool.shutdown()
+        if self._encoders is not None:
+            self._encoders.shutdown()
 
     @property
     def alive(self) -> bool:
@@ -242,11 +262,18 @@ class Engine:
             self._answer(alike, self._encode_alike)
 
     def _encode_alike(self, jobs: Sequence[_Job]) -> list[Tensor]:
-        tokens = self.reader.embed_pixels(torch.stack([job.pixels for job in jobs if job.pixels is not None]))
+        tokens = self._tokens(torch.stack([job.pixels for job in jobs if job.pixels is not None]))
         self.counts.batches += 1
         self.counts.films += len(jobs)
         self._on_batch(len(jobs))
         return [part.clone() for part in tokens]  # a part of a batch would hold all of it in the cache
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """Features of a batch; on a CPU each core encodes its own share of it, and none waits for another in between."""
+        if self._encoders is None or len(pixels) == 1:
+            return self.reader.embed_pixels(pixels)
+        shares = torch.tensor_split(pixels, min(torch.get_num_threads(), len(pixels)))
+        return torch.cat(list(self._encoders.map(self.reader.embed_pixels, shares)))
 
     def _ask(self, jobs: Sequence[_Job]) -> None:
         asked: dict[tuple[Any, ...], list[_Job]] = {}
