@@ -1,10 +1,13 @@
 """The REST API in this process: what it answers, to whom, and what it refuses."""
 
 import base64
+import gzip
 import io
 import json
+import socket
 import struct
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 from starlette.testclient import TestClient
 
 from dicom_factory import chest_like, dicom_bytes, lut_item
@@ -243,6 +250,109 @@ def test_films_that_are_refused(client: TestClient, content: bytes, status: int,
     answer = ask(client, content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert client.get("/v1/ready").is_success
+
+
+def large_headers() -> dict[str, bytes]:
+    """Small files that ask for 100,000 x 100,000 pixels, or as many as their formats can say."""
+    jpeg = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 65_500, 65_500, 1) + b"\x01\x11\x00" + bytes(500)
+    tags = [(256, 4, 1, 100_000), (257, 4, 1, 100_000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 100_000), (279, 4, 1, 1000)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    tiff = b"II*\0" + struct.pack("<I", 1008) + bytes(1000) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    bmp = (
+        b"BM"
+        + struct.pack("<IHHI", 1078, 0, 0, 1078)
+        + struct.pack("<IiiHHIIiiII", 40, 100_000, 100_000, 1, 8, *[0] * 6)
+    )
+    siz = struct.pack(">HHIIIIIIIIHBBB", 41, 0, 100_000, 100_000, 0, 0, 100_000, 100_000, 0, 0, 1, 11, 1, 1)
+    codestream = b"\xff\x4f\xff\x51" + siz + bytes(500)
+    compressed = Dataset()
+    compressed.update(pydicom.dcmread(io.BytesIO(dicom())))
+    compressed.file_meta = FileMetaDataset()
+    compressed.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    compressed.Rows = compressed.Columns = 65_535
+    compressed.PixelData = encapsulate([codestream])
+    compressed["PixelData"].VR = "OB"
+    jpeg_2000 = io.BytesIO()
+    compressed.save_as(jpeg_2000, enforce_file_format=True)
+    return {"jpeg": jpeg, "tiff": tiff, "bmp": bmp + bytes(1024), "jpeg 2000": jpeg_2000.getvalue()}
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "tiff", "bmp", "jpeg 2000"])
+def test_headers_that_ask_for_too_many_pixels(client: TestClient, kind: str):
+    started, before = time.monotonic(), psutil.Process().memory_info().rss
+    answer = ask(client, large_headers()[kind])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert time.monotonic() - started < 5
+    assert psutil.Process().memory_info().rss - before < 300 * 2**20
+    assert ask(client, png()).is_success
+
+
+def test_bombs_that_unpack(client: TestClient):
+    """A gibibyte of zeros in a deflated DICOM file, in a PNG's text, in a gzipped request and in a ZIP file."""
+    honest = dicom_bytes(chest_like(60, 48), DeflatedExplicitVRLittleEndian, 12)
+    meta_end = 132 + 12 + struct.unpack("<I", honest[140:144])[0]
+    squeeze = zlib.compressobj(wbits=-15)
+    deflated = b"".join(squeeze.compress(bytes(2**20)) for _ in range(1024)) + squeeze.flush()
+    dicom_bomb = honest[:meta_end] + deflated
+    text = zlib.compress(bytes(2**26))
+    chunk = b"zTXtComment\0\0" + text
+    picture = png()
+    text_bomb = (
+        picture[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture[33:]
+    )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("film.dcm", bytes(2**26))
+    before = psutil.Process().memory_info().rss
+    for content, status in ((dicom_bomb, 413), (text_bomb, 413), (packed.getvalue(), 422)):
+        answer = ask(client, content)
+        assert answer.status_code == status, answer.text
+    zipped = gzip.compress(bytes(2**26))
+    answer = client.post(
+        "/v1/films/x/ask", content=zipped, headers={"content-type": "application/json", "content-encoding": "gzip"}
+    )
+    assert answer.status_code in (400, 422)  # requests are never unpacked
+    assert psutil.Process().memory_info().rss - before < 600 * 2**20
+    assert ask(client, picture).is_success
+
+
+def test_many_parts_and_fields(client: TestClient):
+    many = b"".join(b'--X\r\nContent-Disposition: form-data; name="sentence"\r\n\r\nx\r\n' for _ in range(20_000))
+    answer = client.post(
+        "/v1/predict", content=many + b"--X--\r\n", headers={"content-type": "multipart/form-data; boundary=X"}
+    )
+    assert answer.status_code in (400, 413, 422)
+    nested = b"[" * 100_000 + b"]" * 100_000
+    answer = client.post("/v1/films/x/ask", content=nested, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert client.get("/v1/ready").is_success
+
+
+def test_no_field_makes_the_service_ask_another_address(client: TestClient):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.5)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/film.dcm"
+        described = to_dataset(make_film(31, 0, size=96))
+        described.RetrieveURL = url
+        content = io.BytesIO()
+        described.save_as(content, enforce_file_format=True)
+        for name, sent in (
+            ("film.png", png()),
+            (url, png()),
+            ("film.dcm", content.getvalue()),
+            ("a.txt", url.encode()),
+        ):
+            client.post(f"/v1/predict?url={url}", files={"file": (name, sent)}, data={"sentence": url, "findings": url})
+        identity = client.post("/v1/films", files={"file": (url, png())}).json()["id"]
+        for body in ({"sentences": [url]}, {"sentences": ["x"], "findings": [url]}, {"url": url}):
+            client.post(f"/v1/films/{identity}/ask", json=body)
+        client.get(f"/v1/films/{url}", headers={"referer": url, "x-forwarded-host": url, "forwarded": f"host={url}"})
+        client.post("/v1/library/0", params={"path": url})
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 def test_sentences_that_are_refused(client: TestClient):

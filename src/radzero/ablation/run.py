@@ -17,6 +17,7 @@ from queue import Queue
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from radzero.ablation.encoder import train_encoder
 from radzero.ablation.probes import Probe, chosen_films, read_labels
@@ -198,6 +199,7 @@ def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, 
 
 def _take_device(devices: "Queue[str]") -> None:
     """One GPU for each process, of those that the user allows, as far as there are any."""
+    transformers_logging.disable_progress_bar()  # of every checkpoint that is written or read
     if name := devices.get():
         os.environ["CUDA_VISIBLE_DEVICES"] = name
     else:

@@ -257,7 +257,7 @@ def chunked(
     bytes_per_pair: int,
     limit: int = 2**26,
 ) -> Tensor:
-    """(K, B, N) scores of all pairs, computed in chunks, and again in the backward pass.
+    """(K, B, N) scores of all pairs, computed in chunks; where there are several, again in the backward pass.
 
     Args:
         score: (K, b, n) scores of b images with n sentences.
@@ -266,6 +266,8 @@ def chunked(
         limit: bytes of a chunk.
     """
     pairs = max(1, limit // bytes_per_pair)
+    if len(images) * len(sentences) <= pairs:
+        return score(images, sentences)
     columns = min(len(sentences), pairs)
     parts = torch.split(sentences, columns)
     rows = []

@@ -38,10 +38,31 @@ class FusionLayer(nn.Module):
 
     def forward(self, queries_MQD: Tensor, memory_MKD: Tensor, *, weights: bool = False) -> FusionOutput:
         """Queries after the layer, and the mean of the heads' attention weights where they are wanted."""
-        attended, attention = self.multihead_attn(self.norm2(queries_MQD), memory_MKD, memory_MKD, need_weights=weights)
+        attended, attention = self._attend(self.norm2(queries_MQD), memory_MKD, weights)
         queries_MQD = queries_MQD + self.dropout(attended)
         widened = self.dropout(F.relu(self.linear1(self.norm3(queries_MQD))))
         return FusionOutput(queries_MQD + self.dropout(self.linear2(widened)), attention)
+
+    def _attend(self, queries_MQD: Tensor, memory_MKD: Tensor, weights: bool) -> FusionOutput:
+        """Multi-head attention by its module's parameters.
+
+        The module itself copies keys and values, and fills arrays of their size with zeros in the backward pass, which
+        took longer than the attention.
+        """
+        module, given = self.multihead_attn, (queries_MQD, memory_MKD, memory_MKD)
+        projections = zip(given, module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
+        split = (module.num_heads, module.head_dim)
+        queries, keys, values = (
+            F.linear(x, weight, bias).reshape(*x.shape[:2], *split).transpose(1, 2) for x, weight, bias in projections
+        )
+        dropout = module.dropout if self.training else 0.0
+        if weights:
+            shares = (queries @ keys.mT / math.sqrt(module.head_dim)).softmax(dim=-1)
+            attended = F.dropout(shares, dropout) @ values
+        else:
+            shares, attended = None, F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        joined = module.out_proj(attended.transpose(1, 2).flatten(2))
+        return FusionOutput(joined, None if shares is None else shares.mean(dim=1))
 
 
 class Fusion(nn.Module):

@@ -1,7 +1,7 @@
 """Keep between passes what a pass needs, where the C library is glibc.
 
-A batch's activations are some tens of MiB each. By default glibc asks the kernel for such blocks anew in every pass and gives
-them back after it, and the kernel clears them page by page: on a CPU that takes longer than some of the layers.
+A batch's activations are some tens of MiB each. By default glibc asks the kernel for such blocks anew in every pass and
+gives them back after it, and the kernel clears them page by page: on a CPU that takes longer than some of the layers.
 """
 
 import ctypes

@@ -269,7 +269,7 @@ class Engine:
         return [part.clone() for part in tokens]  # a part of a batch would hold all of it in the cache
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        """Features of a batch; on a CPU each core encodes its own share of it, and none waits for another in between."""
+        """Features of a batch; on a CPU each core encodes a share of its own."""
         if self._encoders is None or len(pixels) == 1:
             return self.reader.embed_pixels(pixels)
         shares = torch.tensor_split(pixels, min(torch.get_num_threads(), len(pixels)))

@@ -54,7 +54,9 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
         backlog=256,
     )
     address = listener.getsockname()
-    log.info("listening", extra={"fields": {"host": address[0], "port": address[1]}})
+    reader = app.state.service.reader
+    said = {"host": address[0], "port": address[1], "model": reader.name, "notice": reader.notice}
+    log.info("listening", extra={"fields": said})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it again when it has stopped
     uvicorn.Server(config).run(sockets=[listener])

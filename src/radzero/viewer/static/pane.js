@@ -64,25 +64,31 @@ export class Pane {
       if (options.contour) outline(image, values, options.threshold);
     }
     context.putImageData(image, 0, 0);
-    if (map?.peak && options.peak) this.drawPeak(context, map.peak, view, ratio);
+    if (map?.peak && options.peak) {
+      const [x, y] = map.peak;
+      this.drawPeak(context, map.peak, view, ratio, map.at(x + 0.5, y + 0.5) >= options.threshold);
+    }
     const said = this.answer ? `${this.answer.sentence}: ${percent(this.answer.probability)}` : "no sentence asked";
     this.canvas.setAttribute("aria-label", `${film.info.film}, ${said}`);
   }
 
-  drawPeak(context, [x, y], view, ratio) {
+  // Where the film fits the sentence best; a faint ring where even that is below the threshold.
+  drawPeak(context, [x, y], view, ratio, reached) {
     const [px, py] = [(x + 0.5 - view.left) * view.zoom, (y + 0.5 - view.top) * view.zoom];
     const arm = 11 * ratio;
-    for (const [style, line] of [["#000", 5], [PEAK, 2]]) {
+    context.setLineDash(reached ? [] : [3 * ratio, 3 * ratio]);
+    for (const [style, line] of reached ? [["#000", 5], [PEAK, 2]] : [[PEAK, 1.5]]) {
       context.strokeStyle = style;
       context.lineWidth = line * ratio;
       context.beginPath();
       context.arc(px, py, 0.55 * arm, 0, 2 * Math.PI);
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [dx, dy] of reached ? [[1, 0], [-1, 0], [0, 1], [0, -1]] : []) {
         context.moveTo(px + 0.55 * arm * dx, py + 0.55 * arm * dy);
         context.lineTo(px + 1.3 * arm * dx, py + 1.3 * arm * dy);
       }
       context.stroke();
     }
+    context.setLineDash([]);
   }
 
   // -- pointer -----------------------------------------------------------------------------------------
