@@ -289,13 +289,15 @@ def test_a_sentence_is_encoded_once(tiny_checkpoint: Path, films: list[Radiograp
     assert sum(encoded) == len(SENTENCES) + 1
 
 
-def test_old_embeddings_are_let_go(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("radzero.reading._SENTENCE_CACHE", 3)
+@pytest.mark.parametrize(("bound", "value"), [("_SENTENCE_CACHE", 3), ("_SENTENCE_CACHE_BYTES", 3 * 32 * 4 + 1)])
+def test_old_embeddings_are_let_go(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int):
+    monkeypatch.setattr(f"radzero.reading.{bound}", value)
     model = load(tiny_checkpoint, device="cpu")
     asked = [f"There is nodule {'left ' * k}" for k in range(5)]
     first = model.embed_sentences(asked)
     assert first.shape == (5, 32)
     assert len(model._embeddings) == 3
+    assert all(row.untyped_storage().nbytes() == 32 * 4 for row in model._embeddings.values())
     assert torch.allclose(model.embed_sentences(asked), first, atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 """The front door: load a model once, ask films any sentences, get readings."""
 
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ PACKAGED = "packaged"
 
 _MAX_MAP_BYTES = 4 * 2**30
 _SENTENCE_CACHE = 50_000
+_SENTENCE_CACHE_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,18 +318,23 @@ class RadZero:
 
     @torch.inference_mode()
     def embed_sentences(self, sentences: Sequence[str], *, chunk: int = 256) -> Tensor:
-        """Features (N, ...), of RadZero (N, D); each sentence is encoded once and kept (the last 50,000)."""
+        """Features (N, ...), of RadZero (N, D); each sentence is encoded once and kept.
+
+        The last 50,000 are, or as many as fit into 256 MiB.
+        """
         missing = [s for s in dict.fromkeys(sentences) if s not in self._embeddings]
         missing.sort(key=len)  # sentences of like length together: less padding
         fresh: dict[str, Tensor] = {s: self._embeddings[s] for s in sentences if s in self._embeddings}
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]
             tokens = {k: v.to(self.device) for k, v in self.processor.sentences(part).items()}
-            fresh.update(zip(part, self.model.encode_sentences(**tokens), strict=True))
+            rows = (row.clone() for row in self.model.encode_sentences(**tokens))  # a view would keep all of them
+            fresh.update(zip(part, rows, strict=True))
         for text in dict.fromkeys(sentences):
             self._embeddings[text] = fresh[text]
             self._embeddings.move_to_end(text)
-        while len(self._embeddings) > _SENTENCE_CACHE:
+        each = math.prod(self.model.sentence_shape) * self.dtype.itemsize
+        while len(self._embeddings) > min(_SENTENCE_CACHE, _SENTENCE_CACHE_BYTES // each):
             self._embeddings.popitem(last=False)
         if not sentences:
             return torch.empty(0, *self.model.sentence_shape, device=self.device)
