@@ -1026,7 +1026,9 @@ def listen(
         raise _fail(error) from error
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: listener.stop())
-    console.print(f"{aet} listens on {host}:{listener.port}; results go to {_plain(target.name)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{aet} listens on {host}:{listener.port}; results go to {_plain(target.name)}", highlight=False, soft_wrap=True
+    )
     listener.run()
     processor.ledger.close()
     console.print(_tally(processor.tally), highlight=False)

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
 
-from radzero.models.base import Features, VisionLanguageModel, at_least_float32, cosine_logits
+from radzero.models.base import at_least_float32, cosine_logits
 from radzero.models.configuration import DinoTxtConfig
-from radzero.models.similarity import PairOutput, SimilarityOutput
+from radzero.models.similarity import SimilarityOutput
+from radzero.models.vectors import VectorModel
 
 
-class DinoTxtModel(VisionLanguageModel):
+class DinoTxtModel(VectorModel):
     """dino.txt (Jose et al., CVPR 2025).
 
     With v_0 the CLS token after the blocks and a LayerNorm, and m the mean of the patch tokens v_1..v_L, an image's
@@ -25,33 +26,17 @@ class DinoTxtModel(VisionLanguageModel):
     base_model_prefix = "radzero_dinotxt"
 
     def __init__(self, config: DinoTxtConfig) -> None:
-        super().__init__(config)
         size = config.vision_config.hidden_size
+        super().__init__(config, 2 * size)
         self.align_transformer = Dinov2Encoder(config.align_config)
         self.layer_norm = nn.LayerNorm(size)
-        self.text_projection = nn.Linear(config.text_config.hidden_size, 2 * size)
         self.post_init()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
         """Tokens (B, 1 + L, D) after the blocks and their LayerNorm."""
         return self.layer_norm(self.align_transformer(vision_tokens).last_hidden_state)
 
-    def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vectors (N, 2D)."""
-        return self.text_projection(self.mean_states(input_ids, attention_mask))
-
-    @property
-    def sentence_shape(self) -> tuple[int, ...]:
-        """(2D,)."""
-        return (2 * self.config.vision_config.hidden_size,)
-
-    def shared(self) -> tuple[Tensor, ...]:
-        """Tau and the bias, (2,)."""
-        tau = self.temperature
-        return (torch.stack((tau, self.bias().to(tau.dtype))),)
-
-    @staticmethod
-    def vectors(tokens: Tensor) -> Tensor:
+    def vectors(self, tokens: Tensor) -> Tensor:
         """[CLS ; mean of the patches] (B, 2D), not normalised."""
         tokens = at_least_float32(tokens)
         return torch.cat((tokens[:, 0], tokens[:, 1:].mean(dim=1)), dim=-1)
@@ -65,10 +50,6 @@ class DinoTxtModel(VisionLanguageModel):
             return SimilarityOutput(
                 cosine_logits(self.vectors(tokens), sentences, tau, bias), facing @ patches.mT / tau
             )
-
-    def pairs(self, features: Features) -> PairOutput:
-        """Logits (B, N)."""
-        return PairOutput(cosine_logits(self.vectors(features.images), features.sentences, *features.shared[0]), None)
 
 
 AutoModel.register(DinoTxtConfig, DinoTxtModel)
