@@ -1,13 +1,17 @@
-# Two commands: `make demo` shows what RadZero does, `make test` proves it.
+# `make demo` shows what RadZero does, `make view` lets you try it in a browser, `make test` proves it.
 # Each makes .venv when needed and installs the pinned versions of constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo view test lint clean
 
 demo: .venv/base.installed
 	$(BIN)/radzero demo -o demo
+
+view: .venv/serve.installed
+	test -d demo/films || $(BIN)/radzero demo -o demo
+	$(BIN)/radzero view demo/films
 
 test: .venv/dev.installed lint
 	$(BIN)/python -m pytest
@@ -22,10 +26,15 @@ lint: .venv/dev.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+.venv/serve.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[serve]"
+	touch $@ .venv/base.installed
+
 .venv/dev.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $@ .venv/base.installed
+	touch $@ .venv/base.installed .venv/serve.installed
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
