@@ -265,6 +265,26 @@ def test_threshold_and_parts_of_the_map(page: Page):
     assert not np.array_equal(page.pixels(), plain)
 
 
+def test_a_peak_below_the_threshold_is_faint(page: Page):
+    page.ask(RIGHT)
+    for part in ("map", "contour"):
+        page.find(f"#show-{part}").click()
+    page.find("#show-peak").click()
+    plain = page.pixels()
+    page.find("#show-peak").click()
+
+    def marked(threshold: float) -> int:
+        page.driver.execute_script(
+            "const slider = document.getElementById('threshold');"
+            "slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))",
+            threshold,
+        )
+        return int((np.abs(page.pixels() - plain).sum(axis=2) > 60).sum())
+
+    assert marked(99) < marked(1) / 3
+    assert marked(99) > 0
+
+
 def test_sides_and_negation_beside_each_other(page: Page):
     page.ask(RIGHT)
     page.find("#other-side").click()
