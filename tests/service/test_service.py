@@ -458,13 +458,14 @@ def test_tokens(reader: RadZero):
             {"authorization": "Bearer wrong-horse-battery"},
             {"authorization": f"Basic {TOKEN}"},
             {"authorization": "Bearer"},
-            {"cookie": f"{COOKIE}=x"},
+            {"cookie": f"{COOKIE}_8000=x"},
+            {"cookie": f"{COOKIE}_9000={TOKEN}"},
         ):
             answer = client.get("/v1/model", headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_token")
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert client.get("/", headers=headers).status_code == 401
-        for headers in ({"authorization": f"Bearer {TOKEN}"}, {"cookie": f"a=b; {COOKIE}={TOKEN}"}):
+        for headers in ({"authorization": f"Bearer {TOKEN}"}, {"cookie": f"a=b; {COOKIE}_8000={TOKEN}"}):
             assert client.get("/v1/model", headers=headers).status_code == 200
         assert client.get(f"/v1/model?token={TOKEN}").status_code == 401  # a link is for the page alone
         link = client.get(f"/?token={TOKEN}", follow_redirects=False)

@@ -284,7 +284,7 @@ def _render(opened: DicomFile, header: Header, rest: Dataset, keep_stored: bool)
         view=view,
         warnings=tuple(dict.fromkeys(header.warnings)),
         choices=tuple(choices),
-        dicom=facts(header, opened.syntax, film.window if film else None),
+        dicom=facts(header, opened.syntax, film),
         stored=film if keep_stored else None,
     )
 

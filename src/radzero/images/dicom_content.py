@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dicom_header import Header, TransferSyntax
-from .radiograph import DicomFacts, Window, polarity_warnings
+from .radiograph import DicomFacts, StoredFilm, polarity_warnings
 
 RADIOGRAPHY = frozenset({"CR", "DX", "DR", "RG"})
 FOR_PROCESSING_SOP = "1.2.840.10008.5.1.4.1.1.1.1.1"
@@ -174,7 +174,7 @@ def _judge_orientation(header: Header) -> None:
         header.warnings.append("Patient Orientation: the image is upside down")
 
 
-def facts(header: Header, syntax: TransferSyntax, window: Window | None) -> DicomFacts:
+def facts(header: Header, syntax: TransferSyntax, film: StoredFilm | None) -> DicomFacts:
     """Collect the header values that a result should carry; none of them names the patient."""
     return DicomFacts(
         sop_class_uid=header.text("SOPClassUID") or None,
@@ -186,5 +186,6 @@ def facts(header: Header, syntax: TransferSyntax, window: Window | None) -> Dico
         transfer_syntax=syntax.value,
         body_part=header.code("BodyPartExamined") or None,
         patient_orientation="\\".join(header.texts("PatientOrientation")) or None,
-        window=window,
+        window=film.window if film else None,
+        lut=film.lut if film else None,
     )

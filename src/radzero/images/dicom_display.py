@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .dicom_header import Header
 from .grey import row_blocks
-from .radiograph import StoredFilm, Window
+from .radiograph import StoredFilm, VoiLut, Window
 
 DEFAULT_WINDOW_PERCENT = (0.5, 99.5)
 
@@ -84,6 +84,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
     if chosen is None:
         chosen = _default_window(values, counts, stored, modality_applied, choices)
     table, shown = chosen
+    shown_by_window, lut = (None, shown) if isinstance(shown, VoiLut) else (shown, None)
     inverted = header.code("PhotometricInterpretation") == "MONOCHROME1"
     if inverted:
         table = 1.0 - table
@@ -91,7 +92,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
     if padded is not None:
         table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
     _check_presentation_shape(header)
-    return StoredFilm(stored.words, values, table.astype(np.float32), shown, inverted)
+    return StoredFilm(stored.words, values, table.astype(np.float32), shown_by_window, inverted, lut)
 
 
 def _exclude_padding(
@@ -120,7 +121,7 @@ def _signed(word: int) -> int:
 def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -> tuple[NDArray[np.float64], bool]:
     """Apply the modality LUT or rescale. Returns values and whether they changed."""
     for item in header.items("ModalityLUTSequence")[:1]:
-        lut = _read_lut(item, values, "modality LUT", header)
+        lut = read_lut(item, values, "modality LUT", header)
         if lut is not None:
             choices.append(f"modality: LUT sequence, {len(lut.entries)} entries of {lut.bits} bits")
             return lut(values), True
@@ -135,7 +136,7 @@ def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -
     return values * slope + intercept, True
 
 
-def _read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Header) -> LookupTable | None:
+def read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Header) -> LookupTable | None:
     """Read a LUT item; a damaged one is ``None`` with a warning.
 
     The descriptor's ambiguous value representation (US or SS) is resolved by the inputs: signed when these
@@ -169,11 +170,11 @@ def _read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Head
 
 def _voi(
     values: NDArray[np.float64], counts: NDArray[np.int64], header: Header, choices: list[str]
-) -> tuple[NDArray[np.float64], Window | None] | None:
-    """Table and window (None for a LUT) of the file's first VOI LUT or window that shows anything, or ``None``."""
+) -> tuple[NDArray[np.float64], Window | VoiLut] | None:
+    """Table, and what made it, of the file's first VOI LUT or window that shows anything, or ``None``."""
     shown = counts > 0
     for item in header.items("VOILUTSequence"):
-        lut = _read_lut(item, values, "VOI LUT", header)
+        lut = read_lut(item, values, "VOI LUT", header)
         if lut is None:
             continue
         mapped = lut(values)
@@ -186,7 +187,8 @@ def _voi(
             header.warnings.append(f"the VOI LUT claims {lut.bits} bits but uses {bits}, and was scaled to those")
         named = f" '{lut.name}'" if lut.name else ""
         choices.append(f"VOI: LUT sequence{named}, {len(lut.entries)} entries of {lut.bits} bits")
-        return mapped / float((1 << bits) - 1), None
+        white = float((1 << bits) - 1)
+        return mapped / white, VoiLut(lut.first, np.rint(lut.entries * (65535 / white)).astype(np.uint16))
     centres, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
     function = header.code("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):

@@ -122,6 +122,14 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
+class VoiLut:
+    """A VOI LUT as it was applied: modality value ``first + i`` is shown as ``entries[i]``, uint16 of 65535."""
+
+    first: int
+    entries: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
 class StoredFilm:
     """Grey values before the window, for a viewer that lets its user choose another.
 
@@ -131,6 +139,7 @@ class StoredFilm:
         table: (K,) float32 display value of each word, 0..1: what :attr:`Radiograph.pixels` was made with.
         window: of modality values, that made the table; None for a VOI LUT.
         inverted: whether low values are bright (MONOCHROME1).
+        lut: the VOI LUT that made the table, if one did.
     """
 
     words: NDArray[np.unsignedinteger]
@@ -138,6 +147,7 @@ class StoredFilm:
     table: NDArray[np.float32]
     window: Window | None
     inverted: bool
+    lut: VoiLut | None = None
 
     def display(self) -> NDArray[np.float32]:
         """Display values (H, W) in 0..1: every word looked up in the table."""
@@ -151,7 +161,7 @@ class StoredFilm:
 class DicomFacts:
     """The header of a DICOM file, without anything that names the patient. Absent values are ``None``.
 
-    ``window`` is the one that the film was displayed with; None where a VOI LUT was, or colour.
+    ``window`` or ``lut`` is what the film was displayed with; both are None for colour.
     """
 
     sop_class_uid: str | None
@@ -164,6 +174,7 @@ class DicomFacts:
     body_part: str | None
     patient_orientation: str | None
     window: Window | None = None
+    lut: VoiLut | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

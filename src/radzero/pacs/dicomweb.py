@@ -120,7 +120,18 @@ class DicomWeb:
             UnreachableError: when the server did not take it.
         """
         what = f"the result {result.SOPInstanceUID}"
-        answer = self._patiently(what, lambda: self._client.store_instances([result], result.StudyInstanceUID))
+        tried = False
+
+        def send() -> Dataset | None:
+            nonlocal tried
+            if tried and self.holds(result):  # an earlier try arrived, only its answer did not
+                return None
+            tried = True
+            return self._client.store_instances([result], result.StudyInstanceUID)
+
+        answer = self._patiently(what, send)
+        if answer is None:
+            return
         failed = answer.get("FailedSOPSequence") or []
         if failed:
             raise UnreachableError(
@@ -136,7 +147,7 @@ class DicomWeb:
             fresh = [item for item in page if _identity(item) not in seen]
             seen.update(map(_identity, fresh))
             yield from fresh
-            if len(page) < _PAGE or not fresh:
+            if not fresh:  # a server may give fewer than it was asked for
                 return
             offset += len(page)
 

@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,8 @@ class Listener:
 
         self.processor, self.inbox, self._on_film, self._retry = processor, inbox, on_film, retry_s
         inbox.mkdir(parents=True, exist_ok=True)
-        self._films: queue.Queue[Path | None] = queue.Queue()
+        self._films: queue.SimpleQueue[Path | None] = queue.SimpleQueue()  # signal handlers may put, too
+        self._retry_at: dict[Path, float] = {}
         self._stopping = threading.Event()
         entity = AE(ae_title=title)
         if callers:
@@ -148,29 +150,37 @@ class Listener:
         """Work on what arrives, what an earlier run left first, until :meth:`stop`."""
         for left in sorted(self.inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
             self._films.put(left)
-        waiting: list[Path] = []
         while True:
+            due = [path for path, at in self._retry_at.items() if at <= time.monotonic()]
+            for path in due:
+                self._try(path)
             try:
-                path = self._films.get(timeout=self._retry if waiting else None)
+                until = min(self._retry_at.values(), default=None)
+                film = self._films.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
-                again, waiting = waiting, []
-                for late in again:
-                    self._films.put(late)
                 continue
-            if path is None:
+            if film is None:
                 return
-            if not self._work(path):
-                waiting.append(path)
+            if film not in self._retry_at:
+                self._try(film)
+
+    def _try(self, path: Path) -> None:
+        """Work on a film, now or, where its results cannot be sent, again in a while."""
+        self._retry_at.pop(path, None)
+        if not self._work(path):
+            self._retry_at[path] = time.monotonic() + self._retry
 
     def stop(self) -> None:
         """Take no more films; :meth:`run` ends after the one it works on, the rest stays in the inbox."""
-        self.server.shutdown()
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._films.put(None)
+        self.server.shutdown()
 
     def _work(self, path: Path) -> bool:
         """Whether a film needs no further work."""
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not path.exists():  # sent twice, and worked on already
             return True
         uid = path.stem
         try:
@@ -178,7 +188,7 @@ class Listener:
         except UnreachableError as error:
             self._on_film(uid, f"{error}; tried again in {self._retry:g} seconds")
             return False
-        path.unlink()
+        path.unlink(missing_ok=True)
         self._on_film(uid, self.processor.tally.refused.get(uid))
         return True
 

@@ -5,13 +5,17 @@ import warnings
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from radzero.images import RadiographError, ReadLimits, Reason
+from radzero.images.dicom_display import read_lut
 from radzero.images.dicom_header import Header, open_dicom, sniff_dicom
+from radzero.images.radiograph import refusing
 
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """Without these nothing can refer to a film."""
@@ -23,9 +27,8 @@ _CARRIED = (
     *("ReferringPhysicianName", "Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
     *("PatientOrientation", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
     *("ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber", "SeriesNumber"),
-    "Manufacturer",
+    *("Manufacturer", "BurnedInAnnotation"),
 )
-_CARRIED_SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 _EMPTY_WHEN_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
@@ -55,28 +58,49 @@ def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # irregular values, some of them names
         full = open_dicom(BytesIO(content), name, limits or ReadLimits()).header
-        return _carried(full, name)
+        with refusing(name, Reason.BAD_HEADER, "its header cannot be repeated in a result", "Check the file"):
+            header = _carried(full, name)
+    missing = [keyword for keyword in IDENTITY if not header.get(keyword)]
+    if missing:
+        raise ResultError(f"{name}: the header has no valid {', '.join(missing)}, which a DICOM result must refer to")
+    return header
 
 
 def _carried(full: Dataset, name: str) -> Dataset:
-    full.decode()
     header = Dataset()
     for keyword in _CARRIED:
         if (element := _valid(full, keyword)) is not None:
             header.add(element)
-    for keyword in _CARRIED_SEQUENCES:
-        if items := Header(full, [], name).items(keyword):
-            setattr(header, keyword, [item.dataset for item in items])
+    if lut := _modality_lut(Header(full, [], name)):
+        header.ModalityLUTSequence = [lut]
     for keyword in _EMPTY_WHEN_ABSENT:
         if keyword not in header:
             setattr(header, keyword, "")
     if header.PatientSex not in ("M", "F", "O", ""):
         header.PatientSex = ""
-    missing = [keyword for keyword in IDENTITY if not header.get(keyword)]
-    if missing:
-        raise ResultError(f"{name}: the header has no valid {', '.join(missing)}, which a DICOM result must refer to")
     header.SpecificCharacterSet = "ISO_IR 192"
     return header
+
+
+def lut_item(first: int, entries: npt.NDArray[np.uint16]) -> Dataset:
+    """An item of a LUT sequence with 16-bit entries; a first value below 0 is signed, as PS3.3 C.11.1.1 has it."""
+    count = len(entries) % 2**16
+    descriptor = [count - 2**16 if first < 0 and count >= 2**15 else count, first, 16]
+    item = Dataset()
+    item.add(DataElement("LUTDescriptor", "SS" if first < 0 else "US", descriptor))
+    item.add(DataElement("LUTData", "OW", entries.astype("<u2").tobytes()))
+    return item
+
+
+def _modality_lut(full: Header) -> Dataset | None:
+    """The modality LUT, however the film has it, in the form that a presentation state must have it."""
+    for item in full.items("ModalityLUTSequence")[:1]:
+        signed = 1 in full.words("PixelRepresentation")
+        if lut := read_lut(item, np.array([-1.0 if signed else 0.0]), "modality LUT", full):
+            written = lut_item(lut.first, lut.entries.astype(np.uint16))
+            written.ModalityLUTType = item.text("ModalityLUTType") or "US"  # unspecified
+            return written
+    return None
 
 
 def _valid(full: Dataset, keyword: str) -> DataElement | None:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from radzero import __version__
 from radzero.reading import Reading
-from radzero.results.header import ResultError
+from radzero.results.header import ResultError, lut_item
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
 from radzero.results.regions import Region, find_regions
 
@@ -34,6 +35,8 @@ _SERIES_NUMBER = 9100
 """Of the first kind; PACS sort a study's series by number, and films come first."""
 _LINE_POINTS = 16_000
 """Points of one graphic object; PS3.3 C.10.5 counts them in 16 bits."""
+_UNUSUAL = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
+"""What highdicom raises at an unusual header."""
 _CHEST_FILM = Code("399208008", "SCT", "Plain chest X-ray")
 _FINDING = Code("404684003", "SCT", "Clinical finding")
 
@@ -82,7 +85,8 @@ class _Film:
     def uid(self, kind: ResultKind, *parts: str) -> str:
         """Of an object, from everything that it is made of."""
         asked = "\n".join(self.reading.sentences)
-        of = (self.header.SOPInstanceUID, self.reading.sha256 or self.reading.model, f"{self.threshold!r}", asked)
+        threshold = repr(round(self.threshold, 6))
+        of = (self.header.SOPInstanceUID, self.reading.sha256 or self.reading.model, threshold, asked)
         return str(derived_uid(kind.value, *of, *parts))
 
     def common(self, kind: ResultKind, number: int = 1) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def make_results(
         warnings.simplefilter("ignore")  # highdicom warns about names of patients, and says them
         try:
             results = [result for kind in wanted for result in makers[kind](film)]
-        except (ValueError, TypeError, AttributeError, LookupError) as error:  # highdicom, at an unusual header
+        except _UNUSUAL as error:
             raise ResultError(f"{reading.source}: its header allows no DICOM result ({error})") from error
     for result in results:
         _date(result, film.made)
@@ -394,31 +398,24 @@ def _state(film: _Film, index: int) -> Dataset:
         voi_lut_transformations=_voi(film),
         **film.common(ResultKind.GSPS, index + 1),
     )
-    for item in state.get("SoftcopyVOILUTSequence", ()):
-        for lut in item.get("VOILUTSequence", ()):
-            _widen(lut)
     state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
     return state
 
 
 def _voi(film: _Film) -> Sequence[Any] | None:
-    """The window that the film was displayed with; None leaves it to the header's VOI LUT."""
-    from highdicom import pr
+    """The window or VOI LUT that the film was displayed with."""
+    from highdicom import VOILUT, pr
 
-    window = film.reading.dicom.window if film.reading.dicom else None
-    if window is None:
+    facts = film.reading.dicom
+    if facts is None or (facts.window is None and facts.lut is None):
         return None
-    return [pr.SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)]
-
-
-def _widen(lut: Dataset) -> None:
-    """A LUT's entries in 16 bits, which is what its copy in a presentation state has to have (PS3.3 C.11.8)."""
-    data = lut.LUTData
-    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data, dtype=np.uint16)
-    bits = max(8, int(entries.max()).bit_length())
-    widened = np.rint(entries * (65535 / (2**bits - 1))).astype("<u2")
-    lut.LUTDescriptor = [*lut.LUTDescriptor[:2], 16]
-    lut.LUTData = widened.tobytes()
+    if facts.window is not None:
+        window = facts.window
+        return [pr.SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)]
+    assert facts.lut is not None
+    lut = VOILUT(max(0, facts.lut.first), facts.lut.entries)
+    lut.update(lut_item(facts.lut.first, facts.lut.entries))  # highdicom knows no first value below 0
+    return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
 
 
 def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -444,15 +441,13 @@ def _capture(film: _Film, index: int) -> Dataset:
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=_orientation(film.header),
+        patient_orientation=("L", "F"),  # highdicom wants one; the film's own, or none, is put in below
         **film.common(ResultKind.SC, index + 1),
     )
     capture.Laterality = film.header.get("Laterality", "")
     capture.ImageComments = shortened(f"{film.reading.sentences[index]}: {film.percent(index):g} %", 10_000)
-    capture.BurnedInAnnotation = "NO"  # the picture says what was asked, never of whom
+    if burned := film.header.get("BurnedInAnnotation"):  # the picture adds what was asked, never of whom
+        capture.BurnedInAnnotation = burned
+    orientation = film.header.get("PatientOrientation")
+    capture.PatientOrientation = orientation if isinstance(orientation, MultiValue) and len(orientation) == 2 else None
     return capture
-
-
-def _orientation(header: Dataset) -> tuple[str, str]:
-    value = header.get("PatientOrientation")
-    return (str(value[0]), str(value[1])) if value and len(value) == 2 else ("L", "F")

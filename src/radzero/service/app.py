@@ -9,13 +9,14 @@ import secrets
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from radzero import __version__
@@ -232,7 +233,7 @@ def _routes(service: Service) -> APIRouter:
     async def predict(file: Film, sentence: Sentences, findings: Findings, maps: WithMaps = False) -> ReadingMessage:
         """Ask one film."""
         asked = service.sentences(sentence, findings)
-        name = _name(file.filename)
+        name = safe_name(file.filename)
         film = await service.encode(await file.read(), name)
         return ReadingMessage.of(await service.engine.ask(film, asked, name), maps=maps)
 
@@ -249,7 +250,7 @@ def _routes(service: Service) -> APIRouter:
             raise refusal(413, "too_many_films", f"a batch has at most {service.settings.max_files} films")
 
         async def one(file: UploadFile) -> BatchItem:
-            name = _name(file.filename)
+            name = safe_name(file.filename)
             try:
                 film = await service.encode(await file.read(), name)
                 reading = await service.engine.ask(film, asked, name)
@@ -262,7 +263,7 @@ def _routes(service: Service) -> APIRouter:
     @routes.post("/films", status_code=201, tags=["films"])
     async def keep(file: Film) -> FilmMessage:
         """Send a film once, to ask it many times; it is kept in memory until others need the room."""
-        identity, kept = await service.keep(await file.read(), _name(file.filename))
+        identity, kept = await service.keep(await file.read(), safe_name(file.filename))
         return film_message(identity, kept)
 
     @routes.get("/films/{identity}", tags=["films"], responses=_NOT_FOUND)
@@ -367,7 +368,7 @@ def refusal(status: int, code: str, message: str) -> HTTPException:
     return HTTPException(status, {"code": code, "message": message})
 
 
-def _name(filename: str | None) -> str:
+def safe_name(filename: str | None) -> str:
     """A name for messages: the last part of what was sent, printable and short; it is never opened."""
     last = os.path.basename((filename or "").replace("\\", "/"))
     return re.sub(r"[^\w .()+,=@-]", "_", last)[:120].strip() or "film"
@@ -388,8 +389,11 @@ def _header(content: bytes, film: EncodedFilm) -> Dataset | None:
 def _spacing(header: Dataset | None) -> tuple[float, float] | None:
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword) if header else None
-        if value and len(value) == 2 and all(math.isfinite(v) and v > 0 for v in map(float, value)):
-            return float(value[0]), float(value[1])
+        if not isinstance(value, MultiValue) or len(value) != 2:
+            continue
+        rows, columns = map(float, value)
+        if math.isfinite(rows + columns) and min(rows, columns) > 0:
+            return rows, columns
     return None
 
 
@@ -398,7 +402,8 @@ def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
     seen, stored = kept.film.seen, kept.film.stored
     facts = None
     if seen.dicom:
-        facts = {key: value for key, value in asdict(seen.dicom).items() if value is not None and key != "window"}
+        said = asdict(replace(seen.dicom, window=None, lut=None))
+        facts = {key: value for key, value in said.items() if value is not None}
     window = stored.window if stored else None
     return FilmMessage(
         id=identity,

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -23,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "radzero_token"
+"""Of a page, followed by the service's port: browsers send a host's cookies to all of its ports."""
 OPEN_ROUTES = frozenset(("/v1/health", "/v1/ready"))
 """Answered without a token, and counted by no limit: what watches a service has none."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -106,6 +108,10 @@ class _Passage:
             await self._admit()
         except _RefusedError as refusal:
             await self._refuse(refusal)
+        except Exception as error:  # a defect; its words, which may be a film's, are neither answered nor logged
+            at = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
+            log.error("failed", extra={"fields": {"id": self.id, "error": type(error).__name__, "at": at}})
+            await self._refuse(_RefusedError(500, "internal", f"the service failed at this; its log has {self.id}"))
         finally:
             gate.answered += self.ended
             self._note(time.perf_counter() - started)
@@ -137,11 +143,11 @@ class _Passage:
         if is_loopback(settings.host) and not _is_local(host):
             raise _RefusedError(421, "wrong_host", "this service answers on the loopback address alone")
         origin = self.headers.get(b"origin", b"").decode("latin-1")
-        if self.scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and urlsplit(origin).netloc != host:
+        if self.scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and _place(origin) != host:
             raise _RefusedError(403, "foreign_origin", "pages of other sites may not use this service")
         if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
             if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
-                cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
+                cookie = f"{self._cookie_name}={token}; Path=/; HttpOnly; SameSite=Strict"
                 raise _RefusedError(303, "see_other", "to the page", location="/", set_cookie=cookie)
             raise _RefusedError(
                 401, "no_token", "give a token: Authorization: Bearer TOKEN", www_authenticate='Bearer realm="radzero"'
@@ -156,10 +162,15 @@ class _Passage:
         token = dict(parse_qsl(self.scope["query_string"].decode("latin-1"))).get("token", "")
         return token if _is_among(token.encode(), tokens) else ""
 
+    @property
+    def _cookie_name(self) -> str:
+        server = self.scope.get("server")
+        return f"{COOKIE}_{server[1]}" if server else COOKIE
+
     def _cookie(self) -> bytes:
         for part in self.headers.get(b"cookie", b"").split(b";"):
             name, _, value = part.strip().partition(b"=")
-            if name == COOKIE.encode():
+            if name == self._cookie_name.encode():
                 return value
         return b""
 
@@ -171,7 +182,7 @@ class _Passage:
         value = self.headers.get(b"content-length")
         if value is None:
             return most if b"transfer-encoding" in self.headers else 0
-        if not value.isdigit():
+        if not value.isdigit() or len(value) > 18:
             raise _RefusedError(400, "bad_request", "Content-Length is no number")
         if int(value) > most:
             raise self._too_large()
@@ -251,6 +262,14 @@ def _is_local(host: str) -> bool:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         return False
+
+
+def _place(origin: str) -> str:
+    """Host and port of an Origin header; "" for one that is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 class JsonFormatter(logging.Formatter):

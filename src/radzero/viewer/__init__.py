@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 from radzero.images import RadiographError, Reason
 from radzero.overlays import similarity_colours
-from radzero.service.app import Service, film_message, refusal
+from radzero.service.app import Service, film_message, refusal, safe_name
 from radzero.service.messages import FilmMessage
 
 
@@ -30,7 +30,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
 
     @app.get("/v1/library", include_in_schema=False)
     async def names() -> list[str]:
-        return [path.name for path in library]
+        return [safe_name(path.name) for path in library]
 
     @app.post("/v1/library/{index}", include_in_schema=False)
     async def open_film(index: int) -> FilmMessage:
@@ -42,7 +42,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
         except OSError as error:
             reason = f"the file can not be opened ({error.strerror})"
             raise RadiographError(path.name, Reason.UNREADABLE, reason, "Check that it is still there") from error
-        identity, kept = await service.keep(content, path.name)
+        identity, kept = await service.keep(content, safe_name(path.name))
         return film_message(identity, kept)
 
     app.mount("/", StaticFiles(directory=str(files("radzero.viewer") / "static"), html=True), name="viewer")

@@ -14,6 +14,7 @@ async function call(path, options = {}) {
   } catch {
     // an answer that is no JSON: its status must do
   }
+  if (response.status === 401) message = "This page has lost its key. Open the link that radzero printed again.";
   const error = new Error(message);
   error.status = response.status;
   throw error;

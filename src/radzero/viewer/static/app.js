@@ -77,7 +77,7 @@ const viewer = {
   windowBy(dx, dy) {
     const { film } = this;
     const { centre, width } = film.shown;
-    const step = Math.max(width, 1) / 400;
+    const step = width / 400;
     film.setWindow(centre + dy * step, width + dx * step);
     this.redraw();
   },
@@ -122,8 +122,17 @@ function add(entries) {
   if (!viewer.current && viewer.films.length) choose(viewer.films[0]);
 }
 
+// Draws a list anew; what had the focus in it has it again.
+function relist(list, items) {
+  const within = "button, input";
+  const focused = [...list.querySelectorAll(within)].indexOf(document.activeElement);
+  list.replaceChildren(...items);
+  if (focused >= 0) list.querySelectorAll(within)[focused]?.focus();
+}
+
 function listFilms() {
-  $("films").replaceChildren(
+  relist($("films"), [
+
     ...viewer.films.map((entry) => {
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: entry.name });
       button.setAttribute("aria-current", String(entry === viewer.current));
@@ -132,13 +141,14 @@ function listFilms() {
       item.append(button);
       return item;
     }),
-  );
+  ]);
   $("empty").hidden = viewer.films.length > 0;
 }
 
 async function choose(entry) {
   viewer.current = entry;
   listFilms();
+  blank();
   await attempt(`Reading ${entry.name}…`, async () => {
     if (!entry.film) await load(entry);
     if (viewer.current !== entry) return "";
@@ -151,8 +161,31 @@ async function choose(entry) {
   if (viewer.current === entry) show();
 }
 
+// Nothing of the film before may stand beside the next one's name: no answer, map, fact or value.
+function blank() {
+  for (const pane of viewer.panes) pane.show(null);
+  for (const id of ["facts", "warnings"]) $(id).replaceChildren();
+  for (const id of ["window", "cursor", "value"]) $(id).textContent = "";
+  for (const id of ["save-picture", "save-json", "save-dicom", "other-side", "negation"]) $(id).disabled = true;
+  listAnswers();
+  viewer.redraw();
+}
+
+const send = (entry) => (entry.file ? api.send(entry.file) : api.openLibrary(entry.library));
+
+// Asks something about a film that the service keeps; sends it again where the service has made room for others.
+async function ofKept(entry, question) {
+  try {
+    return await question(entry.info.id);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    entry.info = await send(entry);
+    return question(entry.info.id);
+  }
+}
+
 async function load(entry) {
-  entry.info = entry.file ? await api.send(entry.file) : await api.openLibrary(entry.library);
+  entry.info = await send(entry);
   entry.film = new Film(entry.info, await api.pixels(entry.info.id));
   entry.answers = new Map();
 }
@@ -178,18 +211,22 @@ function describe() {
 async function askMissing(entry) {
   const missing = viewer.asked.filter((text) => !entry.answers.has(text));
   if (!missing.length) return;
-  let reading;
-  try {
-    reading = await api.ask(entry.info.id, { sentences: missing, maps: true });
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    await load(entry); // the service made room for other films meanwhile
-    reading = await api.ask(entry.info.id, { sentences: viewer.asked, maps: true });
-  }
+  const reading = await ofKept(entry, (id) => api.ask(id, { sentences: missing, maps: true }));
   reading.sentences.forEach((answer, k) => {
     const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
-    entry.answers.set(answer.sentence, { ...answer, map, warnings: reading.warnings });
+    entry.answers.set(answer.sentence, { ...answer, map, warnings: warningsOf(answer.sentence, reading, entry) });
   });
+}
+
+// What is said of this sentence: not the film's warnings, the model's, or those that begin with another sentence in quotes.
+function warningsOf(sentence, reading, entry) {
+  const others = reading.sentences.map((answer) => answer.sentence).filter((text) => text !== sentence);
+  return reading.warnings.filter(
+    (text) =>
+      text !== viewer.model.notice &&
+      !entry.info.warnings.includes(text) &&
+      !others.some((other) => text.startsWith(`'${other}': `) || text.startsWith(`"${other}": `)),
+  );
 }
 
 async function ask(sentences, { beside = false } = {}) {
@@ -209,11 +246,12 @@ async function ask(sentences, { beside = false } = {}) {
   const done = await attempt("Asking…", async () => {
     const started = performance.now();
     await askMissing(current);
-    const said = current.answers.get(wanted.at(-1))?.warnings.filter((text) => text !== viewer.model.notice) ?? [];
+    const said = current.answers.get(wanted.at(-1))?.warnings ?? [];
     return [`${wanted.length} answered in ${Math.round(performance.now() - started)} ms`, ...said].join("; ");
   });
   if (!done) {
-    viewer.asked = before;
+    viewer.asked = viewer.asked.filter((text) => before.includes(text) || !wanted.includes(text));
+    listAnswers();
     return;
   }
   if (beside) {
@@ -233,7 +271,7 @@ const shownSentences = () => {
 
 function listAnswers() {
   const answers = viewer.current?.answers ?? new Map();
-  $("answers").replaceChildren(
+  relist($("answers"), [
     ...viewer.asked.map((text) => {
       const answer = answers.get(text);
       const button = Object.assign(document.createElement("button"), { type: "button", className: "choose" });
@@ -250,6 +288,9 @@ function listAnswers() {
       context.fillStyle = "#5aebff";
       context.fillRect(0, 0, 200 * (answer?.probability ?? 0), 4);
       button.append(bar);
+      for (const warning of answer?.warnings ?? []) {
+        button.append(Object.assign(document.createElement("span"), { className: "warning", textContent: warning }));
+      }
       button.addEventListener("click", () => {
         viewer.chosen = text;
         viewer.beside = [];
@@ -269,7 +310,7 @@ function listAnswers() {
       item.append(button, label);
       return item;
     }),
-  );
+  ]);
 }
 
 // -- panes ---------------------------------------------------------------------------------------------
@@ -355,7 +396,10 @@ function picture() {
   viewer.panes.forEach((pane, k) => {
     const [x, y] = [(k % across) * (width + gap), Math.floor(k / across) * (height + line + gap)];
     context.fillStyle = "#f0f0f2";
-    if (pane.answer) context.fillText(`${percent(pane.answer.probability)}  ${pane.answer.sentence}`, x + 8, y + line / 2, width - 16);
+    if (pane.answer) {
+      const { probability, sentence, warnings } = pane.answer;
+      context.fillText([`${percent(probability)}  ${sentence}`, ...warnings].join("; "), x + 8, y + line / 2, width - 16);
+    }
     context.drawImage(pane.canvas, x, y + line);
   });
   context.drawImage($("scale"), sheet.width - $("scale").width, line);
@@ -367,7 +411,9 @@ function picture() {
 
 function asJson() {
   const { current, film, options, model } = viewer;
-  const sentences = [...current.answers.values()].map(({ sentence, logit, probability, peak }) => ({ sentence, logit, probability, peak }));
+  const sentences = [...current.answers.values()].map(({ sentence, logit, probability, peak, warnings }) => ({
+    sentence, logit, probability, peak, warnings,
+  }));
   return {
     film: current.name,
     size: current.info.size,
@@ -382,7 +428,7 @@ function asJson() {
 // -- controls ------------------------------------------------------------------------------------------
 
 function setOption(name, value) {
-  viewer.options[name] = value;
+  viewer.options[name] = typeof value === "number" ? Math.round(100 * value) / 100 : value; // 0.35, not 0.35000000000000003
   for (const part of ["map", "contour", "peak"]) $(`show-${part}`).checked = viewer.options[part];
   $("opacity-value").textContent = `${Math.round(100 * viewer.options.opacity)} %`;
   $("threshold").value = Math.round(100 * viewer.options.threshold);
@@ -432,6 +478,15 @@ const keys = {
   "=": () => viewer.zoomBy(1.25, viewer.place.x, viewer.place.y),
   "-": () => viewer.zoomBy(0.8, viewer.place.x, viewer.place.y),
   0: () => viewer.fit(),
+  "Shift ArrowLeft": () => viewer.panBy(40, 0),
+  "Shift ArrowRight": () => viewer.panBy(-40, 0),
+  "Shift ArrowUp": () => viewer.panBy(0, 40),
+  "Shift ArrowDown": () => viewer.panBy(0, -40),
+  w: withFilm(() => viewer.windowBy(-20, 0)),
+  W: withFilm(() => viewer.windowBy(20, 0)),
+  l: withFilm(() => viewer.windowBy(0, -20)),
+  L: withFilm(() => viewer.windowBy(0, 20)),
+  v: withFilm(() => viewer.point([viewer.place.x, viewer.place.y], viewer.panes[0].answer)),
   i: withFilm((film) => film.invert()),
   r: withFilm((film) => film.reset()),
   o: () => counterpart(otherSide),
@@ -480,14 +535,18 @@ function listen() {
   $("save-dicom").addEventListener("click", () =>
     attempt("Writing DICOM…", async () => {
       const sentences = shownSentences();
-      save(await api.results(viewer.current.info.id, { sentences, threshold: viewer.options.threshold }), `${stem()}-dicom.zip`);
+      const { threshold } = viewer.options;
+      save(await ofKept(viewer.current, (id) => api.results(id, { sentences, threshold })), `${stem()}-dicom.zip`);
       return `SEG, SR, GSPS and SC of ${sentences.length} sentence(s) written`;
     }),
   );
   document.addEventListener("keydown", (event) => {
+    const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
+    if (scrolling && event.target.closest("aside") && !event.target.closest("#answers")) return; // the panel scrolls
     const typing = event.target.closest("input[type=text], select, dialog, input[type=range]");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const work = keys[event.key] ?? keys[event.key.toLowerCase()];
+    const name = event.shiftKey && event.key.startsWith("Arrow") ? `Shift ${event.key}` : event.key;
+    const work = keys[name] ?? keys[name.toLowerCase()];
     if (!work) return;
     event.preventDefault();
     work();

@@ -35,7 +35,9 @@ export class Film {
   }
 
   setWindow(centre, width) {
-    this.window = { centre, width: Math.max(width, 1), function: this.shown.function };
+    const { function: kind } = this.shown;
+    const least = kind === "LINEAR" ? 1 : (this.values.at(-1) - this.values[0]) / 4096 || 1e-6; // PS3.3 C.11.2.1.2
+    this.window = { centre, width: Math.max(width, least), function: kind };
     this.table();
   }
 

@@ -53,6 +53,7 @@ export class Pane {
     const image = context.createImageData(width, height);
     if (!film) {
       context.clearRect(0, 0, width, height);
+      this.canvas.setAttribute("aria-label", "no film");
       return;
     }
     const view = this.view();
