@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from radzero import __version__
 from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
 from radzero.reading import RadZero, Reading
-from radzero.results import ResultError, make_results, read_header
+from radzero.results import ResultError, make_possible_results, read_header
 
 NOT_IMAGES = frozenset(
     {
@@ -377,7 +377,7 @@ def _save_results(reading: Reading, output: OutputFolder, kinds: Sequence[str], 
     folder = output.film_folder("dicom", reading.source)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for result in make_results(reading, header, kinds, threshold=threshold):
+    for result in make_possible_results(reading, header, kinds, threshold=threshold).results:
         kind = result.file_meta.MediaStorageSOPClassUID.keyword.removesuffix("Storage")
         path = folder / f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{kind}.dcm"
         result.save_as(path, enforce_file_format=True)

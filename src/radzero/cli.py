@@ -947,17 +947,22 @@ def dicomweb(
     with _interruptible(), _progress() as progress:
         bar = progress.add_task("films", total=None)
         try:
-            for uid in processor.ledger.films_waiting():
-                processor.send(uid)
             while True:
-                tally.earlier = 0
-                for film in source.films(modalities, keys):
-                    known = len(tally.refused)
-                    processor.process(film.instance, partial(source.fetch, film))
-                    if len(tally.refused) > known:
-                        reason = tally.refused[film.instance]
-                        progress.console.print(f"[red]refused[/] {_plain(reason)}", highlight=False, soft_wrap=True)
-                    progress.advance(bar)
+                tally.earlier, tally.failed = 0, {}
+                try:
+                    for uid in processor.ledger.films_waiting():
+                        processor.attempt(uid, partial(processor.send, uid))
+                    for film in source.films(modalities, keys):
+                        before = processor.problems(film.instance)
+                        work = partial(processor.process, film.instance, partial(source.fetch, film))
+                        processor.attempt(film.instance, work)
+                        for what, why in processor.problems(film.instance).items() - before.items():
+                            progress.console.print(f"[red]{what}[/] {_plain(why)}", highlight=False, soft_wrap=True)
+                        progress.advance(bar)
+                except UnreachableError as error:
+                    if watch is None:
+                        raise
+                    progress.console.print(f"[red]{_plain(str(error))}[/]", highlight=False, soft_wrap=True)
                 if watch is None:
                     break
                 time.sleep(watch)
@@ -966,7 +971,7 @@ def dicomweb(
         finally:
             processor.ledger.close()
             console.print(_tally(tally), highlight=False)
-    if tally.refused:
+    if tally.refused or tally.failed:
         raise typer.Exit(1)
 
 
@@ -1085,6 +1090,8 @@ def _tally(tally: Any) -> str:
         parts.append(f"{tally.earlier} done earlier")
     if tally.refused:
         parts.append(f"{len(tally.refused)} refused")
+    if tally.failed:
+        parts.append(f"{len(tally.failed)} not fetched or stored, to be tried again")
     return ", ".join(parts)
 
 

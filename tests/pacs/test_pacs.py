@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -23,12 +24,14 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, JPEG2000Lossless
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
+from radzero.pacs.dicomweb import DicomWeb, FilmAddress
 from radzero.pacs.ledger import Ledger, Task
-from radzero.pacs.listen import Peer
+from radzero.pacs.listen import Listener, Peer
 from radzero.pacs.process import FolderDestination, Processor, UnreachableError
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero
+from radzero.results import make_results, read_header
 
 SENTENCE = "There is right pleural effusion"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -342,7 +345,8 @@ def test_a_film_that_the_model_or_the_writer_fails_on_stops_no_other(
         work.process("1.6", lambda: film(6))
     work.process("1.5", lambda: film(5))
     assert "the model failed on it: out of memory" in work.tally.refused["1.7"]
-    assert "its header allows no DICOM result (StudyID)" in work.tally.refused["1.6"]
+    assert "its header allows no DICOM result (StudyID)" in work.tally.left_out["1.6"]
+    assert work.ledger.state("1.6") == "done"  # with what it could have
     assert work.ledger.state("1.5") == "done"
     work.ledger.close()
 
@@ -422,3 +426,111 @@ def test_urls_without_passwords_and_queries_with_values(tmp_path: Path):
     assert "without a password" in shown
     assert "secret" not in shown
     assert "KEY=VALUE" in call(*base, "http://localhost:1/x", "--query", "StudyDate", code=2).output
+
+
+# -- servers that behave oddly ------------------------------------------------------------------------------
+
+
+def results_of(model: RadZero) -> list[Dataset]:
+    content = film(3)
+    return make_results(model.predict(content, SENTENCE)[0], read_header(content), ["sr"])
+
+
+def test_a_film_that_is_sent_twice(tiny_model: RadZero, tmp_path: Path):
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    said: list[tuple[str, str | None]] = []
+    listener = Listener(
+        work, tmp_path / "inbox", title="A", host="127.0.0.1", port=0, on_film=lambda *what: said.append(what)
+    )
+    path = tmp_path / "inbox" / "1.2.3.5.1.1.dcm"
+    path.write_bytes(film(5))
+    for _ in range(2):
+        listener._films.put(path)
+    listener._films.put(None)
+    listener.run()
+    assert said == [("1.2.3.5.1.1", None)]
+    assert not path.exists()
+    listener.stop()
+    listener.stop()  # as a second signal does
+    work.ledger.close()
+
+
+class OddClient:
+    """In place of dicomweb-client: answers of a server, given as functions."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.__dict__.update(answers)
+
+
+def odd_server(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> DicomWeb:
+    monkeypatch.setattr("radzero.pacs.dicomweb._PAUSES", (0.0, 0.0))
+    server = DicomWeb("http://localhost:1/dicom-web")
+    server._client = OddClient(**answers)
+    return server
+
+
+def test_a_store_whose_answer_was_lost_is_looked_for_before_it_is_sent_again(
+    tiny_model: RadZero, monkeypatch: pytest.MonkeyPatch
+):
+    (result,) = results_of(tiny_model)
+    arrived: list[str] = []
+
+    def store(results: list[Any], study: str) -> Any:
+        arrived.extend(str(r.SOPInstanceUID) for r in results)
+        raise requests.ConnectionError("the answer is lost")
+
+    def search(study: str, search_filters: dict[str, str]) -> Any:
+        return [{"00080018": {"Value": [uid]}} for uid in arrived if uid == search_filters["SOPInstanceUID"]]
+
+    odd_server(monkeypatch, store_instances=store, search_for_instances=search).store(result)
+    assert arrived == [result.SOPInstanceUID]
+
+
+def test_short_pages_do_not_end_a_search(monkeypatch: pytest.MonkeyPatch):
+    series = [{"0020000D": {"Value": ["1.2"]}, "0020000E": {"Value": [f"1.3.{k}"]}} for k in range(120)]
+
+    def find(search_filters: Any, limit: int, offset: int) -> Any:
+        return series[offset : offset + 50]
+
+    def inside(study: str, number: str, limit: int, offset: int) -> Any:
+        return [{"00080018": {"Value": [number + ".1"]}}][offset:]
+
+    server = odd_server(monkeypatch, search_for_series=find, search_for_instances=inside)
+    assert len(list(server.films(("DX",), {}))) == 120
+
+
+def test_one_film_that_the_server_does_not_give_stops_no_other(
+    tiny_model: RadZero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def gone(*_: Any) -> Any:
+        answer = requests.Response()
+        answer.status_code = 404
+        raise requests.HTTPError(response=answer)
+
+    server = odd_server(monkeypatch, retrieve_instance=gone)
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    address = FilmAddress("1", "1", "1.7")
+    work.attempt("1.7", lambda: work.process("1.7", lambda: server.fetch(address)))
+    work.attempt("1.5", lambda: work.process("1.5", lambda: film(5)))
+    assert "answered 404" in work.tally.failed["1.7"]
+    assert (work.ledger.state("1.7"), work.ledger.state("1.5")) == (None, "done")
+    work.ledger.close()
+
+
+def test_two_tasks_in_one_folder_do_not_take_each_other_s_results(tiny_model: RadZero, tmp_path: Path):
+    class Away(FolderDestination):
+        def store(self, result: Any) -> None:
+            raise UnreachableError("away")
+
+    first = processor(tiny_model, tmp_path, Away(tmp_path / "a"))
+    with pytest.raises(UnreachableError):
+        first.process("1.5", lambda: film(5))
+    first.ledger.close()
+    second = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "b"))
+    second.process("1.5", lambda: film(5))
+    second.ledger.close()
+    again = processor(tiny_model, tmp_path, Away(tmp_path / "a"))
+    again.destination = FolderDestination(tmp_path / "a")
+    again.process("1.5", lambda: film(5))
+    again.ledger.close()
+    assert len(list((tmp_path / "a").rglob("*.dcm"))) == len(list((tmp_path / "b").rglob("*.dcm"))) > 0

@@ -476,6 +476,69 @@ def test_tokens(reader: RadZero):
         assert client.get("/?token=wrong-horse-battery", follow_redirects=False).status_code == 401
 
 
+def test_a_malformed_origin_is_a_foreign_one(client: TestClient):
+    answer = ask(client, png(), headers={"origin": "http://["})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
+
+
+def test_a_defect_is_said_counted_and_logged_without_its_words(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: Any) -> Any:
+        raise KeyError("DOE^JANE")
+
+    monkeypatch.setattr(client.app.state.service.engine, "ask", fail)
+    answer = ask(client, png(9))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert 'status="500"' in client.get("/v1/metrics").text
+    assert "DOE" not in caplog.text + answer.text
+    assert any(getattr(record, "fields", {}).get("error") == "KeyError" for record in caplog.records)
+
+
+def test_odd_headers_of_films(client: TestClient):
+    for odd in ({"PixelSpacing": "0.2"}, {"PixelSpacing": ["0.2", "-1"]}, {"ImagerPixelSpacing": ["0.1", "0.2"]}):
+        ds = to_dataset(make_film(31, 0, size=96))
+        for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+            if keyword in ds:
+                del ds[keyword]
+        for keyword, value in odd.items():
+            setattr(ds, keyword, value)
+        content = io.BytesIO()
+        ds.save_as(content, enforce_file_format=True)
+        answer = client.post("/v1/films", files={"file": ("a.dcm", content.getvalue())})
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["spacing"] == ([0.1, 0.2] if "ImagerPixelSpacing" in odd else None)
+    whole = dicom()
+    at = whole.index(b"\x20\x00\x10\x00SH")  # Study ID, of a value representation that there is not
+    answer = client.post("/v1/films", files={"file": ("a.dcm", whole[: at + 4] + b"QQ" + whole[at + 6 :])})
+    assert answer.status_code in (201, 422), answer.text
+
+
+def test_results_are_bounded(reader: RadZero):
+    with client_of(reader, max_result_values=2 * 96 * 96 + 5000) as client:
+        identity = client.post("/v1/films", files={"file": ("a.dcm", dicom())}).json()["id"]
+        for count, status in ((1, 200), (9, 413)):
+            body = {"sentences": [f"There is nodule {k}" for k in range(count)], "kinds": "seg"}
+            assert client.post(f"/v1/films/{identity}/results", json=body).status_code == status
+
+
+def test_drawing_keeps_no_film_from_being_read(reader: RadZero):
+    with client_of(reader, decoders=1) as client:
+        engine, leave = client.app.state.service.engine, threading.Event()
+        for _ in range(4):
+            engine._drawing.submit(leave.wait, 30)
+        assert ask(client, png(4)).is_success
+        leave.set()
+
+
+def test_names_of_a_library_that_are_no_text(reader: RadZero, tmp_path: Path):
+    app = create_app(reader, ServiceSettings())
+    add_viewer(app, app.state.service, [Path("a\udcff.png"), Path("b.png")])
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        assert client.get("/v1/library").json() == ["a_.png", "b.png"]
+
+
 def test_settings_refuse_what_would_be_open_to_all():
     with pytest.raises(ValueError, match="can be reached from other machines"):
         ServiceSettings(host="0.0.0.0")

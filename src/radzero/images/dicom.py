@@ -33,7 +33,6 @@
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -66,6 +65,7 @@ from .radiograph import (
     check_size,
     refusing,
 )
+from .warning_filters import quiet, recorded
 
 NOT_RADIOGRAPHY = frozenset(
     (
@@ -157,8 +157,7 @@ def read_dicom(file: BinaryIO, source: str, limits: ReadLimits, *, keep_stored: 
     warnings: list[str] = []
     # pydicom warns about every irregular value, some of them names: only what concerns structure and decoding
     # is kept, by _recorded
-    with python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore")
+    with quiet():
         with _recorded(warnings):
             opened = open_dicom(file, source, limits)
         header = Header(opened.header, warnings, source)
@@ -172,8 +171,7 @@ def read_dicom(file: BinaryIO, source: str, limits: ReadLimits, *, keep_stored: 
 @contextmanager
 def _recorded(warnings: list[str]) -> Iterator[None]:
     """Collect what pydicom warns about: structure and pixels, before any value with a name is converted."""
-    with python_warnings.catch_warnings(record=True) as caught:
-        python_warnings.simplefilter("always")
+    with recorded() as caught:
         yield
     warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
 

@@ -23,7 +23,6 @@
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,6 +41,7 @@ from .radiograph import (
     polarity_warnings,
     refusing,
 )
+from .warning_filters import quiet
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
@@ -77,9 +77,7 @@ def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimi
     Raises:
         RadiographError: see the table of this module.
     """
-    with python_warnings.catch_warnings():
-        # Pillow warns about damaged EXIF data and large images; the limits here decide instead
-        python_warnings.simplefilter("ignore")
+    with quiet():  # Pillow warns about damaged EXIF data and large images; the limits here decide instead
         file.seek(0)
         image = _open(file, image_format, source)
         with image:
@@ -88,8 +86,7 @@ def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimi
 
 def read_pil(image: Image.Image, source: str, limits: ReadLimits) -> Radiograph:
     """Read a Pillow image of any grey or RGB mode, loaded or not. Raises as :func:`read_raster` does."""
-    with python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore")
+    with quiet():
         return _from_opened(image, source, limits)
 
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from radzero.images import Reason
 from radzero.images.radiograph import refusing
-from radzero.pacs.process import UnreachableError
+from radzero.pacs.process import NotTakenError, UnreachableError
 from radzero.service.settings import is_loopback
 
 T = TypeVar("T")
@@ -134,16 +134,14 @@ class DicomWeb:
             return
         failed = answer.get("FailedSOPSequence") or []
         if failed:
-            raise UnreachableError(
-                f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}"
-            )
+            raise NotTakenError(f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}")
 
     def _pages(self, search: Callable[..., list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         """All matches, over pages; ends at a server that pays no heed to ``offset`` too."""
         seen: set[str] = set()
         offset = 0
         while True:
-            page = self._patiently("its films", partial(search, offset=offset))
+            page = self._patiently("its films", partial(search, offset=offset), whole=True)
             fresh = [item for item in page if _identity(item) not in seen]
             seen.update(map(_identity, fresh))
             yield from fresh
@@ -151,8 +149,8 @@ class DicomWeb:
                 return
             offset += len(page)
 
-    def _patiently(self, what: str, work: Callable[[], T]) -> T:
-        """Work that is tried again while the server is busy or away."""
+    def _patiently(self, what: str, work: Callable[[], T], *, whole: bool = False) -> T:
+        """Work that is tried again while the server is busy or away; ``whole``: without it there is nothing to do."""
         import requests
 
         for pause in (*_PAUSES, None):
@@ -162,7 +160,8 @@ class DicomWeb:
                 status = error.response.status_code if error.response is not None else 0
                 problem = f"{self.name} answered {status} to a request for {what}"
                 if status not in _FOR_A_WHILE:
-                    raise UnreachableError(f"{problem}{_hint(status)}") from error
+                    kind = UnreachableError if whole or status in (401, 403) else NotTakenError
+                    raise kind(f"{problem}{_hint(status)}") from error
             except (requests.RequestException, OSError) as error:
                 problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
             if pause is None:

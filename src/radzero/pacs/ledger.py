@@ -62,14 +62,14 @@ class Parcel:
 
 
 class Ledger:
-    """A folder with ``ledger.sqlite`` and ``outbox/TASK/``, of one process at a time.
+    """A folder with ``ledger.sqlite`` and ``outbox/``, of one process at a time.
 
     Raises:
         OSError, sqlite3.Error: when the folder cannot be written, or another process works in it.
     """
 
     def __init__(self, folder: Path, task: str) -> None:
-        self.outbox = folder / "outbox" / task
+        self.outbox = folder / "outbox"
         self.outbox.mkdir(parents=True, exist_ok=True)
         self.task = task
         self._database = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None, timeout=2)
@@ -144,4 +144,4 @@ class Ledger:
         self._database.execute("UPDATE films SET state='done' WHERE task=? AND uid=?", (self.task, film))
 
     def _path(self, uid: str) -> Path:
-        return self.outbox / f"{uid}.dcm"
+        return self.outbox / f"{self.task}-{uid}.dcm"  # another task may have the same result for another place

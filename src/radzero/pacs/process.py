@@ -12,12 +12,16 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from radzero.images import RadiographError, ReadLimits, read_radiograph
 from radzero.pacs.ledger import Ledger, Task
 from radzero.reading import RadZero
-from radzero.results import ResultError, ResultKind, make_results, read_header
+from radzero.results import ResultError, make_possible_results, read_header
 from radzero.results.identity import MANUFACTURER
 
 
 class UnreachableError(RuntimeError):
     """A server that does not answer, or refuses for the time being; the run can be given again."""
+
+
+class NotTakenError(UnreachableError):
+    """A server that answers, but does not give one film or take one result; others may fare better."""
 
 
 class Destination(Protocol):
@@ -46,12 +50,16 @@ class Tally:
         done: films whose results are stored, by this run.
         earlier: films that an earlier run had finished.
         refused: film -> reason.
+        left_out: film -> why it has no result of some kinds.
+        failed: film -> why it could not be fetched or its results not be stored; tried again by the next run.
         stored: results sent by this run.
     """
 
     done: int = 0
     earlier: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     stored: int = 0
 
 
@@ -98,6 +106,18 @@ class Processor:
                 return
         self.send(uid)
 
+    def attempt(self, uid: str, work: Callable[[], None]) -> None:
+        """Do something about a film; when the server does not give or take just this, note it and go on."""
+        try:
+            work()
+        except NotTakenError as error:
+            self.tally.failed[uid] = str(error)
+
+    def problems(self, uid: str) -> dict[str, str]:
+        """What became of a film other than its results: kind of problem -> why."""
+        said = {"refused": self.tally.refused, "left out": self.tally.left_out, "failed": self.tally.failed}
+        return {what: why[uid] for what, why in said.items() if uid in why}
+
     def send(self, uid: str) -> None:
         """Send what waits of a film's results.
 
@@ -121,12 +141,14 @@ class Processor:
         film = read_radiograph(content, limits=self.limits, name=uid)
         try:
             reading = self.reader.predict(film, self.task.sentences)[0]
-        except (RuntimeError, MemoryError) as error:
+        except MemoryError as error:
+            raise NotTakenError(f"{uid}: there was not enough memory for it") from error
+        except RuntimeError as error:
             raise ResultError(f"{uid}: the model failed on it: {error}") from error
-        kinds = [ResultKind(kind) for kind in self.task.kinds]
-        if header.SamplesPerPixel != 1 and len(kinds) > 1:
-            kinds = [kind for kind in kinds if kind is not ResultKind.GSPS]  # there is none for colour
-        return make_results(reading, header, kinds, threshold=self.task.threshold)
+        made = make_possible_results(reading, header, self.task.kinds, threshold=self.task.threshold)
+        if made.left_out:
+            self.tally.left_out[uid] = "; ".join(made.left_out.values())
+        return made.results
 
 
 class FolderDestination:

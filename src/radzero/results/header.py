@@ -1,7 +1,6 @@
 """What results take from a film's DICOM header: who, which study, which image; read forgivingly, never the pixels."""
 
 import os
-import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from radzero.images import RadiographError, ReadLimits, Reason
 from radzero.images.dicom_display import read_lut
 from radzero.images.dicom_header import Header, open_dicom, sniff_dicom
 from radzero.images.radiograph import refusing
+from radzero.images.warning_filters import quiet
 
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """Without these nothing can refer to a film."""
@@ -55,8 +55,7 @@ def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | 
         raise RadiographError(name, Reason.UNREADABLE, f"the file can not be opened ({error})", "Check it") from error
     if not sniff_dicom(content[:1024], len(content)):
         raise ResultError(f"{name}: is no DICOM file, so there is no study that a DICOM result could belong to")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # irregular values, some of them names
+    with quiet():  # irregular values, some of them names
         full = open_dicom(BytesIO(content), name, limits or ReadLimits()).header
         with refusing(name, Reason.BAD_HEADER, "its header cannot be repeated in a result", "Check the file"):
             header = _carried(full, name)

@@ -8,11 +8,10 @@ sc       Secondary Capture, one per sentence: the picture that ``reading.overlay
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from radzero import __version__
+from radzero.images.warning_filters import quiet
 from radzero.reading import Reading
 from radzero.results.header import ResultError, lut_item
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
@@ -81,6 +81,7 @@ class _Film:
 
     def __init__(self, reading: Reading, header: Dataset, threshold: float, made: datetime) -> None:
         self.reading, self.header, self.threshold, self.made = reading, header, threshold, made
+        self._regions: dict[int, list[Region]] = {}
 
     def uid(self, kind: ResultKind, *parts: str) -> str:
         """Of an object, from everything that it is made of."""
@@ -121,7 +122,9 @@ class _Film:
 
     def regions(self, index: int) -> list[Region]:
         """Of a sentence, where its map is at least the threshold."""
-        return find_regions(self.reading.map(index), self.threshold)
+        if index not in self._regions:
+            self._regions[index] = find_regions(self.reading.map(index), self.threshold)
+        return self._regions[index]
 
 
 def make_results(
@@ -170,15 +173,40 @@ def make_results(
         ResultKind.GSPS: _states,
         ResultKind.SC: _captures,
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom warns about names of patients, and says them
-        try:
-            results = [result for kind in wanted for result in makers[kind](film)]
-        except _UNUSUAL as error:
-            raise ResultError(f"{reading.source}: its header allows no DICOM result ({error})") from error
+    try:
+        results = [result for kind in wanted for result in makers[kind](film)]
+    except _UNUSUAL as error:
+        raise ResultError(f"{reading.source}: its header allows no DICOM result ({error})") from error
     for result in results:
         _date(result, film.made)
     return results
+
+
+class Made(NamedTuple):
+    """Results, and why there are none of some kinds."""
+
+    results: list[Dataset]
+    left_out: dict[ResultKind, str]
+
+
+def make_possible_results(
+    reading: Reading, header: Dataset, kinds: Iterable[ResultKind | str], *, threshold: float = 0.5
+) -> Made:
+    """:func:`make_results` kind by kind: one that a film cannot have costs it no other.
+
+    Raises:
+        ResultError: when no kind can be made: why not the first.
+        ValueError, ImportError: as there.
+    """
+    made, results, left_out = datetime.now(), [], {}
+    for kind in dict.fromkeys(ResultKind(kind) for kind in kinds):
+        try:
+            results += make_results(reading, header, [kind], threshold=threshold, made=made)
+        except ResultError as error:
+            left_out[kind] = str(error)
+    if left_out and not results:
+        raise ResultError(next(iter(left_out.values())))
+    return Made(results, left_out)
 
 
 def _date(result: Dataset, made: datetime) -> None:
@@ -225,6 +253,7 @@ def _fractional(film: _Film) -> list[Dataset]:
     return [_segmentation(film, ResultKind.SEG_MAP, maps[None] / np.float32(255), "similarity maps, 255 for 1")]
 
 
+@quiet()  # highdicom warns about names of patients, and says them; what takes long is done outside of this
 def _segmentation(film: _Film, kind: ResultKind, pixels: npt.NDArray[Any], what: str) -> Dataset:
     import highdicom as hd
 
@@ -281,6 +310,14 @@ def _coding_schemes() -> list[Any]:
 
 
 def _report(film: _Film) -> list[Dataset]:
+    if film.reading.similarity is not None:
+        for index in range(len(film.reading.sentences)):
+            film.regions(index)
+    return [_report_of_regions(film)]
+
+
+@quiet()
+def _report_of_regions(film: _Film) -> Dataset:
     from highdicom import sr
 
     groups = [group for k in range(len(film.reading.sentences)) for group in _groups(film, k)]
@@ -310,7 +347,7 @@ def _report(film: _Film) -> list[Dataset]:
         coding_schemes=_coding_schemes(),
         **film.common(ResultKind.SR),
     )
-    return [report]
+    return report
 
 
 def _describable(header: Dataset) -> bool:
@@ -362,9 +399,12 @@ def _groups(film: _Film, index: int) -> Iterable[Any]:
 
 
 def _states(film: _Film) -> list[Dataset]:
+    for index in range(len(film.reading.sentences)):
+        film.regions(index)
     return [_state(film, k) for k in range(len(film.reading.sentences))]
 
 
+@quiet()
 def _state(film: _Film, index: int) -> Dataset:
     from highdicom import pr
     from highdicom.content import PresentationLUTTransformation
@@ -428,16 +468,17 @@ def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _captures(film: _Film) -> list[Dataset]:
-    return [_capture(film, k) for k in range(len(film.reading.sentences))]
+    pictures = (film.reading.overlay(k, threshold=film.threshold) for k in range(len(film.reading.sentences)))
+    return [_capture(film, k, np.asarray(picture.convert("RGB"))) for k, picture in enumerate(pictures)]
 
 
-def _capture(film: _Film, index: int) -> Dataset:
+@quiet()
+def _capture(film: _Film, index: int, picture: npt.NDArray[np.uint8]) -> Dataset:
     from highdicom.sc import SCImage
 
-    picture = film.reading.overlay(index, threshold=film.threshold).convert("RGB")
     capture = SCImage.from_ref_dataset(
         film.header,
-        pixel_array=np.asarray(picture),
+        pixel_array=picture,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",

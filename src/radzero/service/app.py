@@ -23,7 +23,7 @@ from radzero import __version__
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.images import RadiographError, Reason
 from radzero.reading import RadZero
-from radzero.results import ResultError, make_results, read_header, result_kinds
+from radzero.results import ResultError, make_possible_results, read_header, result_kinds
 from radzero.service import metrics as prometheus
 from radzero.service.engine import BoundedCache, EncodedFilm, Engine
 from radzero.service.gate import Gate
@@ -74,7 +74,8 @@ class KeptFilm:
     @property
     def bytes(self) -> int:
         """Memory that it holds."""
-        return self.film.bytes + 20_000
+        luts = self.header.get("ModalityLUTSequence", ()) if self.header else ()
+        return self.film.bytes + 20_000 + sum(len(item.LUTData) for item in luts)
 
 
 class Service:
@@ -326,6 +327,9 @@ def _routes(service: Service) -> APIRouter:
             raise refusal(422, "no_dicom", f"{kept.name}: is no DICOM film of a study; it can have no DICOM result")
         try:
             kinds = result_kinds(question.kinds)
+            if len(asked) * kept.film.seen.film.size > service.settings.max_result_values:
+                most = service.settings.max_result_values // kept.film.seen.film.size
+                raise refusal(413, "too_many_sentences", f"results of at most {most} sentences at once for this film")
             reading = await service.engine.ask(kept.film, asked, kept.name)
             packed = await service.engine.run(_zip, reading, kept.header, kinds, question.threshold)
         except ImportError as error:
@@ -426,7 +430,10 @@ def _png(reading: Any, threshold: float) -> bytes:
 def _zip(reading: Any, header: Dataset, kinds: Any, threshold: float) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for result in make_results(reading, header, kinds, threshold=threshold):
+        made = make_possible_results(reading, header, kinds, threshold=threshold)
+        if made.left_out:
+            archive.writestr("left-out.txt", "\n".join(made.left_out.values()))
+        for result in made.results:
             part = io.BytesIO()
             result.save_as(part, enforce_file_format=True)
             archive.writestr(

@@ -45,7 +45,8 @@ class EncodedFilm:
     def bytes(self) -> int:
         """Memory that it holds."""
         stored = self.stored.words.nbytes + self.stored.values.nbytes + self.stored.table.nbytes if self.stored else 0
-        return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored
+        lut = self.seen.dicom.lut.entries.nbytes if self.seen.dicom and self.seen.dicom.lut else 0
+        return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored + lut
 
 
 class Sized(Protocol):
@@ -159,6 +160,8 @@ class Engine:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._decoding = 0
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._drawing = ThreadPoolExecutor(decoders, thread_name_prefix="draw")
+        self._in_flight = asyncio.Semaphore(4 * max_batch)
         self._encoders = _single_threads(max_batch) if reader.device.type == "cpu" else None
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -169,19 +172,20 @@ class Engine:
         Raises:
             RadiographError: when they are no readable radiograph.
         """
-        key = hashlib.sha256(content).hexdigest()
+        key = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         known = self._cache.take(key)
         if known is not None and (known.stored is not None or not keep_stored):
             self.counts.hits += 1
             return known
         self.counts.misses += 1
-        self._decoding += 1
-        try:
-            film, pixels, geometry = await self.run(self._decode, content, name, keep_stored)
-        finally:
-            self._decoding -= 1
-        tokens = await self._submit(_Job((), pixels=pixels))
-        encoded = EncodedFilm(tokens, SeenFilm(name, film.to_uint8(), geometry, film.warnings, film.dicom), film.stored)
+        async with self._in_flight:  # films that are decoded and wait take memory
+            self._decoding += 1
+            try:
+                decode = asyncio.get_running_loop().run_in_executor
+                seen, pixels, stored = await decode(self._pool, self._decode, content, name, keep_stored)
+            finally:
+                self._decoding -= 1
+            encoded = EncodedFilm(await self._submit(_Job((), pixels=pixels)), seen, stored)
         self._cache.put(key, encoded)
         return encoded
 
@@ -191,14 +195,15 @@ class Engine:
         return replace(reading, source=name)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Something else that takes time (decoding, drawing, writing DICOM), in the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        """Something else that takes time (drawing, writing DICOM), where it keeps no film from being decoded."""
+        return await asyncio.get_running_loop().run_in_executor(self._drawing, work, *arguments)
 
     def close(self) -> None:
         """End the threads, after what was begun."""
         self._jobs.put(None)
         self._thread.join()
         self._pool.shutdown()
+        self._drawing.shutdown()
         if self._encoders is not None:
             self._encoders.shutdown()
 
@@ -220,7 +225,7 @@ class Engine:
             pixels, geometries = self.reader.processor.films([film])
         except MemoryError as error:
             raise RadiographError(name, Reason.TOO_LARGE, "not enough memory for it", "Send a smaller film") from error
-        return film, pixels[0], geometries[0]
+        return SeenFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom), pixels[0], film.stored
 
     # -- the model's thread ----------------------------------------------------------------------------
 

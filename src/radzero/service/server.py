@@ -9,6 +9,8 @@ from radzero.service.gate import Gate, JsonFormatter
 from radzero.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI
 
 log = logging.getLogger("radzero.service")
@@ -59,7 +61,13 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     log.info("listening", extra={"fields": said})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it again when it has stopped
-    uvicorn.Server(config).run(sockets=[listener])
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+            app.state.service.stopping = True  # which /v1/ready says on connections that are still open
+            super().handle_exit(sig, frame)
+
+    Server(config).run(sockets=[listener])
     gate = _gate(app)
     log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
 

@@ -20,6 +20,7 @@ class ServiceSettings:
         max_sentences: of one request.
         max_sentence_characters: of one sentence.
         max_files: of one batch request.
+        max_result_values: sentences times pixels of one request for DICOM results, which take some 12 bytes each.
         max_batch: films in one pass through the network.
         batch_wait_s: for how long a pass waits for films that are being decoded.
         max_pending: requests that wait or are worked on; further ones are answered 429.
@@ -37,6 +38,7 @@ class ServiceSettings:
     max_sentences: int = 256
     max_sentence_characters: int = 2000
     max_files: int = 64
+    max_result_values: int = 2**26
     max_batch: int = 16
     batch_wait_s: float = 0.005
     max_pending: int = 128
@@ -48,7 +50,7 @@ class ServiceSettings:
     def __post_init__(self) -> None:
         for name in ("max_upload_bytes", "max_pixels", "max_sentences", "max_sentence_characters", "max_files"):
             self._positive(name)
-        for name in ("max_batch", "max_pending", "max_pending_bytes", "time_limit_s", "decoders"):
+        for name in ("max_result_values", "max_batch", "max_pending", "max_pending_bytes", "time_limit_s", "decoders"):
             self._positive(name)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"a port is between 0 and 65535, not {self.port}")
