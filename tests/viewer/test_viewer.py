@@ -265,6 +265,61 @@ def test_threshold_and_parts_of_the_map(page: Page):
     assert not np.array_equal(page.pixels(), plain)
 
 
+def test_nothing_of_one_film_stands_on_another(page: Page, films: Path):
+    page.ask(RIGHT)
+    page.driver.execute_script(
+        "const real = window.fetch;"
+        "window.fetch = async (url, options) => {"
+        "  if (url.endsWith('/ask')) await new Promise((done) => { window.goOn = done; });"
+        "  return real(url, options);"
+        "};"
+    )
+    page.find("#details summary").click()
+    page.find("#files").send_keys(str(films / "film.png"))
+    page.wait(lambda: len(page.all("#films button")) == 2)
+    page.all("#films button")[1].click()
+    page.wait(lambda: page.driver.execute_script("return Boolean(window.goOn)"))
+    assert page.captions() == [""]
+    assert set(page.answers().values()) == {""}
+    assert page.find("canvas.film").get_attribute("aria-label") == "film.png, no sentence asked"
+    assert "film.png" in page.find("#facts").text
+    assert "Modality" not in page.find("#facts").text.title()
+    assert not page.find("#save-picture").is_enabled()
+    drawn = page.pixels()
+    assert np.abs(drawn - drawn.mean(axis=2, keepdims=True)).max() <= 2  # grey: no map, contour or peak
+    page.driver.execute_script("window.goOn()")
+    page.wait(lambda: page.captions() == [RIGHT])
+    assert page.find("#save-picture").is_enabled()
+
+
+def test_unknown_words_are_said_with_the_answer(page: Page):
+    page.ask("There is a flibbertigibbet")
+    page.ask(RIGHT)
+    said = page.driver.execute_script(
+        "return [...document.querySelectorAll('#answers .warning')].map((w) => w.textContent)"
+    )
+    assert len(said) == 1
+    assert "flibbertigibbet" in said[0]
+    page.find("#save-json").click()
+    sentences = json.loads(page.downloaded("film.json").read_text())["sentences"]
+    assert [len(answer["warnings"]) for answer in sentences] == [1, 0]
+
+
+def test_focus_stays_where_it_was(page: Page):
+    page.ask(RIGHT)
+    page.ask(LEFT)
+    first = page.all("#answers .choose")[0]
+    page.driver.execute_script("arguments[0].focus()", first)
+    page.driver.switch_to.active_element.send_keys("\n")
+    page.wait(lambda: page.captions() == [RIGHT])
+    assert "right" in page.driver.switch_to.active_element.text
+    before = page.pixels()
+    page.find("canvas.film").send_keys("w")
+    assert not np.array_equal(page.pixels(), before)
+    page.find("canvas.film").send_keys("v")
+    assert page.find("#value").text.startswith("similarity")
+
+
 def test_a_peak_below_the_threshold_is_faint(page: Page):
     page.ask(RIGHT)
     for part in ("map", "contour"):
