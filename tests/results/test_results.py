@@ -10,9 +10,11 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -26,7 +28,7 @@ from radzero.images import RadiographError
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero, Reading
-from radzero.results import ResultError, ResultKind, make_results, read_header, result_kinds
+from radzero.results import ResultError, ResultKind, make_possible_results, make_results, read_header, result_kinds
 
 SENTENCES = ("There is right pleural effusion", "There is no nodule")
 MADE = datetime(2026, 3, 4, 5, 6, 7)
@@ -242,6 +244,66 @@ def test_the_presentation_state_shows_the_film_as_the_model_saw_it(tiny_model: R
     content = FILMS["a VOI LUT"]()
     state = make_results(read(tiny_model, content), read_header(content), ["gsps"])[0]
     assert state.SoftcopyVOILUTSequence[0].VOILUTSequence[0].LUTDescriptor[0] == 4096
+
+
+def voi_lut(kind: str) -> tuple[bytes, list[Dataset]]:
+    """A film's transfer syntax, and VOI LUTs of a steep curve over 12 bits, written in one of the ways that occur."""
+    curve = np.rint(255 * (np.arange(4096) / 4095) ** 0.4)
+    item, syntax = lut_item([int(v) for v in curve], 0, 8), ExplicitVRLittleEndian
+    if kind == "a list of US":
+        item["LUTData"] = DataElement("LUTData", "US", [int(v) for v in curve])
+    elif kind == "packed bytes":
+        item["LUTData"] = DataElement("LUTData", "OW", curve.astype(np.uint8).tobytes())
+    elif kind == "4 bits":
+        item = lut_item([int(v) for v in curve // 17], 0, 4)
+    elif kind == "16 bits":
+        item = lut_item([int(v) for v in curve * 257], 0, 16)
+    elif kind == "big endian":
+        syntax = ExplicitVRBigEndian
+        item["LUTData"] = DataElement("LUTData", "OW", curve.astype(">u2").tobytes())
+    constant = lut_item([7] * 4096, 0, 8)
+    return syntax, [constant, item] if kind == "after one that shows nothing" else [item]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["plain", "a list of US", "packed bytes", "4 bits", "16 bits", "big endian", "after one that shows nothing"],
+)
+def test_the_presentation_state_has_the_lut_that_the_reader_used(tiny_model: RadZero, kind: str, tmp_path: Path):
+    stored = chest_like(120, 96)
+    syntax, luts = voi_lut(kind)
+    content = dicom_bytes(stored, syntax, bits=12, VOILUTSequence=luts, **DX)
+    reading = read(tiny_model, content)
+    state = make_results(reading, read_header(content), ["gsps"])[0]
+    (lut,) = state.SoftcopyVOILUTSequence[0].VOILUTSequence
+    count, first, bits = lut.LUTDescriptor
+    assert bits == 16
+    entries = np.frombuffer(lut.LUTData, "<u2")
+    assert len(entries) == (count or 65536)
+    shown = entries[np.clip(stored.astype(int) - first, 0, len(entries) - 1)] / 65535
+    assert np.abs(shown * 255 - reading.film).max() <= 1
+    if shutil.which("dciodvfy"):
+        assert problems(state, tmp_path) == []
+
+
+def test_a_kind_that_a_film_cannot_have_costs_it_no_other(tiny_model: RadZero):
+    content = dicom_bytes(chest_like(120, 96), bits=12, RescaleSlope="2", **DX)  # and no intercept
+    reading, header = read(tiny_model, content), read_header(content)
+    made = make_possible_results(reading, header, tuple(ResultKind))
+    assert {result.Modality for result in made.results} >= {"SEG", "SR"}
+    assert set(made.left_out) <= {ResultKind.GSPS}
+
+
+def test_a_capture_says_of_the_film_what_the_film_says(tiny_model: RadZero):
+    for attributes, orientation, burned in (
+        ({}, None, None),
+        ({"PatientOrientation": ["R", "F"], "BurnedInAnnotation": "YES"}, ["R", "F"], "YES"),
+    ):
+        own = {key: value for key, value in DX.items() if key not in ("PatientOrientation", "BurnedInAnnotation")}
+        content = dicom_bytes(chest_like(120, 96), bits=12, **(own | attributes))
+        capture = make_results(read(tiny_model, content), read_header(content), ["sc"])[0]
+        assert (capture.PatientOrientation or None) == orientation
+        assert capture.get("BurnedInAnnotation") == burned
 
 
 def test_the_capture_is_the_overlay(tiny_model: RadZero):
