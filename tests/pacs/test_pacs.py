@@ -26,8 +26,8 @@ from command_line import call
 from dicom_factory import chest_like, dicom_bytes
 from radzero.pacs.dicomweb import DicomWeb, FilmAddress
 from radzero.pacs.ledger import Ledger, Task
-from radzero.pacs.listen import Listener, Peer
-from radzero.pacs.process import FolderDestination, Processor, UnreachableError
+from radzero.pacs.listen import DimseDestination, Listener, Peer
+from radzero.pacs.process import FolderDestination, NotTakenError, Processor, UnreachableError
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero
@@ -499,12 +499,13 @@ def test_short_pages_do_not_end_a_search(monkeypatch: pytest.MonkeyPatch):
     assert len(list(server.films(("DX",), {}))) == 120
 
 
+@pytest.mark.parametrize("status", [404, 409, 500])
 def test_one_film_that_the_server_does_not_give_stops_no_other(
-    tiny_model: RadZero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: RadZero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ):
     def gone(*_: Any) -> Any:
         answer = requests.Response()
-        answer.status_code = 404
+        answer.status_code = status
         raise requests.HTTPError(response=answer)
 
     server = odd_server(monkeypatch, retrieve_instance=gone)
@@ -512,7 +513,7 @@ def test_one_film_that_the_server_does_not_give_stops_no_other(
     address = FilmAddress("1", "1", "1.7")
     work.attempt("1.7", lambda: work.process("1.7", lambda: server.fetch(address)))
     work.attempt("1.5", lambda: work.process("1.5", lambda: film(5)))
-    assert "answered 404" in work.tally.failed["1.7"]
+    assert f"answered {status}" in work.tally.failed["1.7"]
     assert (work.ledger.state("1.7"), work.ledger.state("1.5")) == (None, "done")
     work.ledger.close()
 
@@ -534,3 +535,27 @@ def test_two_tasks_in_one_folder_do_not_take_each_other_s_results(tiny_model: Ra
     again.process("1.5", lambda: film(5))
     again.ledger.close()
     assert len(list((tmp_path / "a").rglob("*.dcm"))) == len(list((tmp_path / "b").rglob("*.dcm"))) > 0
+
+
+def test_a_server_that_is_away_ends_the_run(monkeypatch: pytest.MonkeyPatch):
+    def away(*_: Any, **__: Any) -> Any:
+        answer = requests.Response()
+        answer.status_code = 503
+        raise requests.HTTPError(response=answer)
+
+    with pytest.raises(UnreachableError) as found:
+        odd_server(monkeypatch, retrieve_instance=away).fetch(FilmAddress("1", "1", "1.7"))
+    assert not isinstance(found.value, NotTakenError)
+
+
+def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
+    from pynetdicom import AE, evt
+
+    (result,) = results_of(tiny_model)
+    entity = AE(ae_title="PEER")
+    entity.add_supported_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0x0111)])
+    try:
+        DimseDestination(Peer("PEER", "127.0.0.1", server.server_address[1]), "RADZERO").store(result)
+    finally:
+        server.shutdown()

@@ -153,6 +153,7 @@ class DicomWeb:
         """Work that is tried again while the server is busy or away; ``whole``: without it there is nothing to do."""
         import requests
 
+        status = 0
         for pause in (*_PAUSES, None):
             try:
                 return work()
@@ -163,11 +164,14 @@ class DicomWeb:
                     kind = UnreachableError if whole or status in (401, 403) else NotTakenError
                     raise kind(f"{problem}{_hint(status)}") from error
             except (requests.RequestException, OSError) as error:
+                status = 0
                 problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
             if pause is None:
                 break
             time.sleep(pause)
-        raise UnreachableError(f"{problem}; {len(_PAUSES) + 1} tries")
+        # a server that fails at one film with 500 may not at others; 502 to 504 say that it is away
+        kind = NotTakenError if status == 500 and not whole else UnreachableError
+        raise kind(f"{problem}; {len(_PAUSES) + 1} tries")
 
 
 def _credentials_header() -> dict[str, str]:

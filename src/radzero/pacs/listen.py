@@ -28,6 +28,7 @@ FILM_CLASSES = (
     SecondaryCaptureImageStorage,
 )
 _SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+_HAS_IT = 0x0111  # duplicate SOP instance: an earlier try arrived
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DimseDestination:
         finally:
             association.release()
         code = status.get("Status")
-        if code is None or (code != _SUCCESS and code >> 12 != 0xB):
+        if code is None or (code not in (_SUCCESS, _HAS_IT) and code >> 12 != 0xB):
             said = "nothing" if code is None else f"status {code:04X}"
             raise UnreachableError(f"{self.name} answered {said} to {result.SOPInstanceUID}")
 
