@@ -316,7 +316,9 @@ def predict_files(
                         record["overlays"] = _save_overlays(answer, output, threshold)
                     if results:
                         try:
-                            record["results"] = _save_results(answer, output, results, threshold)
+                            record["results"], left_out = _save_results(answer, output, results, threshold)
+                            if left_out:
+                                record["results_refused"] = outcome.without_results[source] = left_out
                         except ResultError as error:
                             record["results_refused"] = str(error)
                             outcome.without_results[source] = str(error)
@@ -372,17 +374,21 @@ def run_identity(
     }
 
 
-def _save_results(reading: Reading, output: OutputFolder, kinds: Sequence[str], threshold: float) -> list[str]:
+def _save_results(
+    reading: Reading, output: OutputFolder, kinds: Sequence[str], threshold: float
+) -> tuple[list[str], str]:
+    """Paths of what was written, and why there is nothing of some kinds, or ""."""
     header = read_header(reading.source)
     folder = output.film_folder("dicom", reading.source)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for result in make_possible_results(reading, header, kinds, threshold=threshold).results:
+    made = make_possible_results(reading, header, kinds, threshold=threshold)
+    for result in made.results:
         kind = result.file_meta.MediaStorageSOPClassUID.keyword.removesuffix("Storage")
         path = folder / f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{kind}.dcm"
         result.save_as(path, enforce_file_format=True)
         written.append(path.relative_to(output.folder).as_posix())
-    return written
+    return written, "; ".join(made.left_out.values())
 
 
 def _save_overlays(reading: Reading, output: OutputFolder, threshold: float) -> list[str]:
