@@ -924,21 +924,20 @@ def dicomweb(
     """Ask the films of a DICOMweb server, and store the results there. Needs 'radzero[dicom]'.
 
     Goes on where an interrupted run stopped; a result is stored once. Credentials come from the environment:
-    RADZERO_DICOMWEB_TOKEN, or RADZERO_DICOMWEB_USER and RADZERO_DICOMWEB_PASSWORD. Exit code 0: every film has its
+    RADZERO_DICOMWEB_TOKEN, or RADZERO_DICOMWEB_USER and RADZERO_DICOMWEB_PASSWORD; those of another server for the
+    results from RADZERO_DICOMWEB_STORE_TOKEN, ..._USER and ..._PASSWORD. Exit code 0: every film has its
     results; 1: some were refused, by name; 2: nothing could be done, or the server went away.
     """
     import time
 
     try:
-        from radzero.pacs.dicomweb import DicomWeb
+        from radzero.pacs.dicomweb import open_servers
         from radzero.pacs.process import UnreachableError
 
         keys = dict(_key_value(text) for text in query or [])
-        source = DicomWeb(url)
-        target = DicomWeb(store_url) if store_url else source
+        source, target = open_servers(url, store_url)
         for server in {source.name: source, target.name: target}.values():
-            if not server.encrypted:
-                errors.print(f"[yellow]{_plain(server.name)}: films and results travel unencrypted[/]")
+            _warn_unless_encrypted(server)
         processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
@@ -1000,7 +999,7 @@ def listen(
     import signal
 
     try:
-        from radzero.pacs.dicomweb import DicomWeb
+        from radzero.pacs.dicomweb import Credentials, DicomWeb
         from radzero.pacs.listen import DimseDestination, Listener, Peer
         from radzero.pacs.process import FolderDestination
         from radzero.service.settings import is_loopback
@@ -1010,7 +1009,8 @@ def listen(
         if not is_loopback(host) and not caller:
             raise ValueError(f"{host} can be reached from other machines: name who may send, by --from TITLE")
         if store_url:
-            target: Any = DicomWeb(store_url)
+            target: Any = DicomWeb(store_url, Credentials.of_environment())
+            _warn_unless_encrypted(target)
         else:
             target = DimseDestination(Peer.parse(send_to), aet) if send_to else FolderDestination(Path(str(output)))
         processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
@@ -1075,6 +1075,12 @@ def _processor(
     except sqlite3.Error as error:
         raise ValueError(f"{state}: cannot be used ({error}); another run may be at work in it") from error
     return Processor(reader, task, target, ledger)
+
+
+def _warn_unless_encrypted(server: Any) -> None:
+    if not server.encrypted:
+        said = f"{_plain(server.name)}: all that it is sent travels unencrypted, credentials included"
+        errors.print(f"[yellow]{said}[/]", highlight=False, soft_wrap=True)
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, JPEG2000Lossless
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
-from radzero.pacs.dicomweb import DicomWeb, FilmAddress
+from radzero.pacs.dicomweb import DicomWeb, FilmAddress, open_servers
 from radzero.pacs.ledger import Ledger, Task
 from radzero.pacs.listen import DimseDestination, Listener, Peer
 from radzero.pacs.process import FolderDestination, NotTakenError, Processor, UnreachableError
@@ -484,6 +486,60 @@ def test_a_store_whose_answer_was_lost_is_looked_for_before_it_is_sent_again(
 
     odd_server(monkeypatch, store_instances=store, search_for_instances=search).store(result)
     assert arrived == [result.SOPInstanceUID]
+
+
+@contextlib.contextmanager
+def recording_server() -> Iterator[tuple[str, list[str | None]]]:
+    """A DICOMweb server that finds nothing; its URL, and the Authorization of every request."""
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/dicom-web", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("netrc", [False, True])
+def test_each_server_gets_its_own_credentials_and_never_the_others(
+    tiny_model: RadZero, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, netrc: bool
+):
+    (result,) = results_of(tiny_model)
+    if netrc:  # which requests would prefer
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("RADZERO_DICOMWEB_TOKEN", "of-the-films\n")
+    with recording_server() as (films_url, at_films), recording_server() as (results_url, at_results):
+        films, results = open_servers(films_url, results_url)
+        assert list(films.films(("CR",), {})) == []
+        assert not results.holds(result)
+        assert at_films == ["Bearer of-the-films"]
+        assert at_results == [None]
+
+        monkeypatch.setenv("RADZERO_DICOMWEB_STORE_USER", "me")
+        monkeypatch.setenv("RADZERO_DICOMWEB_STORE_PASSWORD", "secret")
+        _, results = open_servers(films_url, results_url)
+        results.holds(result)
+        assert at_results[-1] == "Basic bWU6c2VjcmV0"
+        assert "secret" not in repr(results.credentials)
+        assert "of-the" not in repr(films.credentials)
+
+        _, beside = open_servers(films_url, films_url.replace("dicom-web", "results"))
+        beside.holds(result)
+        assert at_films[-1] == "Bearer of-the-films"
 
 
 def test_short_pages_do_not_end_a_search(monkeypatch: pytest.MonkeyPatch):

@@ -4,10 +4,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
@@ -16,6 +16,9 @@ from radzero.images import Reason
 from radzero.images.radiograph import refusing
 from radzero.pacs.process import NotTakenError, UnreachableError
 from radzero.service.settings import is_loopback
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest
 
 T = TypeVar("T")
 _PAGE = 100
@@ -32,14 +35,44 @@ class FilmAddress:
     instance: str
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """What a server wants to know before it answers; shown nowhere.
+
+    Attributes:
+        token: a bearer token.
+        user, password: for basic authentication, where there is no token.
+        variables: how the names of the environment's variables begin.
+    """
+
+    token: str = field(default="", repr=False)
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    variables: str = "RADZERO_DICOMWEB"
+
+    @classmethod
+    def of_environment(cls, variables: str = "RADZERO_DICOMWEB") -> "Credentials":
+        """From ``..._TOKEN``, or ``..._USER`` and ``..._PASSWORD``, where the environment has them."""
+        token, user, password = (os.environ.get(f"{variables}_{name}", "") for name in ("TOKEN", "USER", "PASSWORD"))
+        return cls(token.strip(), user, password, variables)
+
+    def __call__(self, request: "PreparedRequest") -> "PreparedRequest":
+        """Put them on a request; as ``auth`` of a session they are not sent on to another host."""
+        from requests.auth import HTTPBasicAuth
+
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        elif self.user:
+            return HTTPBasicAuth(self.user, self.password)(request)
+        return request
+
+
 class DicomWeb:
     """A server's films, and a place for results.
 
-    The bearer token RADZERO_DICOMWEB_TOKEN, or the user and password in RADZERO_DICOMWEB_USER and
-    RADZERO_DICOMWEB_PASSWORD, are sent where the environment has them; they are never logged.
-
     Args:
         url: of the service, such as ``http://localhost:8042/dicom-web``.
+        credentials: sent with every request to this server; none by default.
         timeout: seconds for one request.
 
     Raises:
@@ -47,7 +80,7 @@ class DicomWeb:
         ImportError: naming what to install.
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, credentials: "Credentials | None" = None, *, timeout: float = 60.0) -> None:
         try:
             import requests
             from dicomweb_client.api import DICOMwebClient
@@ -59,11 +92,11 @@ class DicomWeb:
                 f"{parts.scheme}://{parts.hostname}: name a server as https://HOST/PATH, without a password"
             )
         self.name = url.rstrip("/")
+        self.place = (parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme])
         self.encrypted = parts.scheme == "https" or is_loopback(parts.hostname)
         session = requests.Session()
-        session.headers.update(_credentials_header())
-        if user := os.environ.get("RADZERO_DICOMWEB_USER"):
-            session.auth = (user, os.environ.get("RADZERO_DICOMWEB_PASSWORD", ""))
+        self.credentials = credentials or Credentials()
+        session.auth = self.credentials
         logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
         self._client = DICOMwebClient(self.name, session=session, timeout=timeout, permissive_uid=True)
         self._client.set_http_retry_params(retry=False)  # retried here, with what the caller can be told
@@ -149,6 +182,12 @@ class DicomWeb:
                 return
             offset += len(page)
 
+    def _hint(self, status: int) -> str:
+        if status in (401, 403):
+            name = self.credentials.variables
+            return f"; set {name}_TOKEN, or {name}_USER and {name}_PASSWORD"
+        return "; check the URL, which ends in /dicom-web with Orthanc" if status == 404 else ""
+
     def _patiently(self, what: str, work: Callable[[], T], *, whole: bool = False) -> T:
         """Work that is tried again while the server is busy or away; ``whole``: without it there is nothing to do."""
         import requests
@@ -162,7 +201,7 @@ class DicomWeb:
                 problem = f"{self.name} answered {status} to a request for {what}"
                 if status not in _FOR_A_WHILE:
                     kind = UnreachableError if whole or status in (401, 403) else NotTakenError
-                    raise kind(f"{problem}{_hint(status)}") from error
+                    raise kind(f"{problem}{self._hint(status)}") from error
             except (requests.RequestException, OSError) as error:
                 status = 0
                 problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
@@ -174,15 +213,24 @@ class DicomWeb:
         raise kind(f"{problem}; {len(_PAUSES) + 1} tries")
 
 
-def _credentials_header() -> dict[str, str]:
-    token = os.environ.get("RADZERO_DICOMWEB_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def open_servers(url: str, store_url: str | None) -> tuple[DicomWeb, DicomWeb]:
+    """Where films come from and where results go, each with its own credentials and never the other's.
 
+    Args:
+        url: of the films' server, which gets the credentials of RADZERO_DICOMWEB.
+        store_url: of the results' server; None: the films'. One of another scheme, host or port gets those of
+            RADZERO_DICOMWEB_STORE instead.
 
-def _hint(status: int) -> str:
-    if status in (401, 403):
-        return "; set RADZERO_DICOMWEB_TOKEN, or RADZERO_DICOMWEB_USER and RADZERO_DICOMWEB_PASSWORD"
-    return "; check the URL, which ends in /dicom-web with Orthanc" if status == 404 else ""
+    Raises:
+        ValueError, ImportError: from :class:`DicomWeb`.
+    """
+    films = DicomWeb(url, Credentials.of_environment())
+    if store_url is None:
+        return films, films
+    results = DicomWeb(store_url, films.credentials)
+    if results.place != films.place:
+        results = DicomWeb(store_url, Credentials.of_environment("RADZERO_DICOMWEB_STORE"))
+    return films, results
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:
