@@ -3,6 +3,9 @@
 import io
 import json
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +20,8 @@ from PIL import Image
 from command_line import call
 from radzero.phantom.film import make_film
 from radzero.reading import load
+from radzero.service.server import open_socket
+from radzero.service.settings import ServiceSettings
 from service.running import running
 
 SENTENCE = "There is right pleural effusion"
@@ -118,6 +123,24 @@ def test_sigterm_loses_nothing_that_was_accepted(tiny_checkpoint: Path, films: l
     assert set(load_.statuses) <= {200, 429, "ConnectionError"}, load_.statuses
 
 
+def test_sigterm_before_the_first_request_is_heard(tiny_checkpoint: Path):
+    """Between our handler and uvicorn's: a signal there was once lost."""
+    code = """
+import os, signal, sys, uvicorn
+run = uvicorn.Server.run
+def signalled(self, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    run(self, **options)
+uvicorn.Server.run = signalled
+from radzero.cli import main
+main()
+"""
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "-m", str(tiny_checkpoint)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"stopped"' in done.stderr
+
+
 def test_commands_refuse_what_is_unsafe(tmp_path: Path):
     assert "can be reached from other machines" in call("serve", "--host", "0.0.0.0", code=2).output
     (tmp_path / "tokens").write_text("# none\n\n")
@@ -126,9 +149,12 @@ def test_commands_refuse_what_is_unsafe(tmp_path: Path):
     assert "is not there" in call("serve", "--token-file", tmp_path / "absent", code=2).output
 
 
-def test_a_taken_port_is_said_at_once(tiny_checkpoint: Path):
-    import socket
+def test_two_services_never_share_a_port():
+    with open_socket(ServiceSettings(port=0)) as first, pytest.raises(OSError, match="cannot be listened on"):
+        open_socket(ServiceSettings(port=first.getsockname()[1]))
 
+
+def test_a_taken_port_is_said_at_once(tiny_checkpoint: Path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -13,11 +13,14 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psutil
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -474,6 +477,11 @@ def test_tokens(reader: RadZero):
         assert "SameSite=Strict" in link.headers["set-cookie"]
         client.cookies.clear()
         assert client.get("/?token=wrong-horse-battery", follow_redirects=False).status_code == 401
+    base64 = "a+b/c+d/e+f/g+h/i+j/=="
+    with client_of(reader, tokens=frozenset((base64,))) as client:
+        for written in (base64, quote(base64, safe="")):
+            assert client.get(f"/?token={written}").status_code == 200  # by the cookie, at /
+            client.cookies.clear()
 
 
 def test_a_malformed_origin_is_a_foreign_one(client: TestClient):
@@ -515,6 +523,19 @@ def test_odd_headers_of_films(client: TestClient):
     assert answer.status_code in (201, 422), answer.text
 
 
+def test_results_that_a_film_cannot_have_are_named(client: TestClient):
+    colour = dicom_bytes(
+        np.stack([chest_like(96, 72, 255).astype(np.uint8)] * 3, axis=-1), PatientOrientation=["L", "F"]
+    )
+    identity = client.post("/v1/films", files={"file": ("a.dcm", colour)}).json()["id"]
+    answer = client.post(f"/v1/films/{identity}/results", json={"sentences": SENTENCES})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["radzero-left-out"] == "gsps"
+    packed = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert "leave gsps out" in packed.read("left-out.txt").decode()
+    assert {name[-6:-4] for name in packed.namelist()} == {"EG", "SR", "OT", "ut"}
+
+
 def test_results_are_bounded(reader: RadZero):
     with client_of(reader, max_result_values=2 * 96 * 96 + 5000) as client:
         identity = client.post("/v1/films", files={"file": ("a.dcm", dicom())}).json()["id"]
@@ -544,6 +565,9 @@ def test_settings_refuse_what_would_be_open_to_all():
         ServiceSettings(host="0.0.0.0")
     with pytest.raises(ValueError, match="at least 16"):
         ServiceSettings(tokens=frozenset(("short",)))
+    for odd in ("sixteen;characters", "sixteen characters", "=sixteen-characters", "sixteen-chäracters"):
+        with pytest.raises(ValueError, match="letters, digits"):
+            ServiceSettings(tokens=frozenset((odd,)))
     assert ServiceSettings(host="0.0.0.0", tokens=frozenset((TOKEN,))).host == "0.0.0.0"
     for host in ("localhost", "::1", "127.8.9.1"):
         ServiceSettings(host=host)
@@ -648,18 +672,32 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound():
 
 def test_no_request_of_the_schema_or_beside_it_breaks_the_service(client: TestClient):
     import schemathesis
-    from hypothesis import HealthCheck, given, settings
 
     schema = schemathesis.openapi.from_dict(client.get("/v1/openapi.json").json())
     schema.app = client.app
+    film = dicom()
     operations = [found.ok() for found in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/v1/predict", "/v1/films/{identity}/ask"}
+    names = st.sampled_from(("Origin", "Authorization", "Cookie", "Accept", "Range", "If-Modified-Since", "X-A"))
+    values = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=40)
     for operation in operations:
 
-        @given(operation.as_strategy())
+        @given(operation.as_strategy(), st.dictionaries(names, values, max_size=3), st.booleans())
         @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-        def run(case: Any) -> None:
-            response = case.call(base_url="http://127.0.0.1:8000")
+        def run(case: Any, headers: dict[str, str], kept: bool) -> None:
+            if kept and "identity" in (case.path_parameters or {}):  # else every such request is answered 404
+                sent = client.post("/v1/films", files={"file": ("a.dcm", film)})
+                case.path_parameters["identity"] = sent.json()["id"]
+            odd = {name: value.strip() for name, value in headers.items()}
+            response = case.call(base_url="http://127.0.0.1:8000", headers=odd)
             assert response.status_code < 500, response.text
 
         run()
+
+
+@given(st.text(max_size=30), st.sampled_from(("GET", "POST", "PUT", "DELETE", "PROPFIND")))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_path_breaks_the_service(client: TestClient, path: str, method: str):
+    for prefix in ("/", "/v1/", "/v1/library/", "/v1/films/"):
+        answer = client.request(method, prefix + quote(path, safe="/."))
+        assert answer.status_code < 500, answer.text

@@ -320,7 +320,10 @@ def _routes(service: Service) -> APIRouter:
         responses={**_NOT_FOUND, 200: {"content": {"application/zip": {}}}},
     )
     async def results(identity: str, question: ResultQuestion) -> Response:
-        """DICOM objects of a DICOM film that is kept, as a ZIP file."""
+        """DICOM objects of a DICOM film that is kept, as a ZIP file.
+
+        Kinds that the film cannot have are named by the header ``radzero-left-out``; the file left-out.txt says why.
+        """
         asked = service.sentences(question.sentences, [])
         kept = service.kept(identity)
         if kept.header is None:
@@ -331,12 +334,13 @@ def _routes(service: Service) -> APIRouter:
                 most = service.settings.max_result_values // kept.film.seen.film.size
                 raise refusal(413, "too_many_sentences", f"results of at most {most} sentences at once for this film")
             reading = await service.engine.ask(kept.film, asked, kept.name)
-            packed = await service.engine.run(_zip, reading, kept.header, kinds, question.threshold)
+            packed, left_out = await service.engine.run(_zip, reading, kept.header, kinds, question.threshold)
         except ImportError as error:
             raise refusal(501, "not_installed", str(error)) from error
         except ValueError as error:
             raise refusal(422, "no_result", str(error)) from error
-        return Response(packed, media_type="application/zip")
+        headers = {"radzero-left-out": ",".join(left_out)} if left_out else None
+        return Response(packed, media_type="application/zip", headers=headers)
 
     return routes
 
@@ -427,7 +431,7 @@ def _png(reading: Any, threshold: float) -> bytes:
     return buffer.getvalue()
 
 
-def _zip(reading: Any, header: Dataset, kinds: Any, threshold: float) -> bytes:
+def _zip(reading: Any, header: Dataset, kinds: Any, threshold: float) -> tuple[bytes, list[str]]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         made = make_possible_results(reading, header, kinds, threshold=threshold)
@@ -439,4 +443,4 @@ def _zip(reading: Any, header: Dataset, kinds: Any, threshold: float) -> bytes:
             archive.writestr(
                 f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{result.Modality}.dcm", part.getvalue()
             )
-    return buffer.getvalue()
+    return buffer.getvalue(), [kind.value for kind in made.left_out]

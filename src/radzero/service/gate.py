@@ -160,6 +160,7 @@ class _Passage:
     def _token_of_link(self, tokens: frozenset[str]) -> str:
         """The token in the link that ``radzero view`` prints, which becomes a cookie of the page."""
         token = dict(parse_qsl(self.scope["query_string"].decode("latin-1"))).get("token", "")
+        token = token.replace(" ", "+")  # which a query's + means, and no token has
         return token if _is_among(token.encode(), tokens) else ""
 
     @property

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger("radzero.service")
+_BACKLOG = 256
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:
@@ -29,6 +30,7 @@ def open_socket(settings: ServiceSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, settings.port))
+        listener.listen(_BACKLOG)  # with SO_REUSEADDR a second service could bind, too, until one listens
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"{host}:{settings.port}: cannot be listened on ({error.strerror})") from error
@@ -53,21 +55,26 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
         timeout_graceful_shutdown=int(settings.time_limit_s) + 5,
         timeout_keep_alive=15,
         h11_max_incomplete_event_size=64 * 1024,
-        backlog=256,
+        backlog=_BACKLOG,
     )
     address = listener.getsockname()
     reader = app.state.service.reader
     said = {"host": address[0], "port": address[1], "model": reader.name, "notice": reader.notice}
-    log.info("listening", extra={"fields": said})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises it again when it has stopped
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
             app.state.service.stopping = True  # which /v1/ready says on connections that are still open
             super().handle_exit(sig, frame)
 
-    Server(config).run(sockets=[listener])
+    server = Server(config)
+
+    def stop(number: int, frame: "FrameType | None") -> None:
+        server.should_exit = True  # before uvicorn has put its own handler in place of this, or after it has stopped
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
+    log.info("listening", extra={"fields": said})
+    server.run(sockets=[listener])
     gate = _gate(app)
     log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
 

@@ -1,10 +1,14 @@
 """What a service may use and who may use it."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from radzero.images import ReadLimits
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750, 2.1: what an Authorization header can carry; a cookie can, too (RFC 6265, 4.1.1)."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,11 @@ class ServiceSettings:
             self._positive(name)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"a port is between 0 and 65535, not {self.port}")
-        if any(len(token) < 16 or not token.isascii() or not token.isprintable() for token in self.tokens):
-            raise ValueError("a token has at least 16 printable ASCII characters; `openssl rand -hex 32` makes one")
+        if not all(len(token) >= 16 and _TOKEN.fullmatch(token) for token in self.tokens):
+            raise ValueError(
+                "a token has at least 16 characters, all of them letters, digits or -._~+/, and may end in =; "
+                "`openssl rand -hex 32` makes one"
+            )
         if not self.tokens and not is_loopback(self.host):
             raise ValueError(
                 f"{self.host} can be reached from other machines, so tokens are needed: put one per line into a file "

@@ -39,4 +39,8 @@ export function send(file) {
 
 export const pixels = async (id) => (await call(`v1/films/${id}/pixels`)).arrayBuffer();
 export const ask = async (id, question) => (await post(`v1/films/${id}/ask`, question)).json();
-export const results = async (id, question) => (await post(`v1/films/${id}/results`, question)).blob();
+
+export async function results(id, question) {
+  const answer = await post(`v1/films/${id}/results`, question);
+  return { zip: await answer.blob(), leftOut: answer.headers.get("radzero-left-out") };
+}

@@ -536,8 +536,10 @@ function listen() {
     attempt("Writing DICOM…", async () => {
       const sentences = shownSentences();
       const { threshold } = viewer.options;
-      save(await ofKept(viewer.current, (id) => api.results(id, { sentences, threshold })), `${stem()}-dicom.zip`);
-      return `SEG, SR, GSPS and SC of ${sentences.length} sentence(s) written`;
+      const { zip, leftOut } = await ofKept(viewer.current, (id) => api.results(id, { sentences, threshold }));
+      save(zip, `${stem()}-dicom.zip`);
+      const said = `DICOM results of ${sentences.length} sentence(s) written`;
+      return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
     }),
   );
   document.addEventListener("keydown", (event) => {
