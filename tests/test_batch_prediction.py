@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 import radzero
 from radzero.batch_prediction import Inputs, Outcome, OutputFolder, find_inputs, predict_files, run_identity
 from radzero.images import Radiograph
+from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
 from radzero.reading import RadZero
 
@@ -328,6 +330,42 @@ def test_batches_of_a_continued_run_give_the_same_bytes(
         run(tiny_model, find_inputs([folder]).files, output, batch_size=5)
         assert seen == ([5, 1] if kept < 5 else [1])
         assert (output / "predictions.jsonl").read_bytes() == expected
+
+
+def test_workers_change_nothing(tiny_model: RadZero, folder: Path, tmp_path: Path, phantoms: list[Film]):
+    write_dicom(phantoms[0], folder / "g.dcm")
+    (folder / "b.png").write_bytes(b"no film")
+    files = sorted(folder.iterdir())
+    options = {"overlays": True, "results": ("sr",), "batch_size": 2}
+    with_results = identity(tiny_model, overlays=True, results=("sr",))
+    found = {}
+    for workers in (0, 2):
+        output = tmp_path / str(workers)
+        target = OutputFolder(output, with_results, files)
+        outcome = predict_files(tiny_model, files, SENTENCES, target, workers=workers, **options)
+        assert (outcome.read, list(outcome.refused)) == (6, [str(folder / "b.png")])
+        assert len(outcome.without_results) == 5
+        written = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
+        found[workers] = {name: path.read_bytes() for name, path in written.items() if path.suffix != ".dcm"}
+        assert len([name for name in written if name.suffix == ".dcm"]) == 1
+    assert found[0] == found[2]
+
+
+def test_a_killed_worker_ends_the_run_with_a_remedy_and_it_can_be_gone_on_with(
+    tiny_model: RadZero, folder: Path, tmp_path: Path
+):
+    files = sorted(folder.iterdir())
+
+    def kill(*_: object) -> None:
+        for worker in active_children():
+            worker.kill()
+
+    with pytest.raises(ChildProcessError, match="fewer --workers"):
+        run(tiny_model, files, tmp_path / "out", batch_size=1, workers=2, on_file=kill)
+    assert 0 < len(lines(tmp_path / "out")) < len(files)
+    run(tiny_model, files, tmp_path / "out", batch_size=1)
+    run(tiny_model, files, tmp_path / "other", batch_size=1)
+    assert (tmp_path / "out/predictions.jsonl").read_bytes() == (tmp_path / "other/predictions.jsonl").read_bytes()
 
 
 def test_refused_films_are_tried_again(tiny_model: RadZero, folder: Path, tmp_path: Path, whole: Callable[..., bytes]):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from radzero.answer import Reading
     from radzero.findings import FINDING_SETS, finding_sentences
     from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
     from radzero.models.carzero import CarZeroModel
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from radzero.models.processor import RadZeroProcessor
     from radzero.models.radzero import RadZeroModel
     from radzero.models.similarity import similarity_logits
-    from radzero.reading import RadZero, Reading, describe, load
+    from radzero.reading import RadZero, describe, load
     from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_loss, siglip_loss
 
 __version__ = version("radzero")
@@ -42,7 +43,7 @@ _HOMES = {
     "RadZeroModel": "models.radzero",
     "similarity_logits": "models.similarity",
     "RadZero": "reading",
-    "Reading": "reading",
+    "Reading": "answer",
     "describe": "reading",
     "load": "reading",
     "binary_pair_loss": "training.losses",

@@ -5,15 +5,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from radzero import __version__
+from radzero.answer import PNG_LEVEL, Reading
+from radzero.files import write_whole
 from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
-from radzero.reading import RadZero, Reading
+from radzero.processes import process_pool
 from radzero.results import ResultError, make_possible_results, read_header
+
+if TYPE_CHECKING:
+    from radzero.reading import RadZero
 
 NOT_IMAGES = frozenset(
     {
@@ -189,7 +199,7 @@ class OutputFolder:
         earlier_stamps = {source: stamp for source, stamp in earlier_stamps.items() if source not in stale}
         self.done = self._keep_whole_lines(stale)
         content = {**identity, "files": {**earlier_stamps, **stamps}}
-        _write_whole(note, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+        write_whole(note, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
     def _keep_whole_lines(self, stale: set[str]) -> set[str]:
         """Takes away what is to be done again, and a torn last line; gives back the files that have a reading."""
@@ -206,7 +216,7 @@ class OutputFolder:
             kept.append(line)
             if not failed:
                 done.add(source)
-        _write_whole(self.lines, b"".join(kept))
+        write_whole(self.lines, b"".join(kept))
         return done
 
     def _all_there(self, drawn: list[str]) -> bool:
@@ -229,12 +239,7 @@ class OutputFolder:
         lines = self.lines.read_bytes().splitlines(keepends=True)
         ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1).source, -1), k))
         if ranked != list(range(len(lines))):
-            _write_whole(self.lines, b"".join(lines[k] for k in ranked))
-
-    def film_folder(self, kind: str, source: str) -> Path:
-        """Where a film's files go: its name, and a few letters of its path's hash, so that no two films share it."""
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
-        return self.folder / kind / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+            write_whole(self.lines, b"".join(lines[k] for k in ranked))
 
 
 def _stamp(path: Path) -> list[Any]:
@@ -246,14 +251,14 @@ def _stamp(path: Path) -> list[Any]:
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def usual_workers(films: int) -> int:
+    """Worker processes for a number of films: one per core, or none for what is done before they have started."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16) if films >= 16 and cores > 1 else 0
 
 
 def predict_files(
-    model: RadZero,
+    model: "RadZero",
     files: Sequence[Path],
     sentences: Sequence[str],
     output: OutputFolder,
@@ -262,6 +267,7 @@ def predict_files(
     threshold: float = 0.5,
     results: Sequence[str] = (),
     batch_size: int = 8,
+    workers: int = 0,
     limits: ReadLimits | None = None,
     on_file: Callable[[str, Reading | None, str | None], None] = lambda source, reading, error: None,
 ) -> Outcome:
@@ -280,70 +286,176 @@ def predict_files(
         results: kinds of DICOM objects to write of DICOM films (:class:`radzero.results.ResultKind`); a film that can
             have none says why in its line's ``results_refused``.
         batch_size: films per pass through the network.
+        workers: processes that read films ahead and draw; 0 does it all here. They change nothing that is written.
         limits: of file and film sizes.
         on_file: called for every file with its reading, or None and the reason; both None for one done earlier.
+
+    Raises:
+        OSError: when the folder cannot be written.
+        ChildProcessError: when a worker was killed.
     """
+    batches = [[str(path) for path in files[k : k + batch_size]] for k in range(0, len(files), batch_size)]
+    ahead = -(-workers // batch_size)  # batches, so that every worker has a film to read
+    finish = partial(_finish, folder=output.folder, overlays=overlays, threshold=threshold, results=tuple(results))
     outcome = Outcome()
-    with output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines:  # names that are no UTF-8
-
-        def write(record: dict[str, Any]) -> None:
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-            lines.flush()
-
-        def refuse(source: str, error: Exception, reason: str) -> None:
-            write({"image": source, "model": model.name, "error": str(error), "reason": reason})
-            outcome.refused[source] = str(error)
-            on_file(source, None, str(error))
-
-        for start in range(0, len(files), batch_size):
-            batch = [str(path) for path in files[start : start + batch_size]]
-            missing = [source for source in batch if source not in output.done]
-            answers = _read_batch(model, batch, sentences, limits) if missing else {}
+    with (
+        output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines,  # names that are no UTF-8
+        _hands(workers) as submit,
+    ):
+        written = _Lines(lines, outcome, on_file, at_once=2 * batch_size + workers)
+        reads: deque[list[Future[Radiograph | RadiographError]]] = deque()
+        for position, batch in enumerate(batches):
+            while position + ahead >= (begun := position + len(reads)) and begun < len(batches):
+                whole = all(source in output.done for source in batches[begun])
+                reads.append([] if whole else [submit(_read, source, limits) for source in batches[begun]])
+            films = dict(zip(batch, (read.result() for read in reads.popleft()), strict=False))
+            answers = _answer(model, films, sentences) if films else {}
             for source in batch:
                 if source in output.done:
-                    outcome.read += 1
-                    outcome.resumed += 1
-                    on_file(source, None, None)
-                    continue
-                answer = answers[source]
-                if isinstance(answer, RadiographError):
-                    refuse(source, answer, answer.reason.value)
-                elif isinstance(answer, Exception):
-                    refuse(source, answer, "model")
+                    written.skip(source)
+                elif isinstance(answer := answers[source], Reading):
+                    written.put(source, answer, submit(finish, answer))
                 else:
-                    record = answer.to_dict()
-                    if overlays and answer.similarity is not None:  # LiT and CLIP have no maps
-                        record["overlays"] = _save_overlays(answer, output, threshold)
-                    if results:
-                        try:
-                            record["results"], left_out = _save_results(answer, output, results, threshold)
-                            if left_out:
-                                record["results_refused"] = outcome.without_results[source] = left_out
-                        except ResultError as error:
-                            record["results_refused"] = str(error)
-                            outcome.without_results[source] = str(error)
-                    write(record)
-                    outcome.read += 1
-                    on_file(source, answer, None)
+                    reason = answer.reason.value if isinstance(answer, RadiographError) else "model"
+                    written.refuse(source, model.name, answer, reason)
+        written.close()
     output.sort_lines()
     return outcome
 
 
-def _read_batch(
-    model: RadZero, batch: Sequence[str], sentences: Sequence[str], limits: ReadLimits | None
-) -> dict[str, Reading | Exception]:
-    """A reading or the reason against it of every file; when the batch fails, each film is tried alone."""
-    answers: dict[str, Reading | Exception] = {}
-    films: dict[str, Radiograph] = {}
-    for source in batch:
-        try:
-            films[source] = read_radiograph(Path(source), limits=limits)
-        except RadiographError as error:
-            answers[source] = error
+class _Lines:
+    """Lines of predictions.jsonl in the order of the films, though films are drawn in any."""
+
+    def __init__(
+        self,
+        file: TextIO,
+        outcome: Outcome,
+        on_file: Callable[[str, Reading | None, str | None], None],
+        *,
+        at_once: int,
+    ) -> None:
+        self._file, self._outcome, self._on_file, self._at_once = file, outcome, on_file, at_once
+        self._waiting: deque[tuple[Callable[[], None], Future[Any] | None]] = deque()
+
+    def skip(self, source: str) -> None:
+        """A film that an earlier run has done."""
+
+        def work() -> None:
+            self._outcome.read += 1
+            self._outcome.resumed += 1
+            self._on_file(source, None, None)
+
+        self._put(work, None)
+
+    def refuse(self, source: str, model: str, error: Exception, reason: str) -> None:
+        """A film without a reading."""
+
+        def work() -> None:
+            self._write({"image": source, "model": model, "error": str(error), "reason": reason})
+            self._outcome.refused[source] = str(error)
+            self._on_file(source, None, str(error))
+
+        self._put(work, None)
+
+    def put(self, source: str, reading: Reading, finished: "Future[_Finished]") -> None:
+        """A film with a reading, whose line waits for its pictures."""
+
+        def work() -> None:
+            record, without = finished.result()
+            self._write(record)
+            self._outcome.read += 1
+            if without:
+                self._outcome.without_results[source] = without
+            self._on_file(source, reading, None)
+
+        self._put(work, finished)
+
+    def close(self) -> None:
+        """Write all that is still waited for."""
+        self._flush(0)
+
+    def _put(self, work: Callable[[], None], future: "Future[Any] | None") -> None:
+        self._waiting.append((work, future))
+        self._flush(self._at_once)
+
+    def _flush(self, most: int) -> None:
+        while self._waiting:
+            work, future = self._waiting[0]
+            if len(self._waiting) <= most and future is not None and not future.done():
+                return
+            self._waiting.popleft()
+            work()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+# -- what worker processes do -------------------------------------------------------------------------
+
+
+class _Finished(NamedTuple):
+    """A film's line, when its pictures are written, and why it has no or not all DICOM results, or ""."""
+
+    record: dict[str, Any]
+    without: str
+
+
+@contextmanager
+def _hands(workers: int) -> Iterator[Callable[..., Future[Any]]]:
+    """What takes work besides the model: other processes, or this one, at once."""
+    if workers == 0:
+        yield _at_once
+        return
     try:
-        return answers | dict(zip(films, model.predict(films.values(), sentences, batch_size=len(batch)), strict=True))
+        with process_pool(workers) as pool:
+            yield pool.submit
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"one of {workers} worker processes was killed, most often for lack of memory; give fewer --workers"
+        ) from error
+
+
+def _at_once(work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    done: Future[Any] = Future()
+    done.set_result(work(*arguments))
+    return done
+
+
+def _read(source: str, limits: ReadLimits | None) -> Radiograph | RadiographError:
+    try:
+        return read_radiograph(Path(source), limits=limits)
+    except RadiographError as error:
+        return error
+
+
+def _finish(reading: Reading, *, folder: Path, overlays: bool, threshold: float, results: tuple[str, ...]) -> _Finished:
+    record, without = reading.to_dict(), ""
+    if overlays and reading.similarity is not None:  # LiT and CLIP have no maps
+        record["overlays"] = _save_overlays(reading, folder, threshold)
+    if results:
+        try:
+            record["results"], without = _save_results(reading, folder, results, threshold)
+        except ResultError as error:
+            without = str(error)
+        if without:
+            record["results_refused"] = without
+    return _Finished(record, without)
+
+
+# -- the model's part ---------------------------------------------------------------------------------
+
+
+def _answer(
+    model: "RadZero", films: Mapping[str, Radiograph | RadiographError], sentences: Sequence[str]
+) -> dict[str, Reading | Exception]:
+    """A reading or the reason against it of every film; when the batch fails, each film is tried alone."""
+    answers: dict[str, Reading | Exception] = {s: film for s, film in films.items() if isinstance(film, Exception)}
+    read = {source: film for source, film in films.items() if isinstance(film, Radiograph)}
+    try:
+        return answers | dict(zip(read, model.predict(read.values(), sentences, batch_size=len(films)), strict=True))
     except (RuntimeError, ValueError, MemoryError):  # of one film, or of all together: see which
-        for source, film in films.items():
+        for source, film in read.items():
             try:
                 answers[source] = model.predict(film, sentences)[0]
             except (RuntimeError, ValueError, MemoryError) as error:
@@ -352,7 +464,7 @@ def _read_batch(
 
 
 def run_identity(
-    model: RadZero,
+    model: "RadZero",
     sentences: Sequence[str],
     *,
     threshold: float,
@@ -374,31 +486,35 @@ def run_identity(
     }
 
 
-def _save_results(
-    reading: Reading, output: OutputFolder, kinds: Sequence[str], threshold: float
-) -> tuple[list[str], str]:
+def _film_folder(kind: Path, source: str) -> Path:
+    """Where a film's files go: its name, and a few letters of its path's hash, so that no two films share it."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
+    folder = kind / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _save_results(reading: Reading, output: Path, kinds: Sequence[str], threshold: float) -> tuple[list[str], str]:
     """Paths of what was written, and why there is nothing of some kinds, or ""."""
     header = read_header(reading.source)
-    folder = output.film_folder("dicom", reading.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _film_folder(output / "dicom", reading.source)
     written = []
     made = make_possible_results(reading, header, kinds, threshold=threshold)
     for result in made.results:
         kind = result.file_meta.MediaStorageSOPClassUID.keyword.removesuffix("Storage")
         path = folder / f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{kind}.dcm"
         result.save_as(path, enforce_file_format=True)
-        written.append(path.relative_to(output.folder).as_posix())
+        written.append(path.relative_to(output).as_posix())
     return written, "; ".join(made.left_out.values())
 
 
-def _save_overlays(reading: Reading, output: OutputFolder, threshold: float) -> list[str]:
-    folder = output.film_folder("overlays", reading.source)
-    folder.mkdir(parents=True, exist_ok=True)
+def _save_overlays(reading: Reading, output: Path, threshold: float) -> list[str]:
+    folder = _film_folder(output / "overlays", reading.source)
     written = []
     digits = max(2, len(str(len(reading.sentences) - 1)))
     for index, sentence in enumerate(reading.sentences):
         slug = re.sub(r"[^a-z0-9]+", "-", sentence.lower()).strip("-")[:60]
         path = folder / f"{index:0{digits}d}-{slug}.png"
-        reading.overlay(index, threshold=threshold).save(path)
-        written.append(path.relative_to(output.folder).as_posix())
+        reading.overlay(index, threshold=threshold).save(path, compress_level=PNG_LEVEL)
+        written.append(path.relative_to(output).as_posix())
     return written

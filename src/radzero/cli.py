@@ -17,7 +17,7 @@ from rich.table import Table
 from radzero.evaluation.titles import BENCHMARK_TITLES
 
 if TYPE_CHECKING:
-    from radzero.reading import Reading
+    from radzero.answer import Reading
     from radzero.training.manifest import ManifestRow
     from radzero.training.preparation import LeftOut
 
@@ -121,6 +121,10 @@ def predict(
         typer.Option(help="DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read films and draw; 0: none besides. Usually one per core."),
+    ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Most pixels of a film; larger ones are refused as bombs.")
     ] = None,
@@ -135,7 +139,7 @@ def predict(
     """
     import torch
 
-    from radzero.batch_prediction import OutputFolder, find_inputs, predict_files, run_identity
+    from radzero.batch_prediction import OutputFolder, find_inputs, predict_files, run_identity, usual_workers
     from radzero.findings import finding_sentences
     from radzero.images import ReadLimits
     from radzero.reading import load
@@ -190,9 +194,12 @@ def predict(
                 threshold=threshold,
                 results=results,
                 batch_size=batch_size,
+                workers=usual_workers(len(found.files)) if workers is None else workers,
                 limits=ReadLimits(max_pixels=max_pixels) if max_pixels else None,
                 on_file=on_file,
             )
+        except ChildProcessError as error:
+            raise _fail(f"{error}; what was written is whole, run again to go on") from error
         except OSError as error:
             raise _fail(
                 f"{output}: cannot be written ({error}); what was written is whole, run again to go on"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from radzero.answer import Reading
 from radzero.images import read_radiograph
 from radzero.overlays import caption_font, thumbnail
-from radzero.reading import RadZero, Reading, load
+from radzero.reading import RadZero, load
 
 _WIDTH, _MARGIN, _TOP = 360, 12, 34
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from radzero.answer import Reading
 from radzero.overlays import render_comparison, render_film
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 from radzero.phantom.reports import write_report
-from radzero.reading import Reading, load
+from radzero.reading import load
 
 SEED = 2024
 """Of the demo's phantoms; training uses seed 1."""

@@ -24,10 +24,11 @@ from pydicom.uid import (
 import radzero
 from command_line import call
 from dicom_factory import chest_like, dataset, dicom_bytes, lut_item, to_bytes
+from radzero.answer import Reading
 from radzero.images import RadiographError
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
-from radzero.reading import RadZero, Reading
+from radzero.reading import RadZero
 from radzero.results import ResultError, ResultKind, make_possible_results, make_results, read_header, result_kinds
 
 SENTENCES = ("There is right pleural effusion", "There is no nodule")

@@ -357,7 +357,7 @@ def test_a_pool_goes_on_from_whole_blocks(pool_folder: Path, pool: PhantomPool, 
 
     before = [pool.pixels(k) for k in range(14)]
     monkeypatch.setattr(phantom_pool, "_BLOCK", 4)
-    monkeypatch.setattr(phantom_pool, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(phantom_pool, "process_pool", InThisProcess)
     monkeypatch.setattr(phantom_pool, "make_film", small_film)
     folder = pool_folder.parent / "blocks"
     whole = build_pool(folder, films=10, seed=FILM_SEED, size=SIZE)

@@ -10,9 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +28,7 @@ from radzero.models.configuration import ConvStemConfig
 from radzero.models.vision import ConvStemModel
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding
+from radzero.processes import process_pool
 
 _MEAN, _STD = 0.5, 0.25
 _HELD_OUT = 0.05
@@ -103,7 +102,7 @@ def draw_lessons(
     done = films.encoder - sum(counts)
     progress(done)
     if missing:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with process_pool(workers) as pool:
             for count in pool.map(draw, missing, counts):
                 done += count
                 progress(done)

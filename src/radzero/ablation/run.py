@@ -29,6 +29,7 @@ from radzero.evaluation.public import phantom
 from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
 from radzero.files import write_whole
+from radzero.processes import end_with_parent
 from radzero.reading import load
 from radzero.training.config import TrainConfig
 from radzero.training.model_building import build_start
@@ -199,6 +200,7 @@ def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, 
 
 def _take_device(devices: "Queue[str]") -> None:
     """One GPU for each process, of those that the user allows, as far as there are any."""
+    end_with_parent()
     transformers_logging.disable_progress_bar()  # of every checkpoint that is written or read
     if name := devices.get():
         os.environ["CUDA_VISIBLE_DEVICES"] = name

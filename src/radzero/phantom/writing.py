@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from enum import StrEnum
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film, make_film
 from radzero.phantom.reports import write_report
+from radzero.processes import process_pool
 
 
 class FilmFormat(StrEnum):
@@ -66,15 +66,13 @@ def write_phantoms(
     records: list[dict[str, Any]] = []
     draw = partial(_draw, seed=seed, size=size, folder=folder, film_format=film_format)
     indices = range(first, first + count)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
     try:
-        drawn: Iterable[dict[str, Any]] = pool.map(draw, indices, chunksize=4) if pool else map(draw, indices)
-        for record in drawn:
-            records.append(record)
-            progress(len(records))
+        with process_pool(workers) if workers > 1 else nullcontext() as pool:
+            drawn: Iterable[dict[str, Any]] = pool.map(draw, indices, chunksize=4) if pool else map(draw, indices)
+            for record in drawn:
+                records.append(record)
+                progress(len(records))
     finally:  # films of a run that was interrupted are in the index too
-        if pool:
-            pool.shutdown(cancel_futures=True)
         path = _write_index(folder / "phantoms.jsonl", records)
     return path
 

@@ -1,19 +1,16 @@
 """A run of an engine over many reports: in order, in several processes, killed and continued without loss."""
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from radzero.processes import process_pool
 from radzero.reports.engine import Engine, Extraction, SetAside
 from radzero.reports.rules import RulesEngine
 from radzero.reports.sections import Report
@@ -251,16 +248,7 @@ _worker: RulesEngine | None = None
 
 def _start_worker(vocabulary: Path | None, cues: Path | None) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process; the parent ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = RulesEngine(Vocabulary(vocabulary, cues))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # a worker has one
-    parent.join()
-    os._exit(1)
 
 
 def _work(report: Report) -> Extraction:
@@ -295,10 +283,9 @@ class RulesPool:
         if self._processes == 1:
             yield from self._engine.extract_all(reports)
             return
-        context = multiprocessing.get_context("spawn")
         source = iter(reports)
         try:
-            with ProcessPoolExecutor(self._processes, context, _start_worker, self._files) as pool:
+            with process_pool(self._processes, _start_worker, *self._files) as pool:
                 # bounded: an archive may hold 200,000 reports
                 while batch := list(islice(source, 512 * self._processes)):
                     yield from pool.map(_work, batch, chunksize=32)

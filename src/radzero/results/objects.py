@@ -22,8 +22,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from radzero import __version__
+from radzero.answer import Reading
 from radzero.images.warning_filters import quiet
-from radzero.reading import Reading
 from radzero.results.header import ResultError, lut_item
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
 from radzero.results.regions import Region, find_regions

@@ -20,6 +20,7 @@ from pydicom.multival import MultiValue
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from radzero import __version__
+from radzero.answer import PNG_LEVEL
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.images import RadiographError, Reason
 from radzero.reading import RadZero
@@ -427,7 +428,7 @@ def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
 
 def _png(reading: Any, threshold: float) -> bytes:
     buffer = io.BytesIO()
-    reading.overlay(0, threshold=threshold).save(buffer, format="PNG")
+    reading.overlay(0, threshold=threshold).save(buffer, format="PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

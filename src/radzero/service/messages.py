@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from radzero.reading import Reading
+from radzero.answer import Reading
 
 
 class Problem(BaseModel):

@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import radzero.phantom
 from radzero.files import write_whole
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
+from radzero.processes import process_pool
 
 _DRAWING = ("anatomy", "detector", "fields", "film", "findings")
 _BLOCK = 250  # films per unit of work, and per resumable piece
@@ -120,7 +119,7 @@ def build_pool(
     progress(done)
     if missing:
         make = partial(_make_block, count=_BLOCK, seed=seed, size=size, folder=folder)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with process_pool(workers) as pool:
             for made in pool.map(make, missing):
                 done += made
                 progress(done)
