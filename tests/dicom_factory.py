@@ -183,6 +183,19 @@ def dicom_bytes(
     return to_bytes(dataset(stored, syntax, bits, **attributes))
 
 
+def scan_bomb(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG with scans that change nothing: each a run of empty blocks."""
+    buffer = io.BytesIO()
+    ramp = np.linspace(0, 255, side).astype(np.uint8)[None].repeat(side, 0)
+    Image.fromarray(ramp).save(buffer, "JPEG", progressive=True)
+    symbols = b"\x13" + bytes([0, 2, *[0] * 14, 0xE0, 0x00])  # AC table 3: end of band, 2^14 blocks long or one
+    table = b"\xff\xc4" + struct.pack(">H", 2 + len(symbols)) + symbols
+    bits = "01" * (side // 8) ** 2
+    packed = int(bits + "1" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big").replace(b"\xff", b"\xff\0")
+    scan = b"\xff\xda" + struct.pack(">H", 8) + bytes([1, 1, 0x03, 63, 63, 0]) + packed
+    return buffer.getvalue()[:-2] + table + scan * scans + b"\xff\xd9"
+
+
 def lut_item(entries: list[int], first: int, bits: int, *, explanation: str = "", signed: bool = False) -> Dataset:
     """An item of a modality or VOI LUT sequence."""
     item = Dataset()

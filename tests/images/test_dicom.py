@@ -31,6 +31,7 @@ from dicom_factory import (
     encode,
     jpeg_lossless,
     lut_item,
+    scan_bomb,
     shared,
     to_bytes,
 )
@@ -669,6 +670,15 @@ def test_deflate_bomb(file: Path) -> None:
     limits = ReadLimits(max_inflated_bytes=16 << 20)
     assert refused(file, honest[:meta_end] + bomb, limits).reason is Reason.TOO_LARGE
     assert read(file, honest, limits).height == 64
+
+
+def test_a_jpeg_frame_of_very_many_scans(file: Path) -> None:
+    ds = dataset(chest_like(64, 64, 255).astype(np.uint8), JPEGBaseline8Bit)
+    ds.PixelData = encapsulate([scan_bomb(20)])
+    assert read(file, to_bytes(ds)).height == 64
+    ds.PixelData = encapsulate([scan_bomb(200)])
+    error = refused(file, to_bytes(ds))
+    assert (error.reason, "scans, 100 at most" in str(error)) == (Reason.TOO_LARGE, True)
 
 
 def test_rle_that_unpacks_without_end_is_bounded() -> None:

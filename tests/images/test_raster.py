@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from dicom_factory import chest_like, shared
+from dicom_factory import chest_like, scan_bomb, shared
 from radzero.images import RadiographError, ReadLimits, Reason, read_radiograph
+from radzero.images.codestream import count_jpeg_scans
 
 
 def chest8() -> np.ndarray:
@@ -183,6 +184,20 @@ def test_truncation_is_refused(tmp_path: Path, image_format: str) -> None:
     path.write_bytes(data[: len(data) * 19 // 20])
     if image_format in ("PNG", "JPEG"):
         assert refused(path).reason is Reason.TRUNCATED
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    """A decoder passes over the whole film in each: two megabytes of them once took minutes."""
+    few, many = scan_bomb(40), scan_bomb(200)
+    assert count_jpeg_scans(few) == count_jpeg_scans(scan_bomb(0)) + 40
+    assert read_radiograph(few).pixels.shape == (64, 64)
+    with pytest.raises(RadiographError, match="scans, 100 at most") as refused:
+        read_radiograph(many)
+    assert refused.value.reason is Reason.TOO_LARGE
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 4002) + b"\xff\xda" * 2000  # markers within another segment are none
+    assert count_jpeg_scans(few[:2] + thumbnail + few[2:]) == count_jpeg_scans(few)
+    assert count_jpeg_scans(few + many) == count_jpeg_scans(few)  # behind the end
+    assert count_jpeg_scans(b"\xff\xd8\xff") == 0
 
 
 def test_bombs_are_refused_before_decoding(tmp_path: Path) -> None:

@@ -81,6 +81,25 @@ def jpeg_header(frame: bytes) -> FrameHeader:
     return header
 
 
+MOST_SCANS = 100
+"""Of a JPEG: progressive ones have some ten. A decoder passes over the whole image in each, however few its bytes."""
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+
+
+def count_jpeg_scans(content: bytes) -> int:
+    """Number of scans (SOS) up to the end of the first image; damage is passed over as decoders do."""
+    scans, position = 0, 2
+    while found := _MARKER.search(content, position):
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9:
+            break
+        if marker in _STANDALONE or marker == 0xD8:
+            continue
+        scans += marker == 0xDA
+        position += max(2, int.from_bytes(content[position : position + 2], "big"))
+    return scans
+
+
 def _next_segment(frame: bytes, position: int) -> tuple[int, bytes, int]:
     """Return (marker, payload, position behind it) of the marker segment at ``position``."""
     while True:

@@ -44,9 +44,11 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder
 
 from .codestream import (
+    MOST_SCANS,
     CodestreamError,
     FrameHeader,
     TruncatedCodestreamError,
+    count_jpeg_scans,
     decode_rle,
     jpeg2000_header,
     jpeg_header,
@@ -450,6 +452,13 @@ def _frame_header(
             Reason.BAD_HEADER,
             f"the compressed frame is {frame.rows} x {frame.columns} x {frame.components}, "
             f"the header says {rows} x {columns} x {samples}",
+            _DAMAGED,
+        )
+    if not syntax.is_jpeg_2000 and (scans := count_jpeg_scans(encoded)) > MOST_SCANS:
+        raise RadiographError(
+            header.source,
+            Reason.TOO_LARGE,
+            f"the JPEG frame has {scans:,} scans, {MOST_SCANS} at most are read",
             _DAMAGED,
         )
     if not 1 <= frame.precision <= 16:

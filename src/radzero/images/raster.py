@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from .codestream import MOST_SCANS, count_jpeg_scans
 from .grey import Grey, full_scale, grey_from_colour, grey_from_integers, refuse_negative, row_blocks
 from .radiograph import (
     Radiograph,
@@ -239,6 +240,7 @@ def _from_opened(image: Image.Image, source: str, limits: ReadLimits) -> Radiogr
     white_is_zero = _white_is_zero_16bit(image, source)
     opened_as = image.format or "Pillow image"
     _refuse_missing_strips(image, source)
+    _refuse_many_scans(image, source)
     _load(image, source)
     image = _apply_orientation(image, source, choices, warnings)
     grey = _grey_from_pil(image, source, opened_as)
@@ -295,6 +297,26 @@ def _refuse_missing_strips(image: Image.Image, source: str) -> None:
             Reason.TRUNCATED,
             f"the file holds only {100 * share:.3g} % of its {image.height} rows",
             "Copy or download the file again",
+        )
+
+
+def _refuse_many_scans(image: Image.Image, source: str) -> None:
+    """Refuse a JPEG that would be passed over thousands of times."""
+    file = getattr(image, "fp", None)
+    jpeg_in_tiff = image.format == "TIFF" and "jpeg" in str(image.info.get("compression"))
+    if file is None or not (jpeg_in_tiff or image.format in ("JPEG", "MPO")):
+        return
+    with refusing(source, Reason.UNREADABLE, "the file can not be read again", _REEXPORT):
+        position = file.tell()
+        file.seek(0)
+        content = file.read()
+        file.seek(position)
+        tags = getattr(image, "tag_v2", {})
+        pieces = max(1, len(tags.get(273, ())), len(tags.get(324, ()))) if jpeg_in_tiff else 1
+    scans = content.count(b"\xff\xda") if jpeg_in_tiff else count_jpeg_scans(content)
+    if scans > MOST_SCANS * pieces:
+        raise RadiographError(
+            source, Reason.TOO_LARGE, f"the JPEG has {scans:,} scans, {MOST_SCANS} at most are read", _REEXPORT
         )
 
 

@@ -29,6 +29,7 @@ from radzero.service import metrics as prometheus
 from radzero.service.engine import BoundedCache, EncodedFilm, Engine
 from radzero.service.gate import Gate
 from radzero.service.messages import (
+    MOST_NAMES,
     BatchItem,
     BatchMessage,
     FilmMessage,
@@ -90,6 +91,7 @@ class Service:
             max_batch=settings.max_batch,
             batch_wait_s=settings.batch_wait_s,
             decoders=settings.decoders,
+            patience_s=settings.time_limit_s,
             limits=settings.read_limits,
             cache_bytes=settings.cache_bytes // 2,
             on_batch=self.metrics.batch.observe,
@@ -103,8 +105,10 @@ class Service:
         Raises:
             HTTPException: 422 or 413.
         """
+        if len(sentences) > MOST_NAMES or len(findings) > MOST_NAMES:
+            raise refusal(413, "too_many_sentences", f"at most {MOST_NAMES} in a request, equal ones included")
         try:
-            asked = [*sentences, *(text for name in findings for text in finding_sentences(name))]
+            asked = [*sentences, *(text for name in dict.fromkeys(findings) for text in finding_sentences(name))]
         except ValueError as error:
             raise refusal(422, "unknown_findings", str(error)) from error
         asked = list(dict.fromkeys(text.strip() for text in asked))
@@ -200,8 +204,10 @@ def _routes(service: Service) -> APIRouter:
     @routes.get("/ready", tags=["operation"], responses={503: {"model": Refusal}})
     async def ready() -> dict[str, str]:
         """Whether requests are served now."""
-        if service.stopping or not service.engine.alive:
+        if service.stopping:
             raise refusal(503, "not_ready", "the service is stopping")
+        if not service.engine.alive:
+            raise refusal(503, "not_ready", "every decoder has been busy with one film for longer than the time limit")
         return {"status": "ready"}
 
     @routes.get("/metrics", tags=["operation"], response_class=Response)

@@ -138,6 +138,7 @@ class Engine:
         max_batch: films per pass.
         batch_wait_s: for how long a pass waits for films that are being decoded.
         decoders: threads that decode.
+        patience_s: seconds after which a film that is still being decoded makes the engine count as stuck.
         limits: of films.
         cache_bytes: of films kept by content.
         on_batch: called with the number of films of every pass.
@@ -150,6 +151,7 @@ class Engine:
         max_batch: int = 16,
         batch_wait_s: float = 0.005,
         decoders: int = 2,
+        patience_s: float = 60.0,
         limits: ReadLimits | None = None,
         cache_bytes: int = 2**29,
         on_batch: Callable[[int], None] = lambda films: None,
@@ -160,6 +162,8 @@ class Engine:
         self._cache: BoundedCache[EncodedFilm] = BoundedCache(cache_bytes)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._decoding = 0
+        self._begun: dict[int, float] = {}  # by thread: when it began with a film
+        self._decoders, self._patience = decoders, patience_s
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._drawing = ThreadPoolExecutor(decoders, thread_name_prefix="draw")
         self._in_flight = asyncio.Semaphore(4 * max_batch)
@@ -200,18 +204,25 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._drawing, work, *arguments)
 
     def close(self) -> None:
-        """End the threads, after what was begun."""
+        """End the threads, after what was begun; but a film on which a decoder is stuck is not waited for."""
         self._jobs.put(None)
-        self._thread.join()
-        self._pool.shutdown()
-        self._drawing.shutdown()
+        self._thread.join(self._patience)
+        for pool in (self._pool, self._drawing):
+            pool.shutdown(wait=not self.works_on, cancel_futures=True)
         if self._encoders is not None:
-            self._encoders.shutdown()
+            self._encoders.shutdown(wait=not self._thread.is_alive())
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs."""
-        return self._thread.is_alive()
+        """Whether the model's thread runs, and a decoder is free or was not long ago."""
+        now = time.monotonic()
+        stuck = sum(now - begun > self._patience for begun in list(self._begun.values()))
+        return self._thread.is_alive() and stuck < self._decoders
+
+    @property
+    def works_on(self) -> bool:
+        """Whether threads are busy."""
+        return bool(self._begun)
 
     @property
     def cached_bytes(self) -> int:
@@ -221,11 +232,14 @@ class Engine:
     # -- decoding threads ------------------------------------------------------------------------------
 
     def _decode(self, content: bytes, name: str, keep_stored: bool) -> Any:
+        self._begun[threading.get_ident()] = time.monotonic()
         try:
             film = read_radiograph(content, limits=self._limits, name=name, keep_stored=keep_stored)
             pixels, geometries = self.reader.processor.films([film])
         except MemoryError as error:
             raise RadiographError(name, Reason.TOO_LARGE, "not enough memory for it", "Send a smaller film") from error
+        finally:
+            del self._begun[threading.get_ident()]
         return SeenFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom), pixels[0], film.stored
 
     # -- the model's thread ----------------------------------------------------------------------------

@@ -27,6 +27,12 @@ COOKIE = "radzero_token"
 """Of a page, followed by the service's port: browsers send a host's cookies to all of its ports."""
 OPEN_ROUTES = frozenset(("/v1/health", "/v1/ready"))
 """Answered without a token, and counted by no limit: what watches a service has none."""
+UNCOUNTED_ROUTES = OPEN_ROUTES | {"/v1/metrics"}
+"""Answered when too many requests wait, too."""
+_PLAIN_BYTES = 4 * 2**20
+"""Most bytes of a body that is no multipart form, which is to say: that brings no film."""
+_PIECE = 2**18
+"""Bytes of an answer that are handed over at once; the next are when the other side has taken most of them."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -71,13 +77,21 @@ class Gate:
         self._pending_bytes -= size
         self.metrics.pending.set(self._pending)
 
+    def take(self, size: int) -> None:
+        """Count bytes of an answer in."""
+        self._pending_bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Count them out."""
+        self._pending_bytes -= size
+
     @property
     def full(self) -> bool:
         """Whether no more requests may wait."""
         return self._pending >= self.settings.max_pending
 
     def holds(self, size: int) -> bool:
-        """Whether there is room for a body of this size."""
+        """Whether there is room for a body of this size, or an answer."""
         return self._pending_bytes + size <= self.settings.max_pending_bytes or self._pending_bytes == 0
 
 
@@ -93,10 +107,14 @@ class _Passage:
     """One request on its way."""
 
     def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-        self.gate, self.scope, self._receive, self._send = gate, scope, receive, send
+        self.gate, self._receive, self._send = gate, receive, send
         self.headers = {key.lower(): value for key, value in scope["headers"]}
+        self.method = scope["method"]
+        # parts of answers are not served; the server sends no body in answer to HEAD
+        headers = [(key, value) for key, value in scope["headers"] if key.lower() != b"range"]
+        self.scope = {**scope, "headers": headers, "method": "GET" if self.method == "HEAD" else self.method}
         self.id = uuid.uuid4().hex
-        self.read = 0
+        self.read = self.held = 0
         self.status = 0
         self.ended = False
         self.refusal: _RefusedError | None = None
@@ -112,13 +130,16 @@ class _Passage:
             at = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
             log.error("failed", extra={"fields": {"id": self.id, "error": type(error).__name__, "at": at}})
             await self._refuse(_RefusedError(500, "internal", f"the service failed at this; its log has {self.id}"))
+        except asyncio.CancelledError:  # by a second Ctrl-C, or when stopping took too long
+            await self._refuse(_RefusedError(503, "stopping", "the service was stopped before this was done"))
         finally:
+            gate.give_back(self.held)
             gate.answered += self.ended
             self._note(time.perf_counter() - started)
 
     async def _admit(self) -> None:
         self._check_access()
-        if self.scope["path"] in OPEN_ROUTES:
+        if self.scope["path"] in UNCOUNTED_ROUTES:
             await self.gate.app(self.scope, self._receive, self._answer)
             return
         size = self._announced()
@@ -143,7 +164,7 @@ class _Passage:
         if is_loopback(settings.host) and not _is_local(host):
             raise _RefusedError(421, "wrong_host", "this service answers on the loopback address alone")
         origin = self.headers.get(b"origin", b"").decode("latin-1")
-        if self.scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and _place(origin) != host:
+        if self.method not in ("GET", "HEAD", "OPTIONS") and origin and _place(origin) != host:
             raise _RefusedError(403, "foreign_origin", "pages of other sites may not use this service")
         if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
             if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
@@ -179,23 +200,32 @@ class _Passage:
 
     def _announced(self) -> int:
         """Bytes that the request's headers promise; as many as may come, when they promise none."""
-        most = self.gate.settings.max_upload_bytes
         value = self.headers.get(b"content-length")
+        if b"transfer-encoding" in self.headers:
+            if value is not None:  # RFC 9112, 6.1
+                raise _RefusedError(400, "bad_request", "Content-Length and Transfer-Encoding exclude each other")
+            return self._most_bytes
         if value is None:
-            return most if b"transfer-encoding" in self.headers else 0
+            return 0
         if not value.isdigit() or len(value) > 18:
             raise _RefusedError(400, "bad_request", "Content-Length is no number")
-        if int(value) > most:
+        if int(value) > self._most_bytes:
             raise self._too_large()
         return int(value)
 
+    @property
+    def _most_bytes(self) -> int:
+        most = self.gate.settings.max_upload_bytes
+        is_form = self.headers.get(b"content-type", b"").lower().startswith(b"multipart/")
+        return most if is_form else min(most, _PLAIN_BYTES)
+
     def _too_large(self) -> _RefusedError:
-        return _RefusedError(413, "too_large", f"a request has at most {self.gate.settings.max_upload_bytes:,} bytes")
+        return _RefusedError(413, "too_large", f"a request of this kind has at most {self._most_bytes:,} bytes")
 
     async def _limited(self) -> Message:
         message = await self._receive()
         self.read += len(message.get("body", b""))
-        if self.read > self.gate.settings.max_upload_bytes and self.refusal is None:
+        if self.read > self._most_bytes and self.refusal is None:
             self.refusal = self._too_large()
             raise self.refusal  # the framework may answer this as an error of its own: see _answer
         return message
@@ -209,12 +239,24 @@ class _Passage:
         if self.ended:
             return  # the framework's answer to what was refused
         if message["type"] == "http.response.start":
+            size = next((int(v) for k, v in message.get("headers", ()) if k.lower() == b"content-length"), 0)
+            if size > _PIECE and not self.gate.holds(size):
+                await self._refuse(_RefusedError(429, "busy", "too many answers are being sent", retry_after="1"))
+                return
+            if size > _PIECE:
+                self.gate.take(size)
+                self.held += size
             self.status = message["status"]
             own = {key for key, _ in message.get("headers", ())}
             extra = [(key, value) for key, value in _HEADERS if key not in own]
             message = {**message, "headers": [*message.get("headers", ()), *extra, (b"x-request-id", self.id.encode())]}
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
-            self.ended = True
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            starts = range(0, len(body) - _PIECE, _PIECE)
+            for start in starts:
+                await self._send({**message, "body": body[start : start + _PIECE], "more_body": True})
+            message = {**message, "body": body[len(starts) * _PIECE :]}
+            self.ended = not message.get("more_body")
         await self._send(message)
 
     async def _refuse(self, refusal: _RefusedError) -> None:
@@ -233,7 +275,7 @@ class _Passage:
         found = self.scope.get("route")
         route = getattr(found, "path", None) or "(none)"
         status = self.status or 499  # the other side went away
-        method = self.scope["method"] if self.scope["method"] in _METHODS else "other"
+        method = self.method if self.method in _METHODS else "other"
         self.gate.metrics.requests.labels(method, route, str(status)).inc()
         self.gate.metrics.seconds.labels(route).observe(seconds)
         log.info(
@@ -287,3 +329,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class ForeignFormatter(logging.Formatter):
+    """A line of JSON per record of a library, without what it says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        where = f"{record.module}:{record.lineno}"
+        line = {"time": when, "level": record.levelname.lower(), "event": "library", "name": record.name, "at": where}
+        return json.dumps(line)

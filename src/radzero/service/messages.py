@@ -123,21 +123,25 @@ class FilmMessage(BaseModel):
     spacing: Annotated[list[float] | None, Field(description="Millimetres between rows, columns.")] = None
 
 
+MOST_NAMES = 1000
+"""Of one request's sentences, and of its finding sets, equal ones included."""
 Sentence = Annotated[str, Field(min_length=1, examples=["There is left pleural effusion"])]
 
 
 class Question(BaseModel):
     """Sentences for a film that is kept."""
 
-    sentences: Annotated[list[Sentence], Field(default_factory=list)]
-    findings: Annotated[list[str], Field(default_factory=list, description="Named sets; see /v1/findings.")]
+    sentences: Annotated[list[Sentence], Field(default_factory=list, max_length=MOST_NAMES)]
+    findings: Annotated[
+        list[str], Field(default_factory=list, max_length=MOST_NAMES, description="Named sets; see /v1/findings.")
+    ]
     maps: bool = True
 
 
 class ResultQuestion(BaseModel):
     """What to make into DICOM objects."""
 
-    sentences: Annotated[list[Sentence], Field(min_length=1)]
+    sentences: Annotated[list[Sentence], Field(min_length=1, max_length=MOST_NAMES)]
     kinds: Annotated[str, Field(description="all, or some of seg,seg-map,sr,gsps,sc", examples=["seg,sr"])] = "all"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
 

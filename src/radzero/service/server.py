@@ -1,20 +1,26 @@
 """A service on a socket: uvicorn, told to log nothing of its own and to finish what it accepted."""
 
+import asyncio
 import logging
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING
 
-from radzero.service.gate import Gate, JsonFormatter
+from radzero.service.gate import ForeignFormatter, Gate, JsonFormatter
 from radzero.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from fastapi import FastAPI
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 log = logging.getLogger("radzero.service")
 _BACKLOG = 256
+_MOST_CONNECTIONS = 1024
+_HEADER_S = 15
+"""Seconds in which the header of a request must have come."""
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:
@@ -41,14 +47,10 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     """Serve until SIGTERM or SIGINT; then take no more, finish what was accepted, and return."""
     import uvicorn
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    for name in ("radzero.service", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "radzero.service" else logging.WARNING)
+    _log_lines()
     config = uvicorn.Config(
         app,
+        http=_connection_class(),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -77,6 +79,60 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     server.run(sockets=[listener])
     gate = _gate(app)
     log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
+    if app.state.service.engine.works_on:  # on a film whose request was answered long ago; a thread cannot be ended
+        logging.shutdown()
+        os._exit(0)
+
+
+def _log_lines() -> None:
+    """All that is logged becomes lines of JSON; of libraries only who and how badly, their words may be a film's."""
+    own, foreign = logging.StreamHandler(), logging.StreamHandler()
+    own.setFormatter(JsonFormatter())
+    foreign.setFormatter(ForeignFormatter())
+    for name in ("radzero.service", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [own], False
+        logger.setLevel(logging.INFO if name == "radzero.service" else logging.WARNING)
+    logging.getLogger().handlers = [foreign]
+    logging.captureWarnings(True)
+
+
+def _connection_class() -> "type[H11Protocol]":
+    """uvicorn's connections, which may neither send their headers for ever nor be too many."""
+    from h11 import IDLE
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Connection(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > _MOST_CONNECTIONS:
+                transport.abort()
+                return
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._relax()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
+            """Wait for the rest of a header, once it has begun."""
+            if self.conn.their_state is not IDLE:
+                self._relax()
+            elif self._deadline is None:
+                self._deadline = self.loop.call_later(_HEADER_S, self.transport.abort)
+
+        def _relax(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return Connection
 
 
 def _gate(app: "FastAPI") -> Gate | None:
