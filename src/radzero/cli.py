@@ -935,6 +935,7 @@ def dicomweb(
     results from RADZERO_DICOMWEB_STORE_TOKEN, ..._USER and ..._PASSWORD. Exit code 0: every film has its
     results; 1: some were refused, by name; 2: nothing could be done, or the server went away.
     """
+    import sqlite3
     import time
 
     try:
@@ -952,18 +953,27 @@ def dicomweb(
     tally = processor.tally
     with _interruptible(), _progress() as progress:
         bar = progress.add_task("films", total=None)
+
+        def say(what: str, why: str) -> None:
+            colour = "yellow" if what == "warning" else "red"
+            progress.console.print(f"[{colour}]{what}[/] {_plain(why)}", highlight=False, soft_wrap=True)
+
+        def on_problem(series: str, why: str) -> None:
+            tally.failed[series] = why
+            say("failed", f"series {series}: {why}")
+
         try:
             while True:
                 tally.earlier, tally.failed = 0, {}
                 try:
                     for uid in processor.ledger.films_waiting():
                         processor.attempt(uid, partial(processor.send, uid))
-                    for film in source.films(modalities, keys):
+                    for film in source.films(modalities, keys, on_problem):
                         before = processor.problems(film.instance)
                         work = partial(processor.process, film.instance, partial(source.fetch, film))
                         processor.attempt(film.instance, work)
                         for what, why in processor.problems(film.instance).items() - before.items():
-                            progress.console.print(f"[red]{what}[/] {_plain(why)}", highlight=False, soft_wrap=True)
+                            say(what, why)
                         progress.advance(bar)
                 except UnreachableError as error:
                     if watch is None:
@@ -972,7 +982,7 @@ def dicomweb(
                 if watch is None:
                     break
                 time.sleep(watch)
-        except (UnreachableError, OSError) as error:
+        except (UnreachableError, OSError, sqlite3.Error) as error:
             raise _fail(f"{error}; give the command again to go on") from error
         finally:
             processor.ledger.close()
@@ -1003,6 +1013,7 @@ def listen(
 
     A film is on disk before it is acknowledged; what was not finished is finished by the next run.
     """
+    import os
     import signal
 
     try:
@@ -1024,20 +1035,34 @@ def listen(
 
         def on_film(uid: str, problem: str | None) -> None:
             console.print(_plain(f"{uid}: {problem or 'done'}"), highlight=False, soft_wrap=True)
+            for what, why in processor.problems(uid).items():
+                if what in ("warning", "left out"):
+                    console.print(f"[yellow]{what}[/] {_plain(why)}", highlight=False, soft_wrap=True)
 
-        listener = Listener(
-            processor,
-            state / "inbox",
-            title=aet,
-            host=host,
-            port=port,
-            callers=tuple(caller or ()),
-            on_film=on_film,
-        )
+        try:
+            listener = Listener(
+                processor,
+                state / "inbox",
+                title=aet,
+                host=host,
+                port=port,
+                callers=tuple(caller or ()),
+                on_film=on_film,
+            )
+        except OSError as error:
+            raise OSError(f"{host}:{port}: cannot be listened on ({error.strerror})") from error
+        if store_url:
+            target.stopping = lambda: listener.stopping
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
+
+    def stop(*_: Any) -> None:
+        if listener.stopping:  # told twice: what is on disk is as good as after any kill
+            os._exit(1)
+        listener.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: listener.stop())
+        signal.signal(number, stop)
     console.print(
         f"{aet} listens on {host}:{listener.port}; results go to {_plain(target.name)}", highlight=False, soft_wrap=True
     )
@@ -1091,9 +1116,15 @@ def _warn_unless_encrypted(server: Any) -> None:
 
 
 def _key_value(text: str) -> tuple[str, str]:
+    import re
+
+    from pydicom.datadict import tag_for_keyword
+
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"{text!r}: a query is KEY=VALUE, such as StudyDate=20260101-")
+    if tag_for_keyword(key) is None and not re.fullmatch("[0-9A-Fa-f]{8}", key):  # servers ignore what they don't know
+        raise ValueError(f"{key!r}: is no DICOM attribute; name it by keyword (StudyDate) or tag (00080020)")
     return key, value
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +22,7 @@ import pydicom
 import pytest
 import requests
 from pydicom.dataset import Dataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, JPEG2000Lossless
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
@@ -340,16 +340,60 @@ def test_a_film_that_the_model_or_the_writer_fails_on_stops_no_other(
 ):
     work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_model, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        patch.setattr(tiny_model, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("no such size")))
         work.process("1.7", lambda: film(7))
     with monkeypatch.context() as patch:
         patch.setattr("radzero.results.objects._report", lambda _: (_ for _ in ()).throw(AttributeError("StudyID")))
         work.process("1.6", lambda: film(6))
     work.process("1.5", lambda: film(5))
-    assert "the model failed on it: out of memory" in work.tally.refused["1.7"]
+    assert "the model failed on it: no such size" in work.tally.refused["1.7"]
     assert "its header allows no DICOM result (StudyID)" in work.tally.left_out["1.6"]
     assert work.ledger.state("1.6") == "done"  # with what it could have
     assert work.ledger.state("1.5") == "done"
+    work.ledger.close()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), KeyError("a defect")]
+)
+def test_a_film_that_may_do_better_another_time_is_not_refused(
+    tiny_model: RadZero, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_model, "predict", lambda *_: (_ for _ in ()).throw(error))
+        work.attempt("1.7", lambda: work.process("1.7", lambda: film(7)))
+    assert "a defect" not in work.tally.failed["1.7"]  # what an unexpected error says may be a film's
+    assert ("not enough memory" in work.tally.failed["1.7"]) == (not isinstance(error, KeyError))
+    assert work.ledger.state("1.7") is None
+    work.process("1.7", lambda: film(7))
+    assert work.ledger.state("1.7") == "done"
+    work.ledger.close()
+
+
+def test_a_result_that_is_not_taken_keeps_back_no_other(tiny_model: RadZero, tmp_path: Path):
+    class NoSegmentations(FolderDestination):
+        def store(self, result: Dataset) -> None:
+            if result.Modality == "SEG":
+                raise NotTakenError("takes no SEG")
+            super().store(result)
+
+    work = processor(tiny_model, tmp_path, NoSegmentations(tmp_path / "out"))
+    for _ in range(2):
+        work.attempt("1.5", lambda: work.process("1.5", lambda: film(5)))
+        assert work.tally.failed == {"1.5": "takes no SEG"}
+        assert work.tally.stored == 1
+    work.destination = FolderDestination(tmp_path / "out")
+    work.process("1.5", lambda: film(5))
+    assert (work.tally.stored, work.ledger.state("1.5")) == (2, "done")
+    work.ledger.close()
+
+
+def test_what_is_to_be_known_of_a_film_is_said(tiny_model: RadZero, tmp_path: Path):
+    work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    work.process("1.5", lambda: film(5, ViewPosition="LL"))
+    assert "lateral" in work.problems("1.5")["warning"]
+    assert SENTENCE not in work.problems("1.5")["warning"]
     work.ledger.close()
 
 
@@ -428,6 +472,8 @@ def test_urls_without_passwords_and_queries_with_values(tmp_path: Path):
     assert "without a password" in shown
     assert "secret" not in shown
     assert "KEY=VALUE" in call(*base, "http://localhost:1/x", "--query", "StudyDate", code=2).output
+    # a server ignores a key that it does not know, and gives everything
+    assert "no DICOM attribute" in call(*base, "http://localhost:1/x", "--query", "StudyDat=2026", code=2).output
 
 
 # -- servers that behave oddly ------------------------------------------------------------------------------
@@ -436,6 +482,64 @@ def test_urls_without_passwords_and_queries_with_values(tmp_path: Path):
 def results_of(model: RadZero) -> list[Dataset]:
     content = film(3)
     return make_results(model.predict(content, SENTENCE)[0], read_header(content), ["sr"])
+
+
+def listening(model: RadZero, folder: Path, destination: object, **options: Any) -> tuple[Listener, threading.Thread]:
+    """A receiver at work in a thread of this process; its ledger is opened there."""
+    ready: list[Listener] = []
+
+    def run() -> None:
+        work = processor(model, folder, destination)
+        ready.append(Listener(work, folder / "inbox", title="A", host="127.0.0.1", port=0, **options))
+        ready[0].run()
+        work.ledger.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until = time.monotonic() + 30
+    while not ready:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return ready[0], thread
+
+
+def test_a_receiver_stops_while_somebody_is_connected(tiny_model: RadZero, tmp_path: Path):
+    from pynetdicom import AE
+
+    listener, thread = listening(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
+    entity = AE(ae_title="SENDER")
+    entity.add_requested_context(DigitalXRayImageStorageForPresentation)
+    association = entity.associate("127.0.0.1", listener.port)
+    assert association.is_established
+    listener.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not association.is_established or association.is_aborted
+
+
+def test_a_receiver_outlasts_a_folder_that_is_away(tiny_model: RadZero, tmp_path: Path):
+    place = tmp_path / "share"
+    place.write_text("not mounted")
+    said: list[tuple[str, str | None]] = []
+    listener, thread = listening(
+        tiny_model,
+        tmp_path,
+        FolderDestination(place / "out"),
+        on_film=lambda *what: said.append(what),
+        retry_s=0.2,
+    )
+    try:
+        assert send(listener.port, [film(5)]) == [0]
+        wait_for(lambda: len(said) >= 2, place)
+        assert "cannot be written" in str(said[0][1])
+        assert "tried again in 0.2 seconds" in str(said[0][1])
+        assert "tried again in 0.4 seconds" in str(said[1][1])
+        place.unlink()
+        wait_for(lambda: said[-1] == ("1.2.3.5.1.1", None), tmp_path / "nothing")
+        assert len(list((place / "out").rglob("*.dcm"))) == 2
+    finally:
+        listener.stop()
+        thread.join(20)
 
 
 def test_a_film_that_is_sent_twice(tiny_model: RadZero, tmp_path: Path):
@@ -542,6 +646,119 @@ def test_each_server_gets_its_own_credentials_and_never_the_others(
         assert at_films[-1] == "Bearer of-the-films"
 
 
+@contextlib.contextmanager
+def answering(**methods: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[DicomWeb]:
+    """A server of these methods (``GET``, ``POST``), and our side of it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    for method, answer in methods.items():
+        setattr(Handler, f"do_{method}", answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield DicomWeb(f"http://127.0.0.1:{server.server_address[1]}/dicom-web")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def reply(request: BaseHTTPRequestHandler, status: int, kind: str, body: bytes = b"", **headers: str) -> None:
+    request.rfile.read(int(request.headers.get("content-length") or 0))
+    request.send_response(status)
+    for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(body)
+
+
+FAILED = json.dumps({"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "headers"),
+    [
+        (200, "text/html", b"<p>Log in</p>", {}),
+        (301, "text/html", b"", {"Location": "/dicom-web/studies"}),
+        (202, "application/dicom+json; charset=utf-8", FAILED, {}),
+        (202, "application/dicom+json", FAILED, {}),
+        (202, "application/dicom+json", b"", {}),
+    ],
+)
+def test_a_result_is_stored_when_the_server_says_so_or_has_it(
+    tiny_model: RadZero, status: int, kind: str, body: bytes, headers: dict[str, str]
+):
+    (result,) = results_of(tiny_model)
+    has_it = [False]
+
+    def find(request: BaseHTTPRequestHandler) -> None:
+        found = [{"00080018": {"vr": "UI", "Value": [str(result.SOPInstanceUID)]}}] if has_it[0] else []
+        reply(request, 200, "application/dicom+json", json.dumps(found).encode())
+
+    with answering(GET=find, POST=lambda request: reply(request, status, kind, body, **headers)) as server:
+        with pytest.raises(NotTakenError, match="did not s|cannot be read"):
+            server.store(result)
+        has_it[0] = True
+        server.store(result)
+
+
+def multipart(part: bytes, *, end: bool = True) -> bytes:
+    head = b"--cut\r\nContent-Type: application/dicom\r\n\r\n"
+    return head + (part + b"\r\n--cut--\r\n" if end else part[:-20_000])
+
+
+def test_a_film_that_was_cut_on_its_way_is_fetched_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("radzero.pacs.dicomweb._PAUSES", (0.0, 0.0))
+    content = marked(1)
+    tries: list[int] = []
+
+    def give(request: BaseHTTPRequestHandler) -> None:
+        tries.append(1)
+        request.send_response(200)
+        request.send_header("Content-Type", 'multipart/related; type="application/dicom"; boundary=cut')
+        request.end_headers()  # without a length: the end of the connection is the end of the answer
+        request.wfile.write(multipart(content, end=len(tries) > 1))
+
+    with answering(GET=give) as server:
+        fetched = server.fetch(FilmAddress("1.2", "1.3", "1.4"))
+    assert len(tries) == 2
+    assert pydicom.dcmread(io.BytesIO(fetched)) == pydicom.dcmread(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ('multipart/related; type="application/dicom"; boundary=cut', multipart(b"sorry, nearline storage")),
+        ('multipart/related; type="application/dicom"; boundary=cut', multipart(b"")),
+        ("application/json", b"{}"),
+        ('multipart/related; type="application/dicom"; boundary=cut', b""),
+    ],
+)
+def test_an_answer_that_is_no_film_is_said_of_this_film_alone(kind: str, body: bytes):
+    with (
+        answering(GET=lambda request: reply(request, 200, kind, body)) as server,
+        pytest.raises(NotTakenError, match=r"1\.4"),
+    ):
+        server.fetch(FilmAddress("1.2", "1.3", "1.4"))
+
+
+def test_a_series_that_cannot_be_looked_into_stops_no_other(monkeypatch: pytest.MonkeyPatch):
+    series = [{"0020000E": {"Value": ["1.3.1"]}}, {"0020000D": {"Value": ["1.2"]}, "0020000E": {"Value": ["1.3.2"]}}]
+
+    def inside(study: str, number: str, limit: int, offset: int) -> Any:
+        if not study:
+            raise ValueError("Study UID is required")
+        return [{"00080018": {"Value": [number + ".1"]}}][offset:]
+
+    server = odd_server(monkeypatch, search_for_series=lambda offset, **_: series[offset:], search_for_instances=inside)
+    said: list[tuple[str, str]] = []
+    assert [film.instance for film in server.films(("DX",), {}, lambda *what: said.append(what))] == ["1.3.2.1"]
+    assert said[0][0] == "1.3.1"
+    assert "cannot be read" in said[0][1]
+
+
 def test_short_pages_do_not_end_a_search(monkeypatch: pytest.MonkeyPatch):
     series = [{"0020000D": {"Value": ["1.2"]}, "0020000E": {"Value": [f"1.3.{k}"]}} for k in range(120)]
 
@@ -613,5 +830,30 @@ def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0x0111)])
     try:
         DimseDestination(Peer("PEER", "127.0.0.1", server.server_address[1]), "RADZERO").store(result)
+    finally:
+        server.shutdown()
+
+
+def test_a_peer_of_the_default_transfer_syntax_alone(tiny_model: RadZero):
+    from pynetdicom import AE, evt
+
+    (result,) = results_of(tiny_model)
+    arrived: list[Dataset] = []
+
+    def keep(event: Any) -> int:
+        arrived.append(event.dataset)
+        return 0
+
+    entity = AE(ae_title="PEER")
+    entity.add_supported_context(result.SOPClassUID, ImplicitVRLittleEndian)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    destination = DimseDestination(Peer("PEER", "127.0.0.1", server.server_address[1]), "RADZERO")
+    try:
+        destination.store(result)
+        assert arrived[0].SOPInstanceUID == result.SOPInstanceUID
+        assert SENTENCE in arrived[0].to_json()
+        result.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+        with pytest.raises(NotTakenError, match="takes no Segmentation Storage"):
+            destination.store(result)
     finally:
         server.shutdown()

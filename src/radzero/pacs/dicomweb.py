@@ -18,7 +18,7 @@ from radzero.pacs.process import NotTakenError, UnreachableError
 from radzero.service.settings import is_loopback
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest
+    from requests import PreparedRequest, Response
 
 T = TypeVar("T")
 _PAGE = 100
@@ -75,6 +75,12 @@ class DicomWeb:
         credentials: sent with every request to this server; none by default.
         timeout: seconds for one request.
 
+    Attributes:
+        name: its URL.
+        place: scheme, host and port.
+        encrypted: whether nobody on the way can read what it is sent.
+        stopping: tells whether tries are to be given up, since the program is to end.
+
     Raises:
         ValueError: for a URL that is none.
         ImportError: naming what to install.
@@ -92,21 +98,29 @@ class DicomWeb:
                 f"{parts.scheme}://{parts.hostname}: name a server as https://HOST/PATH, without a password"
             )
         self.name = url.rstrip("/")
+        self.stopping: Callable[[], bool] = lambda: False
         self.place = (parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme])
         self.encrypted = parts.scheme == "https" or is_loopback(parts.hostname)
         session = requests.Session()
         self.credentials = credentials or Credentials()
         session.auth = self.credentials
+        session.hooks["response"].append(_refuse_half)
         logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
         self._client = DICOMwebClient(self.name, session=session, timeout=timeout, permissive_uid=True)
         self._client.set_http_retry_params(retry=False)  # retried here, with what the caller can be told
 
-    def films(self, modalities: tuple[str, ...], query: Mapping[str, str]) -> Iterator[FilmAddress]:
+    def films(
+        self,
+        modalities: tuple[str, ...],
+        query: Mapping[str, str],
+        on_problem: Callable[[str, str], None] = lambda series, why: None,
+    ) -> Iterator[FilmAddress]:
         """Films of these modalities that match, page by page.
 
         Args:
             modalities: such as CR and DX.
             query: further QIDO keys, such as ``StudyDate``: ``20260101-20261231``.
+            on_problem: called for a series that cannot be looked into, with why; the others are.
 
         Raises:
             UnreachableError: when the server does not answer.
@@ -114,11 +128,14 @@ class DicomWeb:
         for modality in modalities:
             filters = {**query, "Modality": modality}
             find = partial(self._client.search_for_series, search_filters=filters, limit=_PAGE)
-            for series in self._pages(find):
+            for series in self._pages(find, whole=True):
                 study, number = _value(series, "0020000D"), _value(series, "0020000E")
                 find = partial(self._client.search_for_instances, study, number, limit=_PAGE)
-                for instance in self._pages(find):
-                    yield FilmAddress(study, number, _value(instance, "00080018"))
+                try:
+                    for instance in self._pages(find, whole=False):
+                        yield FilmAddress(study, number, _value(instance, "00080018"))
+                except NotTakenError as error:
+                    on_problem(number or "a series without UID", f"{error}")
 
     def fetch(self, film: FilmAddress) -> bytes:
         """A film's file, as it is stored.
@@ -150,9 +167,15 @@ class DicomWeb:
         """Store a result.
 
         Raises:
-            UnreachableError: when the server did not take it.
+            UnreachableError: when the server did not take it, or does not say that it did and does not have it.
         """
-        what = f"the result {result.SOPInstanceUID}"
+        try:
+            self._store(result, f"the result {result.SOPInstanceUID}")
+        except NotTakenError:
+            if not self.holds(result):
+                raise
+
+    def _store(self, result: Dataset, what: str) -> None:
         tried = False
 
         def send() -> Dataset | None:
@@ -165,16 +188,18 @@ class DicomWeb:
         answer = self._patiently(what, send)
         if answer is None:
             return
-        failed = answer.get("FailedSOPSequence") or []
-        if failed:
+        if failed := answer.get("FailedSOPSequence"):
             raise NotTakenError(f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}")
+        taken = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
+        if result.SOPInstanceUID not in taken:  # a login page is answered with 200, too
+            raise NotTakenError(f"{self.name} did not say that it stored {what}, and does not have it; check the URL")
 
-    def _pages(self, search: Callable[..., list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    def _pages(self, search: Callable[..., list[dict[str, Any]]], *, whole: bool) -> Iterator[dict[str, Any]]:
         """All matches, over pages; ends at a server that pays no heed to ``offset`` too."""
         seen: set[str] = set()
         offset = 0
         while True:
-            page = self._patiently("its films", partial(search, offset=offset), whole=True)
+            page = self._patiently("its films", partial(search, offset=offset), whole=whole)
             fresh = [item for item in page if _identity(item) not in seen]
             seen.update(map(_identity, fresh))
             yield from fresh
@@ -205,12 +230,16 @@ class DicomWeb:
             except (requests.RequestException, OSError) as error:
                 status = 0
                 problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
-            if pause is None:
+            except Exception as error:  # whatever dicomweb-client and pydicom raise at what is no DICOM answer
+                kind = UnreachableError if whole else NotTakenError
+                problem = f"{self.name} gave an answer to a request for {what} that cannot be read"
+                raise kind(f"{problem} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+            if pause is None or self.stopping():
                 break
             time.sleep(pause)
         # a server that fails at one film with 500 may not at others; 502 to 504 say that it is away
         kind = NotTakenError if status == 500 and not whole else UnreachableError
-        raise kind(f"{problem}; {len(_PAUSES) + 1} tries")
+        raise kind(f"{problem}, several times")
 
 
 def open_servers(url: str, store_url: str | None) -> tuple[DicomWeb, DicomWeb]:
@@ -231,6 +260,18 @@ def open_servers(url: str, store_url: str | None) -> tuple[DicomWeb, DicomWeb]:
     if results.place != films.place:
         results = DicomWeb(store_url, Credentials.of_environment("RADZERO_DICOMWEB_STORE"))
     return films, results
+
+
+def _refuse_half(response: "Response", **_: Any) -> None:
+    """Refuse a multipart answer that was cut; nothing else shows it where the length was not announced."""
+    from requests import ConnectionError as ConnectionLost
+
+    kind, *parameters = (part.strip() for part in response.headers.get("content-type", "").split(";"))
+    measured = "content-length" in response.headers or "transfer-encoding" in response.headers
+    boundary = next((p.partition("=")[2].strip('"') for p in parameters if p.lower().startswith("boundary=")), "")
+    measured = measured or kind.lower() != "multipart/related" or not boundary
+    if not measured and f"--{boundary}--".encode() not in response.content[-len(boundary) - 1000 :]:
+        raise ConnectionLost("the answer was cut short")
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:

@@ -2,8 +2,10 @@
 
 import os
 import queue
+import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
+    ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
 
 from radzero.images.dicom_header import TransferSyntax
-from radzero.pacs.process import Processor, UnreachableError
+from radzero.pacs.process import NotTakenError, Processor, UnreachableError
 
 FILM_CLASSES = (
     ComputedRadiographyImageStorage,
@@ -81,20 +84,24 @@ class DimseDestination:
         from pynetdicom import AE
 
         entity = AE(ae_title=self.title)
-        entity.add_requested_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
+        # the default transfer syntax must be offered for what is not compressed (PS3.5, 10.1)
+        entity.add_requested_context(result.SOPClassUID, [result.file_meta.TransferSyntaxUID, ImplicitVRLittleEndian])
         association = entity.associate(self.peer.host, self.peer.port, ae_title=self.peer.title)
         if not association.is_established:
+            if association.rejected_contexts:
+                raise NotTakenError(f"{self.name} takes no {UID(result.SOPClassUID).name}")
             raise UnreachableError(f"{self.name} takes no association")
         try:
             status = association.send_c_store(result)
         except ValueError as error:
-            raise UnreachableError(f"{self.name} takes no {UID(result.SOPClassUID).name} ({error})") from error
+            raise NotTakenError(f"{self.name} takes no {UID(result.SOPClassUID).name} ({error})") from error
         finally:
             association.release()
         code = status.get("Status")
         if code is None or (code not in (_SUCCESS, _HAS_IT) and code >> 12 != 0xB):
-            said = "nothing" if code is None else f"status {code:04X}"
-            raise UnreachableError(f"{self.name} answered {said} to {result.SOPInstanceUID}")
+            if code is None:
+                raise UnreachableError(f"{self.name} answered nothing to {result.SOPInstanceUID}")
+            raise NotTakenError(f"{self.name} answered status {code:04X} to {result.SOPInstanceUID}")
 
 
 class Listener:
@@ -107,7 +114,7 @@ class Listener:
         host, port: where to listen; port 0 takes a free one.
         callers: titles that may send; any when empty.
         on_film: called after every film with its UID and the problem, if any.
-        retry_s: seconds until results that could not be sent are tried again.
+        retry_s: seconds until results that could not be sent are tried again; twice as many each time, an hour at most.
     """
 
     def __init__(
@@ -129,8 +136,9 @@ class Listener:
         inbox.mkdir(parents=True, exist_ok=True)
         self._films: queue.SimpleQueue[Path | None] = queue.SimpleQueue()  # signal handlers may put, too
         self._retry_at: dict[Path, float] = {}
+        self._tries: Counter[Path] = Counter()
         self._stopping = threading.Event()
-        entity = AE(ae_title=title)
+        self._entity = entity = AE(ae_title=title)
         if callers:
             entity.require_calling_aet = list(callers)
         entity.require_called_aet = False
@@ -161,33 +169,45 @@ class Listener:
             except queue.Empty:
                 continue
             if film is None:
-                return
+                break
             if film not in self._retry_at:
                 self._try(film)
+        for association in self._entity.active_associations:  # whoever was sending sends it again
+            association.abort()
+        self.server.shutdown()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
 
     def _try(self, path: Path) -> None:
         """Work on a film, now or, where its results cannot be sent, again in a while."""
         self._retry_at.pop(path, None)
-        if not self._work(path):
-            self._retry_at[path] = time.monotonic() + self._retry
+        pause = min(self._retry * 2 ** self._tries[path], max(self._retry, 3600))
+        if self._work(path, pause):
+            del self._tries[path]
+        else:
+            self._tries[path] += 1
+            self._retry_at[path] = time.monotonic() + pause
 
     def stop(self) -> None:
-        """Take no more films; :meth:`run` ends after the one it works on, the rest stays in the inbox."""
-        if self._stopping.is_set():
-            return
+        """Take no more films; :meth:`run` ends after the one it works on, the rest stays in the inbox.
+
+        May be called by a signal's handler.
+        """
         self._stopping.set()
         self._films.put(None)
-        self.server.shutdown()
 
-    def _work(self, path: Path) -> bool:
+    def _work(self, path: Path, pause: float) -> bool:
         """Whether a film needs no further work."""
         if self._stopping.is_set() or not path.exists():  # sent twice, and worked on already
             return True
         uid = path.stem
         try:
             self.processor.process(uid, path.read_bytes)
-        except UnreachableError as error:
-            self._on_film(uid, f"{error}; tried again in {self._retry:g} seconds")
+        except (UnreachableError, OSError, sqlite3.Error) as error:  # of the disk, too
+            self._on_film(uid, f"{error}; tried again in {pause:g} seconds")
             return False
         path.unlink(missing_ok=True)
         self._on_film(uid, self.processor.tally.refused.get(uid))
@@ -195,6 +215,8 @@ class Listener:
 
     def _arrive(self, event: Any) -> int:
         """Write a film to the inbox; only then is it acknowledged."""
+        if self.stopping:
+            return _NO_ROOM
         uid = str(event.request.AffectedSOPInstanceUID)
         if not UID(uid).is_valid:
             return _CANNOT_UNDERSTAND

@@ -1,7 +1,9 @@
 """One film at a time: read, ask, make results, send them; every step written down before the next begins."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from radzero.files import write_whole
 from radzero.images import RadiographError, ReadLimits, read_radiograph
 from radzero.pacs.ledger import Ledger, Task
 from radzero.reading import RadZero
@@ -51,6 +54,7 @@ class Tally:
         earlier: films that an earlier run had finished.
         refused: film -> reason.
         left_out: film -> why it has no result of some kinds.
+        warned: film -> what is to be known of it before a result is trusted.
         failed: film -> why it could not be fetched or its results not be stored; tried again by the next run.
         stored: results sent by this run.
     """
@@ -59,6 +63,7 @@ class Tally:
     earlier: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    warned: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     stored: int = 0
 
@@ -89,6 +94,7 @@ class Processor:
 
         Raises:
             UnreachableError: from ``fetch`` or the destination.
+            OSError, sqlite3.Error: when the state folder cannot be written.
         """
         state = self.ledger.state(uid)
         if state == "done":
@@ -98,12 +104,20 @@ class Processor:
             self.tally.refused[uid] = self.ledger.reason(uid)
             return
         if state != "ready":
+            content = fetch()
             try:
-                self.ledger.ready(uid, self._results(fetch(), uid))
+                results = self._results(content, uid)
             except (RadiographError, ResultError) as error:
                 self.ledger.refuse(uid, str(error))
                 self.tally.refused[uid] = str(error)
                 return
+            except UnreachableError:
+                raise
+            except Exception as error:  # a defect of the program's; it must not keep the other films
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                at = f"{type(error).__name__}, {Path(frame.filename).name}:{frame.lineno}"
+                raise NotTakenError(f"{uid}: RadZero fails on it ({at}); please report that") from error
+            self.ledger.ready(uid, results)
         self.send(uid)
 
     def attempt(self, uid: str, work: Callable[[], None]) -> None:
@@ -115,22 +129,32 @@ class Processor:
 
     def problems(self, uid: str) -> dict[str, str]:
         """What became of a film other than its results: kind of problem -> why."""
-        said = {"refused": self.tally.refused, "left out": self.tally.left_out, "failed": self.tally.failed}
+        tally = self.tally
+        said = {"refused": tally.refused, "left out": tally.left_out, "failed": tally.failed, "warning": tally.warned}
         return {what: why[uid] for what, why in said.items() if uid in why}
 
     def send(self, uid: str) -> None:
         """Send what waits of a film's results.
 
+        One that the destination does not take keeps back no other.
+
         Raises:
             UnreachableError: when the destination does not take one.
         """
+        problems = []
         for parcel in self.ledger.waiting(uid):
             result = pydicom.dcmread(parcel.path)
-            if not (parcel.tried and self.destination.holds(result)):
-                self.ledger.sending(uid, parcel.uid)
-                self.destination.store(result)
-                self.tally.stored += 1
-            self.ledger.stored(uid, parcel.uid)
+            try:
+                if not (parcel.tried and self.destination.holds(result)):
+                    self.ledger.sending(uid, parcel.uid)
+                    self.destination.store(result)
+                    self.tally.stored += 1
+            except NotTakenError as error:
+                problems.append(str(error))
+            else:
+                self.ledger.stored(uid, parcel.uid)
+        if problems:
+            raise NotTakenError("; ".join(problems))
         self.ledger.done(uid)
         self.tally.done += 1
 
@@ -143,8 +167,13 @@ class Processor:
             reading = self.reader.predict(film, self.task.sentences)[0]
         except MemoryError as error:
             raise NotTakenError(f"{uid}: there was not enough memory for it") from error
-        except RuntimeError as error:
+        except RuntimeError as error:  # of torch, which has no class of its own for a CPU's memory
+            if "memory" in str(error):
+                raise NotTakenError(f"{uid}: there was not enough memory for it") from error
             raise ResultError(f"{uid}: the model failed on it: {error}") from error
+        own = tuple(map(repr, self.task.sentences))  # of the sentences, which are the same for every film
+        if said := [text for text in reading.warnings if not text.startswith(own)]:
+            self.tally.warned[uid] = f"{uid}: {'; '.join(said)}"
         made = make_possible_results(reading, header, self.task.kinds, threshold=self.task.threshold)
         if made.left_out:
             self.tally.left_out[uid] = "; ".join(made.left_out.values())
@@ -170,9 +199,15 @@ class FolderDestination:
         return self._path(result).is_file()
 
     def store(self, result: Dataset) -> None:
-        """Write the file, whole or not at all."""
-        path = self._path(result)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        result.save_as(partial, enforce_file_format=True)
-        partial.replace(path)
+        """Write the file, whole or not at all.
+
+        Raises:
+            UnreachableError: when it cannot be written, as to a share that is away.
+        """
+        path, content = self._path(result), BytesIO()
+        result.save_as(content, enforce_file_format=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content.getvalue())
+        except OSError as error:
+            raise UnreachableError(f"{path}: cannot be written ({error.strerror})") from error
