@@ -698,7 +698,7 @@ def test_a_result_is_stored_when_the_server_says_so_or_has_it(
         reply(request, 200, "application/dicom+json", json.dumps(found).encode())
 
     with answering(GET=find, POST=lambda request: reply(request, status, kind, body, **headers)) as server:
-        with pytest.raises(NotTakenError, match="did not s|cannot be read"):
+        with pytest.raises(NotTakenError, match=r"did not s|cannot be read"):
             server.store(result)
         has_it[0] = True
         server.store(result)

@@ -287,6 +287,187 @@ def test_the_presentation_state_has_the_lut_that_the_reader_used(tiny_model: Rad
         assert problems(state, tmp_path) == []
 
 
+def shown(state: Dataset, stored: np.ndarray) -> np.ndarray:
+    """The film as a presentation state has it, 0..255: modality, VOI and presentation LUT, by the book."""
+    values = stored.astype(float)
+    if "RescaleSlope" in state:
+        values = values * float(state.RescaleSlope) + float(state.RescaleIntercept)
+    item = state.SoftcopyVOILUTSequence[0]
+    if luts := item.get("VOILUTSequence"):
+        entries = np.frombuffer(luts[0].LUTData, "<u2") / 65535 * 255
+        return entries[np.clip(values.astype(int) - luts[0].LUTDescriptor[1], 0, len(entries) - 1)]
+    centre, width = float(item.WindowCenter), float(item.WindowWidth)
+    if item.get("VOILUTFunction", "LINEAR") == "LINEAR_EXACT":
+        grey = (values - centre) / width + 0.5
+    else:
+        grey = (values - (centre - 0.5)) / (width - 1) + 0.5
+    grey = np.clip(grey, 0, 1) * 255
+    return 255 - grey if state.PresentationLUTShape == "INVERSE" else grey
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"RescaleSlope": "0.24420024420024420", "RescaleIntercept": "-1024.000000000000001"},
+        {"RescaleSlope": "0.5"},
+        {"RescaleIntercept": "-1000"},
+        {"RescaleSlope": "0", "RescaleIntercept": "0"},
+        {"ModalityLUTSequence": [lut_item([4095 - k for k in range(4096)], 0, 16)]},
+        {"ModalityLUTSequence": [lut_item([k // 2 for k in range(4096)], 0, 16)], "RescaleSlope": "3"},
+    ],
+    ids=["long numbers", "slope alone", "intercept alone", "slope 0", "LUT", "LUT beside a slope"],
+)
+def test_the_presentation_state_has_the_modality_values_of_the_reader(
+    tiny_model: RadZero, changes: dict[str, object], tmp_path: Path
+):
+    stored = chest_like(120, 96)
+    ds = dataset(stored, ExplicitVRLittleEndian, 12, **DX)
+    for keyword, value in changes.items():
+        if isinstance(value, str):  # as files have it, valid or not
+            ds.add(DataElement(keyword, "DS", value, validation_mode=pydicom.config.IGNORE))
+        else:
+            for item in value:
+                item.ModalityLUTType = "US"
+            setattr(ds, keyword, value)
+    content = to_bytes(ds)
+    reading = read(tiny_model, content)
+    state = make_results(reading, read_header(content), ["gsps"])[0]
+    assert np.abs(shown(state, stored) - reading.film).max() <= 1
+    if shutil.which("dciodvfy"):
+        assert problems(state, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "keyword", "value"),
+    [
+        ({"PixelSpacing": [0.2, 0.4]}, "PresentationPixelSpacing", [0.2, 0.4]),
+        ({"ImagerPixelSpacing": [0.2, 0.4]}, "PresentationPixelSpacing", [0.2, 0.4]),
+        ({"PixelAspectRatio": [2, 1], "ImagerPixelSpacing": None}, "PresentationPixelAspectRatio", [2, 1]),
+        ({"ImagerPixelSpacing": None}, "PresentationPixelAspectRatio", [1, 1]),
+    ],
+)
+def test_pixels_that_are_not_square(
+    tiny_model: RadZero, changes: dict[str, object], keyword: str, value: list[float], tmp_path: Path
+):
+    wanted = {name: what for name, what in {**DX, **changes}.items() if what is not None}
+    content = dicom_bytes(chest_like(120, 96), bits=12, **wanted)
+    state = make_results(read(tiny_model, content), read_header(content), ["gsps"])[0]
+    area = state.DisplayedAreaSelectionSequence[0]
+    assert [float(part) for part in area[keyword].value] == value
+    assert len({"PresentationPixelSpacing", "PresentationPixelAspectRatio"} & {e.keyword for e in area}) == 1
+    if shutil.which("dciodvfy"):
+        assert problems(state, tmp_path) == []
+
+
+def test_a_loss_is_repeated(tiny_model: RadZero, tmp_path: Path):
+    grey = (chest_like(120, 96) >> 4).astype(np.uint8)
+    unsaid = dicom_bytes(grey, JPEGBaseline8Bit, **DX)  # baseline JPEG cannot be but lossy
+    said = dicom_bytes(
+        *(chest_like(120, 96), JPEG2000Lossless, 12),
+        **{**DX, "LossyImageCompression": "01", "LossyImageCompressionRatio": 12.5},
+        LossyImageCompressionMethod="ISO_15444_1",
+    )
+    for content, method in ((unsaid, "ISO_10918_1"), (said, "ISO_15444_1")):
+        results = make_results(read(tiny_model, content), read_header(content), ["seg", "seg-map", "sc"])
+        for result in results:
+            assert (result.LossyImageCompression, result.LossyImageCompressionMethod) == ("01", method)
+            if shutil.which("dciodvfy"):
+                assert problems(result, tmp_path) == []
+    assert results[0].LossyImageCompressionRatio == 12.5
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PatientOrientation": ["X", "Y"]},
+        {"PatientOrientation": ["LEFT", "FOOT"]},
+        {"PatientOrientation": "L"},
+        {"PatientOrientation": ["L", "F", "H"]},
+        {"PatientOrientation": ["L", ""]},
+        {"PatientName": "A" * 65 + "^B"},
+        {"PatientName": "A\nB"},
+        {"PatientName": "A\\B"},
+        {"PatientID": ["1", "2"]},
+        {"Modality": None},
+        {"ImagerPixelSpacing": "0.2"},
+        {"SamplesPerPixel": None},
+    ],
+    ids=lambda changes: f"{changes}"[:60],
+)
+def test_values_that_break_the_rules_are_left_out(tiny_model: RadZero, changes: dict[str, object], tmp_path: Path):
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    for keyword, value in changes.items():
+        if value is None:
+            del ds[keyword]
+        else:
+            kind = pydicom.datadict.dictionary_VR(keyword)
+            ds[keyword] = DataElement(keyword, kind, value, validation_mode=pydicom.config.IGNORE)
+    content = to_bytes(ds)
+    made = make_possible_results(read(tiny_model, content), read_header(content), list(ResultKind))
+    assert made.left_out == {}
+    for result in made.results:
+        assert problems(result, tmp_path) == []
+
+
+def test_names_without_what_is_no_text():
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.PatientName = "Zhang^XiaoDong=\x1b$)A张^\x1b$)A小东=Yomi"
+    assert str(read_header(to_bytes(ds)).PatientName) == "Zhang^XiaoDong==Yomi"
+
+
+def test_a_palette_has_no_greyscale_state(tiny_model: RadZero):
+    content = FILMS["DX"]()
+    header = read_header(content)
+    header.PhotometricInterpretation = "PALETTE COLOR"
+    with pytest.raises(ResultError, match="leave gsps out"):
+        make_results(read(tiny_model, content), header, ["gsps"])
+
+
+def test_a_frame_of_a_class_of_many(tiny_model: RadZero, tmp_path: Path):
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.12.1"
+    ds.Modality, ds.NumberOfFrames = "XA", 1
+    content = to_bytes(ds)
+    made = make_possible_results(read(tiny_model, content), read_header(content), list(ResultKind))
+    assert set(made.left_out) == {ResultKind.SEG, ResultKind.SEG_MAP}  # which would need the measures of frames
+    for result in made.results:
+        assert shutil.which("dciodvfy") is None or problems(result, tmp_path) == []
+
+
+def test_what_is_to_be_known_of_a_film_stands_in_its_results(tiny_model: RadZero, tmp_path: Path):
+    content = dicom_bytes(chest_like(120, 96), bits=12, **{**DX, "ViewPosition": "LL"})
+    asked = ("There is right pleural effusion", "There is pneumoqwertz")
+    reading = read(tiny_model, content, asked)
+    lateral = next(text for text in reading.warnings if "lateral" in text)
+    unknown = next(text for text in reading.warnings if "pneumoqwertz" in text)
+    seg, _, report, first, second, *pictures = make_results(reading, read_header(content))
+    for result in (seg, report, first, *pictures):
+        assert lateral in result.to_json()
+        assert reading.notice in result.to_json()
+    assert unknown in report.to_json()
+    assert unknown in second.to_json()
+    assert unknown not in first.to_json()
+    parsed = hd.sr.srread(io.BytesIO(written(report)))
+    assert len(parsed.content.get_planar_roi_measurement_groups()) + len(
+        parsed.content.get_image_measurement_groups()
+    ) == sum(name.ValueType == "CONTAINER" for name in report.ContentSequence[-2].ContentSequence)
+    if shutil.which("dciodvfy"):
+        for result in (seg, report, first, second, *pictures):
+            assert problems(result, tmp_path) == []
+
+
+def test_other_questions_have_other_uids(tiny_model: RadZero):
+    content = FILMS["DX"]()
+    header = read_header(content)
+    uids = [
+        make_results(read(tiny_model, content, asked), header, ["sr"], threshold=threshold)[0].SOPInstanceUID
+        for asked, threshold in ((("a\nb",), 0.5), (("a", "b"), 0.5), (("a", "b"), 0.5000001))
+    ]
+    assert len(set(uids)) == 3
+
+
 def test_a_kind_that_a_film_cannot_have_costs_it_no_other(tiny_model: RadZero):
     content = dicom_bytes(chest_like(120, 96), bits=12, RescaleSlope="2", **DX)  # and no intercept
     reading, header = read(tiny_model, content), read_header(content)

@@ -1,19 +1,23 @@
 """What results take from a film's DICOM header: who, which study, which image; read forgivingly, never the pixels."""
 
 import os
+import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.valuerep import DSfloat
 
 from radzero.images import RadiographError, ReadLimits, Reason
 from radzero.images.dicom_display import read_lut
-from radzero.images.dicom_header import Header, open_dicom, sniff_dicom
+from radzero.images.dicom_header import Header, TransferSyntax, open_dicom, sniff_dicom
 from radzero.images.radiograph import refusing
 from radzero.images.warning_filters import quiet
 
@@ -27,12 +31,19 @@ _CARRIED = (
     *("ReferringPhysicianName", "Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
     *("PatientOrientation", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
     *("ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber", "SeriesNumber"),
-    *("Manufacturer", "BurnedInAnnotation"),
+    *("Manufacturer", "BurnedInAnnotation", "PixelAspectRatio", "NominalScannedPixelSpacing", "NumberOfFrames"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 _EMPTY_WHEN_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
 )
+_LOSSY = dict.fromkeys((TransferSyntax.JPEG_BASELINE, TransferSyntax.JPEG_EXTENDED), "ISO_10918_1")
+"""Methods of compressions that cannot be but lossy."""
+_WAYS = re.compile(r"[APRLHF]{1,3}|(LE|RT|D|V|CR|CD|R|M|L|DI|PR|PA|PL){1,3}")
+"""Of a row or column: of people, or of animals (PS3.3 C.7.6.1.1.1)."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONG_TEXTS = frozenset(("LT", "ST", "UT"))
 
 
 class ResultError(ValueError):
@@ -56,9 +67,10 @@ def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | 
     if not sniff_dicom(content[:1024], len(content)):
         raise ResultError(f"{name}: is no DICOM file, so there is no study that a DICOM result could belong to")
     with quiet():  # irregular values, some of them names
-        full = open_dicom(BytesIO(content), name, limits or ReadLimits()).header
+        opened = open_dicom(BytesIO(content), name, limits or ReadLimits())
         with refusing(name, Reason.BAD_HEADER, "its header cannot be repeated in a result", "Check the file"):
-            header = _carried(full, name)
+            header = _carried(opened.header, name)
+            _note_losses(header, opened.syntax, len(content))
     missing = [keyword for keyword in IDENTITY if not header.get(keyword)]
     if missing:
         raise ResultError(f"{name}: the header has no valid {', '.join(missing)}, which a DICOM result must refer to")
@@ -70,8 +82,14 @@ def _carried(full: Dataset, name: str) -> Dataset:
     for keyword in _CARRIED:
         if (element := _valid(full, keyword)) is not None:
             header.add(element)
-    if lut := _modality_lut(Header(full, [], name)):
-        header.ModalityLUTSequence = [lut]
+    reader = Header(full, [], name)
+    if "SamplesPerPixel" not in header:  # as the reader takes it
+        header.SamplesPerPixel = 1
+    if not all(_WAYS.fullmatch(way) for way in pair(header, "PatientOrientation") or ("",)):
+        header.pop("PatientOrientation", None)
+    if "NumberOfFrames" in header:  # one frame, of a class that may have more; highdicom looks into this
+        header.SharedFunctionalGroupsSequence = [Dataset()]
+    _note_modality(header, reader)
     for keyword in _EMPTY_WHEN_ABSENT:
         if keyword not in header:
             setattr(header, keyword, "")
@@ -79,6 +97,40 @@ def _carried(full: Dataset, name: str) -> Dataset:
         header.PatientSex = ""
     header.SpecificCharacterSet = "ISO_IR 192"
     return header
+
+
+def pair(header: Dataset, keyword: str) -> MultiValue[Any] | None:
+    """An attribute's value, when it is two values."""
+    value = header.get(keyword)
+    return value if isinstance(value, MultiValue) and len(value) == 2 else None
+
+
+def _note_modality(header: Dataset, reader: Header) -> None:
+    """The one transformation to modality values that the reader applies, whole, or none."""
+    slopes, intercepts = reader.numbers("RescaleSlope"), reader.numbers("RescaleIntercept")
+    kind = header.get("RescaleType") or "US"  # unspecified
+    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
+        header.pop(keyword, None)
+    if lut := _modality_lut(reader):
+        header.ModalityLUTSequence = [lut]
+    elif slopes or intercepts:
+        header.RescaleSlope = DSfloat(next(iter(slopes), 1.0) or 1.0, auto_format=True)
+        header.RescaleIntercept = DSfloat(next(iter(intercepts), 0.0), auto_format=True)
+        header.RescaleType = kind
+
+
+def _note_losses(header: Dataset, syntax: TransferSyntax, size: int) -> None:
+    """Whether the film was ever compressed with loss, which whatever is made of it repeats (PS3.3 C.7.6.1.1.5)."""
+    if header.get("LossyImageCompression") != "01" and syntax not in _LOSSY:
+        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            header.pop(keyword, None)
+        return
+    header.LossyImageCompression = "01"
+    if not header.get("LossyImageCompressionRatio"):
+        pixels = header.get("Rows", 0) * header.get("Columns", 0) * header.SamplesPerPixel
+        header.LossyImageCompressionRatio = round(max(1.0, pixels / size), 2)  # at least, of 8-bit pixels
+    if not header.get("LossyImageCompressionMethod") and syntax in _LOSSY:
+        header.LossyImageCompressionMethod = _LOSSY[syntax]
 
 
 def lut_item(first: int, entries: npt.NDArray[np.uint16]) -> Dataset:
@@ -106,10 +158,19 @@ def _valid(full: Dataset, keyword: str) -> DataElement | None:
     """The element anew, or None when it is absent or breaks the rules of its value representation."""
     try:
         value = full[keyword].value if keyword in full else None
-        return (
-            None
-            if value is None
-            else DataElement(full[keyword].tag, dictionary_VR(keyword), value, validation_mode=RAISE)
-        )
+        kind = dictionary_VR(keyword)
+        if value is None or (dictionary_VM(keyword) == "1" and isinstance(value, MultiValue)):
+            return None
+        if kind == "PN":
+            value = _sound_name(str(value))
+        elif isinstance(value, str) and kind not in _LONG_TEXTS and _CONTROL.search(value):
+            return None
+        return DataElement(full[keyword].tag, kind, value, validation_mode=RAISE)
     except (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, LookupError):
         return None
+
+
+def _sound_name(name: str) -> str:
+    """A person's name without the groups (alphabetic, ideographic, phonetic) that are too long or no text."""
+    groups = name.split("=")[:3]
+    return "=".join("" if len(group) > 64 or _CONTROL.search(group) else group for group in groups).rstrip("=")

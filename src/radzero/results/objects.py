@@ -7,7 +7,9 @@ gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak
 sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
 """
 
+import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -16,15 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from radzero import __version__
 from radzero.answer import Reading
+from radzero.images import DicomFacts
+from radzero.images.dicom_display import window
 from radzero.images.warning_filters import quiet
-from radzero.results.header import ResultError, lut_item
+from radzero.results.header import ResultError, lut_item, pair
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
 from radzero.results.regions import Region, find_regions
 
@@ -39,6 +42,7 @@ _UNUSUAL = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
 """What highdicom raises at an unusual header."""
 _CHEST_FILM = Code("399208008", "SCT", "Plain chest X-ray")
 _FINDING = Code("404684003", "SCT", "Clinical finding")
+_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
 
 class ResultKind(StrEnum):
@@ -85,8 +89,7 @@ class _Film:
 
     def uid(self, kind: ResultKind, *parts: str) -> str:
         """Of an object, from everything that it is made of."""
-        asked = "\n".join(self.reading.sentences)
-        threshold = repr(round(self.threshold, 6))
+        asked, threshold = json.dumps(self.reading.sentences), repr(float(self.threshold))
         of = (self.header.SOPInstanceUID, self.reading.sha256 or self.reading.model, threshold, asked)
         return str(derived_uid(kind.value, *of, *parts))
 
@@ -115,6 +118,13 @@ class _Film:
     def serial(self) -> str:
         """What tells this model from another of the same name: the hash of its weights."""
         return (self.reading.sha256 or "unknown")[:64]
+
+    def remarks(self, index: int | None = None) -> list[str]:
+        """What is to be known before a result is trusted: of the model, of the film, of one or all sentences."""
+        others = () if index is None else (*self.reading.sentences[:index], *self.reading.sentences[index + 1 :])
+        own = tuple(f"{other!r}: " for other in others)
+        said = [text for text in self.reading.warnings if not text.startswith(own)]
+        return [*([self.reading.notice] if self.reading.notice else []), *said]
 
     def percent(self, index: int) -> float:
         """Probability of a sentence in percent."""
@@ -160,7 +170,7 @@ def make_results(
         raise ResultError(f"{reading.source}: the header is of another film ({header.SOPInstanceUID}, not {own})")
     if reading.similarity is None and (needed := [kind for kind in wanted if kind is not ResultKind.SR]):
         raise ResultError(f"{reading.source}: {reading.model} has no maps, which {', '.join(needed)} show; ask for sr")
-    if ResultKind.GSPS in wanted and header.SamplesPerPixel != 1:
+    if ResultKind.GSPS in wanted and header.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise ResultError(
             f"{reading.source}: a film in colour can have no greyscale presentation state; leave gsps out"
         )
@@ -285,7 +295,16 @@ def _segmentation(film: _Film, kind: ResultKind, pixels: npt.NDArray[Any], what:
     )
     # type 2C of the General Image module, which highdicom leaves out for projections
     seg.PatientOrientation = film.header.get("PatientOrientation", "")
+    if remarks := film.remarks():
+        seg.ImageComments = shortened("; ".join(remarks), 10_000)
+    _repeat_losses(seg, film.header)
     return seg
+
+
+def _repeat_losses(result: Dataset, header: Dataset) -> None:
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in header:
+            result[keyword] = header[keyword]
 
 
 def _algorithm(film: _Film) -> "hd.AlgorithmIdentificationSequence":
@@ -338,6 +357,8 @@ def _report_of_regions(film: _Film) -> Dataset:
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=[film.header] if _describable(film.header) else None,
     )
+    if remarks := film.remarks():
+        content[0].ContentSequence.append(_comments(remarks))
     report = sr.ComprehensiveSR(
         evidence=[film.header],
         content=content[0],
@@ -352,7 +373,23 @@ def _report_of_regions(film: _Film) -> Dataset:
 
 def _describable(header: Dataset) -> bool:
     """Whether the header has what TID 1603 wants in the report's image library, which is optional."""
-    return len(header.get("PatientOrientation") or ()) == 2 and len(header.get("ImagerPixelSpacing") or ()) == 2
+    pairs = pair(header, "PatientOrientation"), pair(header, "ImagerPixelSpacing")
+    return bool(header.get("Modality")) and all(pairs)
+
+
+def _comments(remarks: Sequence[str]) -> Dataset:
+    """What is to be known of film and model, among the qualitative evaluations of TID 1500."""
+    from highdicom import sr
+
+    comments = sr.ContainerContentItem(
+        name=_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS, is_content_continuous=False
+    )
+    contains = sr.RelationshipTypeValues.CONTAINS
+    comments.ContentSequence = sr.ContentSequence(
+        sr.TextContentItem(name=codes.DCM.Comment, value=shortened(text, 10_000), relationship_type=contains)
+        for text in remarks
+    )
+    return comments
 
 
 def _groups(film: _Film, index: int) -> Iterable[Any]:
@@ -419,9 +456,9 @@ def _state(film: _Film, index: int) -> Dataset:
     ]
     peak = np.asarray(reading.peaks[index], dtype=np.float64)[None] + 0.5
     marks = [*lines, pr.GraphicObject(pr.GraphicTypeValues.POINT, peak, pr.AnnotationUnitsValues.PIXEL)]
-    said = [f"{reading.sentences[index]}: {film.percent(index):g} %", *([reading.notice] if reading.notice else [])]
+    said = [f"{reading.sentences[index]}: {film.percent(index):g} %", *film.remarks(index)]
     text = pr.TextObject(
-        "\r\n".join(shortened(line, 500) for line in said),
+        "\r\n".join(shortened(line, 300) for line in said)[:1000],
         pr.AnnotationUnitsValues.PIXEL,
         bounding_box=(0.02 * width, 0.02 * height, 0.98 * width, 0.12 * height),
         text_justification="LEFT",
@@ -439,23 +476,59 @@ def _state(film: _Film, index: int) -> Dataset:
         **film.common(ResultKind.GSPS, index + 1),
     )
     state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
+    for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
+        state.pop(keyword, None)
+        if keyword in header:
+            state[keyword] = header[keyword]
+    _note_aspect(state, header)
     return state
 
 
+def _note_aspect(state: Dataset, header: Dataset) -> None:
+    """How wide and high the film's pixels are; highdicom calls all of them square."""
+    area = state.DisplayedAreaSelectionSequence[0]
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = pair(header, keyword)
+        if spacing and all(math.isfinite(value) and value > 0 for value in map(float, spacing)):
+            area.pop("PresentationPixelAspectRatio", None)
+            area.PresentationPixelSpacing = spacing
+            return
+    ratio = pair(header, "PixelAspectRatio")
+    if ratio and min(map(int, ratio)) > 0:
+        area.PresentationPixelAspectRatio = ratio
+
+
 def _voi(film: _Film) -> Sequence[Any] | None:
-    """The window or VOI LUT that the film was displayed with."""
+    """The window or VOI LUT that the film was displayed with; both LUTs in one where it has a modality LUT."""
     from highdicom import VOILUT, pr
 
     facts = film.reading.dicom
     if facts is None or (facts.window is None and facts.lut is None):
         return None
+    if modality := film.header.get("ModalityLUTSequence"):
+        first, grey = _from_stored(modality[0], facts)
+        lut = VOILUT(max(0, first), grey)
+        lut.update(lut_item(first, grey))
+        return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
     if facts.window is not None:
-        window = facts.window
-        return [pr.SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)]
+        shown = facts.window
+        return [pr.SoftcopyVOILUTTransformation(shown.centre, shown.width, voi_lut_function=shown.function)]
     assert facts.lut is not None
     lut = VOILUT(max(0, facts.lut.first), facts.lut.entries)
     lut.update(lut_item(facts.lut.first, facts.lut.entries))  # highdicom knows no first value below 0
     return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
+
+
+def _from_stored(modality: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
+    """First stored value, and the grey of it and those behind it. (dciodvfy wants modality LUTs to use all 16 bits.)"""
+    values = np.frombuffer(modality.LUTData, "<u2")
+    if facts.lut is not None:
+        return modality.LUTDescriptor[1], facts.lut.entries[
+            np.clip(values.astype(np.int64) - facts.lut.first, 0, len(facts.lut.entries) - 1)
+        ]
+    assert facts.window is not None
+    grey = window(values.astype(np.float64), facts.window.centre, facts.window.width, facts.window.function)
+    return modality.LUTDescriptor[1], np.rint(grey * 65535).astype(np.uint16)
 
 
 def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -486,9 +559,10 @@ def _capture(film: _Film, index: int, picture: npt.NDArray[np.uint8]) -> Dataset
         **film.common(ResultKind.SC, index + 1),
     )
     capture.Laterality = film.header.get("Laterality", "")
-    capture.ImageComments = shortened(f"{film.reading.sentences[index]}: {film.percent(index):g} %", 10_000)
+    said = [f"{film.reading.sentences[index]}: {film.percent(index):g} %", *film.remarks(index)]
+    capture.ImageComments = shortened("; ".join(said), 10_000)
+    _repeat_losses(capture, film.header)
     if burned := film.header.get("BurnedInAnnotation"):  # the picture adds what was asked, never of whom
         capture.BurnedInAnnotation = burned
-    orientation = film.header.get("PatientOrientation")
-    capture.PatientOrientation = orientation if isinstance(orientation, MultiValue) and len(orientation) == 2 else None
+    capture.PatientOrientation = pair(film.header, "PatientOrientation")
     return capture
