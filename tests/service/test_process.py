@@ -1,5 +1,6 @@
 """A service in a process of its own: under load, when it is told to stop, and its command."""
 
+import asyncio
 import io
 import json
 import signal
@@ -9,18 +10,21 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import requests
+import uvicorn
 from PIL import Image
 
 from command_line import call
 from radzero.phantom.film import make_film
 from radzero.reading import load
-from radzero.service.server import open_socket
+from radzero.service.server import _connection_class, open_socket
 from radzero.service.settings import ServiceSettings
 from service.running import running
 
@@ -147,6 +151,56 @@ def test_commands_refuse_what_is_unsafe(tmp_path: Path):
     assert "holds no token" in call("serve", "--token-file", tmp_path / "tokens", code=2).output
     assert "at least 16" in call("serve", "--token-file", _write(tmp_path, "short"), code=2).output
     assert "is not there" in call("serve", "--token-file", tmp_path / "absent", code=2).output
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server with our connections, whose headers have half a second, and of which there are four."""
+    monkeypatch.setattr("radzero.service.server._HEADER_S", 0.5)
+    monkeypatch.setattr("radzero.service.server._MOST_CONNECTIONS", 4)
+
+    async def app(scope: object, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(1)  # longer than a header may take
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, http=_connection_class(), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with open_socket(ServiceSettings(port=0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_a_header_has_its_time_and_connections_are_bounded(connections: int):
+    url = f"http://127.0.0.1:{connections}/"
+    with requests.Session() as session:
+        for _ in range(2):  # on one connection, and longer than a header's time each
+            assert session.get(url, timeout=10).text == "ok"
+        half = [socket.create_connection(("127.0.0.1", connections), 10) for _ in range(2)]
+        for one in half:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ")
+        assert session.get(url, timeout=10).text == "ok"
+        for one in half:
+            with one:
+                assert one.recv(10) == b""  # closed
+    many = [socket.create_connection(("127.0.0.1", connections), 10) for _ in range(8)]
+    time.sleep(0.3)
+    closed = 0
+    for one in many:
+        one.settimeout(0.01)
+        try:
+            closed += one.recv(1) == b""
+        except ConnectionResetError:
+            closed += 1
+        except TimeoutError:
+            pass
+        one.close()
+    assert closed >= 4
+    assert requests.get(url, timeout=10).text == "ok"
 
 
 def test_two_services_never_share_a_port():

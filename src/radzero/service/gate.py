@@ -170,8 +170,10 @@ class _Passage:
             if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
                 cookie = f"{self._cookie_name}={token}; Path=/; HttpOnly; SameSite=Strict"
                 raise _RefusedError(303, "see_other", "to the page", location="/", set_cookie=cookie)
+            given = b"authorization" in self.headers or self._cookie()
+            code, said = ("wrong_token", "this token is not known") if given else ("no_token", "no token was given")
             raise _RefusedError(
-                401, "no_token", "give a token: Authorization: Bearer TOKEN", www_authenticate='Bearer realm="radzero"'
+                401, code, f"{said}; send Authorization: Bearer TOKEN", www_authenticate='Bearer realm="radzero"'
             )
 
     def _has_token(self, tokens: frozenset[str]) -> bool:

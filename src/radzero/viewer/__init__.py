@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from radzero.images import RadiographError, Reason
 from radzero.overlays import similarity_colours
@@ -45,7 +49,23 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
         identity, kept = await service.keep(content, safe_name(path.name))
         return film_message(identity, kept)
 
-    app.mount("/", StaticFiles(directory=str(files("radzero.viewer") / "static"), html=True), name="viewer")
+    app.mount("/", _Page(app, directory=str(files("radzero.viewer") / "static"), html=True), name="viewer")
+
+
+class _Page(StaticFiles):
+    """The page's files; a route of the API that was asked by another method is not taken for one of them."""
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        super().__init__(**options)
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a file, or say that the method is another route's."""
+        found = [route for route in self._app.routes if route.matches(scope)[0] is Match.PARTIAL]
+        if found:
+            allowed = sorted({method for route in found for method in getattr(route, "methods", None) or ()})
+            raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
+        await super().__call__(scope, receive, send)
 
 
 def _read(path: Path, limit: int) -> bytes:
