@@ -362,7 +362,7 @@ def test_sentence_probability_and_notice_are_drawn_outside_the_film():
     for changes, rows in (
         ({"sentence": "pneumothorax"}, (0, layout.probability_y)),
         ({"probability": 0.12}, (layout.probability_y - 2, layout.film[1])),
-        ({"notice": NOTICE.upper()}, (layout.notice_y, layout.size[1])),
+        ({"notice": NOTICE.upper()}, (layout.band_y, layout.size[1])),
     ):
         other = np.asarray(draw(film, values, **({"notice": NOTICE} | changes))).astype(int)
         changed = np.flatnonzero((other != base).any(axis=(1, 2)))
@@ -394,10 +394,10 @@ def test_sentence_that_fits_is_kept_whole():
 def test_notice_is_written_in_full_at_full_size(shape):
     notice = ("Not for diagnosis on real radiographs. " * 30)[:MAX_NOTICE_CHARACTERS].strip()
     layout = overlays._lay_out(shape, notice)
-    assert " ".join(layout.notice_lines) == notice
+    assert " ".join(layout.band_lines) == notice
     font = overlays.caption_font(layout.body)
-    assert all(font.getlength(line) <= layout.text_width for line in layout.notice_lines)
-    end = layout.notice_y + len(layout.notice_lines) * overlays._line_height(layout.body)
+    assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
+    end = layout.band_y + len(layout.band_lines) * overlays._line_height(layout.body)
     assert end <= layout.size[1]
     plain = draw(grey_film(*shape), no_similarity(*shape), notice=notice)
     assert plain.size == layout.size
@@ -406,10 +406,42 @@ def test_notice_is_written_in_full_at_full_size(shape):
 def test_notice_has_strong_contrast():
     shape = (300, 300)
     layout = overlays._lay_out(shape, NOTICE)
-    band = np.asarray(draw(grey_film(*shape), no_similarity(*shape), notice=NOTICE))[layout.notice_y :]
+    band = np.asarray(draw(grey_film(*shape), no_similarity(*shape), notice=NOTICE))[layout.band_y :]
     light = ((band / 255.0) ** 2.2) @ (0.2126, 0.7152, 0.0722)
     assert (light.max() + 0.05) / (np.median(light) + 0.05) > 7
     assert (light > 0.5).sum() > 300
+
+
+NOT_HUMAN = "the patient is probably not human (the header says 'canine')"
+
+
+def test_warnings_are_written_below_the_notice_in_its_colours():
+    film, values = grey_film(500, 700), no_similarity(500, 700)
+    layout = overlays._lay_out(film.shape, NOTICE, [NOT_HUMAN])
+    assert " ".join(layout.band_lines) == f"{NOTICE} Warning: {NOT_HUMAN}"
+    plain = draw(film, values, notice=NOTICE)
+    warned = draw(film, values, notice=NOTICE, warnings=[NOT_HUMAN])
+    assert warned.size == layout.size == render_film(film, title="F", notice=NOTICE, warnings=[NOT_HUMAN]).size
+    assert warned.height > plain.height
+    above = plain.height - layout.pad // 2
+    assert np.array_equal(np.asarray(warned)[:above], np.asarray(plain)[:above]), "nothing else moves or changes"
+    added = np.asarray(warned)[above:].reshape(-1, 3)
+    for colour in (overlays._NOTICE_BAND, overlays._NOTICE_TEXT):
+        assert (added == colour).all(axis=1).sum() > 50
+    alone = draw(film, values, warnings=[NOT_HUMAN])
+    assert alone.height > draw(film, values).height, "without a notice too"
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (3000, 2500), (2000, 300)])
+def test_many_and_long_warnings_end_in_an_ellipsis(shape):
+    bare = overlays._lay_out(shape, None)
+    font = overlays.caption_font(bare.body)
+    for warnings, most in ((["long " * 5000], 3), (["x" * 5000], 3), ([NOT_HUMAN, "long " * 500] * 9, 6)):
+        layout = overlays._lay_out(shape, None, warnings)
+        assert len(layout.band_lines) == most
+        assert layout.band_lines[-1].endswith("…")
+        assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
+        assert draw(grey_film(*shape), no_similarity(*shape), warnings=warnings).size == layout.size
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,29 @@ def test_overlays_by_index_and_by_sentence(tiny_model: RadZero, films: list[Radi
     for index in (2, -3):
         with pytest.raises(ValueError, match=f"no sentence {index}"):
             reading.overlay(index)
+
+
+def test_overlays_carry_the_warnings_of_their_film_and_their_sentence_alone(
+    tiny_model: RadZero, films: list[Radiograph], monkeypatch: pytest.MonkeyPatch
+):
+    film = replace(films[0], warnings=("the view is probably lateral",))
+    asked = ["There is nodule", "There is zebra", "There is zebra 'lion'"]
+    (reading,) = tiny_model.predict(film, asked)
+    assert reading.film_warnings == ("the view is probably lateral",)
+    assert [len(reading.warnings_of(text)) for text in asked] == [1, 2, 2]
+    drawn = []
+    monkeypatch.setattr("radzero.answer.render_overlay", lambda *_, **options: drawn.append(options["warnings"]))
+    for text in asked:
+        reading.overlay(text)
+    assert drawn[0] == ("the view is probably lateral",)
+    assert drawn[1] == (
+        "this model has never seen the word zebra; do not trust its answer",
+        "the view is probably lateral",
+    )
+    monkeypatch.undo()
+    assert (
+        reading.overlay(1).height > reading.overlay(0).height > tiny_model.predict(films[0], asked)[0].overlay(0).height
+    )
 
 
 def test_saving(tiny_model: RadZero, films: list[Radiograph], tmp_path: Path):

@@ -117,6 +117,8 @@ class Reading:
     def overlay(self, sentence: int | str = 0, *, threshold: float = 0.5) -> Image.Image:
         """The film with a sentence's map on it, as a picture with legend, contour, peak and probability.
 
+        The notice, the sentence's own warnings and the film's are written below it: such pictures travel alone.
+
         Args:
             sentence: its index, or the sentence itself.
             threshold: of the contour, 0..1.
@@ -134,8 +136,24 @@ class Reading:
             threshold=threshold,
             peak=(int(x), int(y)),
             notice=self.notice,
+            warnings=self.warnings_of(index),
             covered=self.geometry.covered,
         )
+
+    def warnings_of(self, sentence: int | str) -> tuple[str, ...]:
+        """Warnings of one sentence, without its name, and then those of the film; not those of other sentences.
+
+        Raises:
+            ValueError: for a sentence that was not asked.
+        """
+        own = _named(self.sentences[self._index(sentence)])
+        return (*(text.removeprefix(own) for text in self.warnings if text.startswith(own)), *self.film_warnings)
+
+    @property
+    def film_warnings(self) -> tuple[str, ...]:
+        """Warnings of the film, without those of sentences."""
+        named = tuple(map(_named, self.sentences))
+        return tuple(text for text in self.warnings if not text.startswith(named))
 
     def save(self, folder: str | Path, *, threshold: float = 0.5) -> list[Path]:
         """Write ``reading.json`` and one overlay PNG per sentence; returns what was written."""
@@ -191,6 +209,11 @@ class SeenFilm:
     geometry: Geometry
     warnings: tuple[str, ...] = ()
     dicom: DicomFacts | None = None
+
+
+def _named(sentence: str) -> str:
+    """How a warning of a sentence begins."""
+    return f"{sentence!r}: "
 
 
 def _sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -177,11 +177,10 @@ def predict(
         def on_file(source: str, reading: "Reading | None", error: str | None) -> None:
             if error:
                 progress.console.print(f"[red]refused[/] {_plain(error)}", highlight=False, soft_wrap=True)
-            for warning in reading.warnings if reading else ():
-                if not warning.startswith(tuple(map(repr, asked))):  # those of the sentences are said once, above
-                    progress.console.print(
-                        f"[yellow]{_plain(source)}:[/] {_plain(warning)}", highlight=False, soft_wrap=True
-                    )
+            for warning in reading.film_warnings if reading else ():  # those of the sentences are said once, above
+                progress.console.print(
+                    f"[yellow]{_plain(source)}:[/] {_plain(warning)}", highlight=False, soft_wrap=True
+                )
             progress.advance(task)
 
         try:

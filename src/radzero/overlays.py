@@ -67,7 +67,9 @@ _MIN_LEGEND_IN_BODIES, _MAX_LEGEND_IN_BODIES = 11, 24
 _SENTENCE_FITS = ((1.0, 2), (0.85, 2), (0.7, 3))
 """Sizes at which a sentence is tried, largest first: (text size over body, lines). Past these: ellipsis."""
 _MAX_SENTENCE_CHARACTERS = 2000
-"""No more of a sentence is measured; no canvas has room for as much."""
+"""No more of a sentence or a warning is measured; no canvas has room for as much."""
+_MAX_LINES_OF_A_WARNING, _MAX_WARNING_LINES = 3, 6
+"""Most lines of one warning, and of all of them together. Past these: ellipsis."""
 
 _SCALE_STEPS = 1000
 _ANCHORS = np.array(
@@ -257,6 +259,19 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
+def _first_lines(lines: list[str], most: int, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """At most so many of `lines`, the last one with an ellipsis if there are more."""
+    return lines if len(lines) <= most else [*lines[: most - 1], _shorten(lines[most - 1], font, width)]
+
+
+def _wrap_warnings(warnings: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for text in warnings:
+        drawable = _drawable(f"Warning: {text[:_MAX_SENTENCE_CHARACTERS]}")[0]
+        lines += _first_lines(_wrap(drawable, font, width), _MAX_LINES_OF_A_WARNING, font, width)
+    return _first_lines(lines, _MAX_WARNING_LINES, font, width)
+
+
 def _shorten(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     while line and font.getlength(f"{line}…") > width:
         line = line[:-1]
@@ -299,7 +314,9 @@ def _threshold_text(threshold: float) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything goes, in output pixels. It depends on the film's shape and the notice alone."""
+    """Where everything goes, in output pixels. It depends on the film's shape, the notice and the warnings alone.
+
+    The band at the foot, of the notice and the warnings, moves nothing above it."""
 
     size: tuple[int, int]
     film: _Box
@@ -313,8 +330,9 @@ class _Layout:
     legend: _Box
     key_y: int
     key_lines: int
-    notice_y: int
-    notice_lines: tuple[str, ...]
+    band_y: int
+    band_lines: tuple[str, ...]
+    """Of the notice, then of the warnings."""
 
 
 def _line_height(size: int) -> int:
@@ -346,7 +364,7 @@ def _flow(widths: Sequence[int], gap: int, width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
+def _lay_out(shape: tuple[int, int], notice: str | None, warnings: Sequence[str] = ()) -> _Layout:
     film_w, film_h = _output_size(shape)
     reference = max(min(film_w, film_h), max(film_w, film_h) / 2)
     body = min(_MAX_BODY, max(_MIN_BODY, round(reference * _BODY_PER_REFERENCE)))
@@ -366,12 +384,10 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
 
     key_y = top + middle + pad // 2
     key_lines = 1 + _flow(_key_widest(small), 2 * small, text_width)[-1][1]
-    notice_y = key_y + key_lines * _line_height(small) + pad // 2
-    notice_lines: tuple[str, ...] = ()
-    height = notice_y
-    if notice is not None:
-        notice_lines = tuple(_wrap(_drawable(notice)[0], caption_font(body), text_width))
-        height += len(notice_lines) * _line_height(body) + pad
+    band_y = key_y + key_lines * _line_height(small) + pad // 2
+    band_lines = [] if notice is None else _wrap(_drawable(notice)[0], caption_font(body), text_width)
+    band_lines += _wrap_warnings(warnings, caption_font(body), text_width)
+    height = band_y + (len(band_lines) * _line_height(body) + pad if band_lines else 0)
     return _Layout(
         size=(width, height),
         film=film,
@@ -384,8 +400,8 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
         legend=legend,
         key_y=key_y,
         key_lines=key_lines,
-        notice_y=notice_y,
-        notice_lines=notice_lines,
+        band_y=band_y,
+        band_lines=tuple(band_lines),
     )
 
 
@@ -555,7 +571,7 @@ def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, s
 
 
 def _compose(film: Image.Image, layout: _Layout, text: str, probability: float | None) -> Image.Image:
-    """Put a drawn film, its heading and the notice on a canvas."""
+    """Put a drawn film, its heading, the notice and the warnings on a canvas."""
     canvas = Image.new("RGB", layout.size, _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     x0, y0, x1, y1 = layout.film
@@ -576,10 +592,10 @@ def _compose(film: Image.Image, layout: _Layout, text: str, probability: float |
         note = f"{_MISSING} = letter that this picture's font lacks"
         y = layout.probability_y + round(layout.body * 0.8)
         draw.text((x, y), note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
-    if layout.notice_lines:
-        draw.rectangle((0, layout.notice_y, *layout.size), fill=_NOTICE_BAND)
-        for index, line in enumerate(layout.notice_lines):
-            place = (layout.pad, layout.notice_y + layout.pad // 2 + index * _line_height(layout.body))
+    if layout.band_lines:
+        draw.rectangle((0, layout.band_y, *layout.size), fill=_NOTICE_BAND)
+        for index, line in enumerate(layout.band_lines):
+            place = (layout.pad, layout.band_y + layout.pad // 2 + index * _line_height(layout.body))
             draw.text(place, line, font=caption_font(layout.body), fill=_NOTICE_TEXT, anchor="la")
     return canvas
 
@@ -668,6 +684,7 @@ def render_overlay(
     threshold: float = 0.5,
     peak: tuple[int, int] | None = None,
     notice: str | None = None,
+    warnings: Sequence[str] = (),
     opacity: float = 0.45,
     covered: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
@@ -679,7 +696,8 @@ def render_overlay(
     than an output pixel may vanish when a large film is reduced.
 
     The sentence is set smaller when it is long and ends in an ellipsis when even that is not enough; the
-    notice is never shortened. Letters that Pillow's embedded font lacks lose their accent or become a box.
+    notice is never shortened; warnings are, after a few lines. Letters that Pillow's embedded font lacks
+    lose their accent or become a box.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
@@ -691,13 +709,15 @@ def render_overlay(
         peak: (x, y) in film pixels where the marker goes, x first; None for no marker. From an argmax:
             ``y, x = numpy.unravel_index(similarity_map.argmax(), similarity_map.shape)``.
         notice: text that must be read with the picture, written in full on a band at the foot.
+        warnings: of the film and of the sentence, on the same band below the notice; as many as its few lines hold,
+            so the gravest go first.
         opacity: 0..1, how much the colour of similarity 1 covers the film; see `similarity_alpha`.
         covered: x0, y0, x1, y1 in film pixels, the part of the film that the model saw, framed with dashes.
             It may reach past the film. None, or the whole film, draws no frame.
 
     Returns:
-        An RGB image, of the size that `render_film` gives for the same film shape and notice. The film lies
-        at `film_rectangle`.
+        An RGB image, of the size that `render_film` gives for the same film shape, notice and warnings. The film
+        lies at `film_rectangle`.
 
     Raises:
         ValueError: if film or map has the wrong type or shape, the map holds NaN or values out of 0..1,
@@ -713,7 +733,7 @@ def render_overlay(
     if peak is not None:
         _check_peak(peak, shape)
     frame = None if covered is None else _frame_box(covered, shape)
-    layout = _lay_out(shape, notice)
+    layout = _lay_out(shape, notice, warnings)
 
     grey = np.asarray(_scaled_film(film, layout), dtype=np.float32)
     size = (grey.shape[1], grey.shape[0])
@@ -747,16 +767,19 @@ def render_overlay(
     return canvas
 
 
-def render_film(film: NDArray[np.uint8], *, title: str, notice: str | None = None) -> Image.Image:
+def render_film(
+    film: NDArray[np.uint8], *, title: str, notice: str | None = None, warnings: Sequence[str] = ()
+) -> Image.Image:
     """Draw the film alone in the frame of an overlay, to stand beside it.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
         title: heading, in the place of an overlay's sentence.
         notice: as for `render_overlay`.
+        warnings: as for `render_overlay`.
 
     Returns:
-        An RGB image with the size and the film's place of `render_overlay` for the same shape and notice;
+        An RGB image with the size and the film's place of `render_overlay` for the same shape, notice and warnings;
         the places of probability, legend and key are empty.
 
     Raises:
@@ -764,7 +787,7 @@ def render_film(film: NDArray[np.uint8], *, title: str, notice: str | None = Non
     """
     shape = _check_film(film)
     _check_notice(notice)
-    layout = _lay_out(shape, notice)
+    layout = _lay_out(shape, notice, warnings)
     return _compose(_scaled_film(film, layout).convert("RGB"), layout, title, None)
 
 
