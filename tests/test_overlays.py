@@ -375,7 +375,7 @@ def test_sentence_probability_and_notice_are_drawn_outside_the_film():
 @pytest.mark.parametrize("sentence", ["effusion " * 20, "effusion " * 20_000, "x" * 5000, "i" * 5000])
 def test_long_sentence_is_fitted_into_the_header(shape, sentence):
     layout = overlays._lay_out(shape, None)
-    size, lines = overlays._fit(overlays._drawable(sentence)[0], layout.body, layout.text_width)
+    size, lines = overlays._fit(overlays._drawable(sentence).text, layout.body, layout.text_width)
     assert len(lines) * overlays._line_height(size) <= layout.probability_y
     assert all(overlays.caption_font(size).getlength(line) <= layout.text_width for line in lines)
     assert lines[-1].endswith("…") == (len(sentence) > 1000)
@@ -445,20 +445,33 @@ def test_many_and_long_warnings_end_in_an_ellipsis(shape):
 
 
 @pytest.mark.parametrize(
-    ("text", "drawable", "missing"),
+    ("text", "drawable", "missing", "spelt"),
     [
-        ("pleural  effusion\n\tright", "pleural effusion right", False),
-        ("Épanchement à gauche", "Epanchement a gauche", False),
-        ("E\u0301panchement", "Epanchement", False),
-        ("nodule ≥ 8 mm – “stable” 2°", 'nodule >= 8 mm - “stable” 2°', False),
-        ("Größe", "Grosse", False),
-        ("肺炎 x", "\uffff\uffff x", True),
-        ("\ud800\x00\u200b", "\uffff", True),
-        ("", "", False),
+        ("pleural  effusion\n\tright", "pleural effusion right", False, False),
+        ("Épanchement à gauche", "Epanchement a gauche", False, True),
+        ("E\u0301panchement", "Epanchement", False, True),
+        ("nodule ≥ 8 mm, 5 μm – “stable” 2°", "nodule >= 8 mm, 5 um - “stable” 2°", False, False),
+        ("Größe", "Groesse", False, True),
+        ("Übergroße Öffnung, GROẞ", "Uebergrosse Oeffnung, GROSS", False, True),
+        ("Плевральный выпот слева", "Plevral'nyi vypot sleva", False, True),
+        ("Πλευριτική συλλογή", "Pleyritiki syllogi", False, True),
+        ("płyn w jamie opłucnowej, Ångström", "plyn w jamie oplucnowej, Aangstroem", False, True),
+        ("肺炎 ж", "\uffff\uffff zh", True, True),
+        ("\ud800\x00\u200b", "\uffff", True, False),
+        ("", "", False, False),
     ],
 )  # fmt: skip
-def test_letters_outside_the_font_are_replaced(text, drawable, missing):
-    assert overlays._drawable(text) == (drawable, missing)
+def test_letters_outside_the_font_are_replaced(text, drawable, missing, spelt):
+    drawn = overlays._drawable(text)
+    assert (drawn.text, drawn.missing, drawn.spelt) == (drawable, missing, spelt)
+    assert bool(drawn.note) == (missing or spelt)
+
+
+def test_letters_that_the_font_has_are_drawn_as_they_are(monkeypatch):
+    """Whatever Pillow's font has some day."""
+    monkeypatch.setattr(overlays, "_has_glyph", lambda character: True)
+    text = "Größe: Плевральный выпот, συλλογή, płyn"
+    assert overlays._drawable(text) == overlays._Drawable(text, missing=False, spelt=False)
 
 
 @pytest.mark.parametrize(
@@ -471,12 +484,17 @@ def test_any_sentence_can_be_drawn(sentence):
     assert render_film(film, title=sentence).size == draw(film, values).size
 
 
-def test_boxes_are_explained():
+@pytest.mark.parametrize("sentence", ["肺", "ö"])
+def test_boxes_and_spellings_are_explained(sentence):
     film, values = grey_film(300, 300), no_similarity(300, 300)
     layout = overlays._lay_out(film.shape, None)
     rows = slice(layout.probability_y, layout.film[1] - 1)
-    latin, other = (np.asarray(draw(film, values, sentence=text))[rows] for text in ("box", "肺"))
+    latin, other = (np.asarray(draw(film, values, sentence=text))[rows] for text in ("box", sentence))
     assert (latin != other).any()
+    note = overlays._drawable(sentence).note
+    font = overlays.caption_font(layout.small)
+    widest = overlays.caption_font(round(layout.body * 1.3)).getlength("p > 0.99") + 2 * layout.body
+    assert layout.pad + widest + font.getlength(note) <= layout.size[0]
 
 
 # --- comparison ---

@@ -102,11 +102,28 @@ _PEAK = (90, 235, 255)
 _FRAME = (215, 215, 220)
 
 _ROUNDING = 1e-6
-_FALLBACKS = {
-    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "×": "x", "≥": ">=", "≤": "<=", "≈": "~", "µ": "u",
-    "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ł": "l", "Ł": "L",
-    "đ": "d", "ı": "i", "¿": "?", "¡": "!", "„": "”",
+_SIGNS = {
+    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "×": "x", "≥": ">=", "≤": "<=", "≈": "~", "µ": "u", "μ": "u",
+    "¿": "?", "¡": "!", "„": "”",
 }  # fmt: skip
+"""How signs that the font lacks are written. Both kinds of mu, as "um" of micrometres: "mm" would be another length."""
+
+
+def _letters(letters: str, spelt: str) -> dict[str, str]:
+    """Small letters and their spellings, and the capitals with theirs."""
+    pairs = dict(zip(letters.split(), spelt.split(), strict=True))
+    return {letter.upper(): text.capitalize() for letter, text in pairs.items() if len(letter.upper()) == 1} | pairs
+
+
+_SPELLINGS = {
+    **_letters("ä ö ü ß å ø æ œ þ ð đ ł ı ŋ ħ ŧ", "ae oe ue ss aa oe ae oe th d d l i n h t"),
+    **_letters("α β γ δ ε ζ η θ ι κ λ ν ξ ο π ρ σ ς τ υ φ χ ψ ω", "a v g d e z i th i k l n x o p r s s t y f ch ps o"),
+    **_letters("а б в г д е ё ж з и й к л м н о п р с т у", "a b v g d e e zh z i i k l m n o p r s t u"),
+    **_letters("ф х ц ч ш щ ъ ы ь э ю я", "f kh ts ch sh shch ie y ' e iu ia"),
+    **_letters("і ї є ґ ў ј љ њ ћ ђ џ", "i i ie g u j lj nj c d dz"),
+    "ẞ": "SS",
+}
+"""How letters that the font lacks are spelt: as in passports (ICAO 9303), the soft sign apart; Greek by ISO 843."""
 _MISSING = "\uffff"
 _LEGEND_NOTES = ("left: colour", "right: on film")
 
@@ -207,17 +224,37 @@ def _has_glyph(character: str) -> bool:
     return character == " " or (character < "\ud800" and pixels(character) != pixels(_MISSING))
 
 
-def _drawable(text: str) -> tuple[str, bool]:
-    """Rewrite `text` in the letters that the embedded font has.
+@dataclass(frozen=True)
+class _Drawable:
+    """A text in the signs that the embedded font has.
 
-    White space becomes single spaces, control characters go, accents that the font lacks are dropped
-    ("é" -> "e"), some signs are spelt out ("≥" -> ">="), and whatever is left becomes the font's box.
+    Attributes:
+        text: as it is drawn.
+        missing: whether the font's box stands for a letter in it.
+        spelt: whether a letter of it is written by others.
+    """
 
-    Returns:
-        The text, and whether any box is in it.
+    text: str
+    missing: bool
+    spelt: bool
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of it, or ""."""
+        if self.missing:
+            return f"{_MISSING} = letter that this picture's font lacks"
+        return "spelt in the letters of this picture's font" if self.spelt else ""
+
+
+def _drawable(text: str) -> _Drawable:
+    """Rewrite `text` in the signs that the embedded font has: those of ASCII and few more, as of Pillow 13.
+
+    White space becomes single spaces, control characters go. Letters that the font lacks are spelt as in passports
+    ("ö" -> "oe", "ж" -> "zh") or lose their accent ("é" -> "e"), some signs are spelt out ("≥" -> ">="), and whatever
+    is left becomes the font's box.
     """
     out: list[str] = []
-    missing = False
+    missing = spelt = False
     for character in unicodedata.normalize("NFC", " ".join(text.split())):
         kind = unicodedata.category(character)
         if kind in ("Cc", "Cf", "Mn", "Me"):
@@ -225,17 +262,23 @@ def _drawable(text: str) -> tuple[str, bool]:
         if _has_glyph(character):
             out.append(character)
             continue
-        plain = _FALLBACKS.get(character)
+        plain = _SIGNS.get(character) or _SPELLINGS.get(character)
         if plain is None:
             base = unicodedata.normalize("NFKD", character)
             plain = "".join(part for part in base if not unicodedata.combining(part))
-            plain = "".join(_FALLBACKS.get(part, part) for part in plain)
+            plain = "".join(_SIGNS.get(part) or _SPELLINGS.get(part, part) for part in plain)
         if plain and all(_has_glyph(part) for part in plain):
             out.append(plain)
+            spelt |= kind.startswith("L") and character not in _SIGNS
         else:
             out.append(_MISSING)
             missing = True
-    return "".join(out), missing
+    return _Drawable("".join(out), missing, spelt)
+
+
+def drawable_text(text: str) -> str:
+    """A text as pictures have to write it, for want of letters in the font that comes with Pillow."""
+    return _drawable(text).text
 
 
 def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
@@ -267,7 +310,7 @@ def _first_lines(lines: list[str], most: int, font: ImageFont.FreeTypeFont, widt
 def _wrap_warnings(warnings: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines: list[str] = []
     for text in warnings:
-        drawable = _drawable(f"Warning: {text[:_MAX_SENTENCE_CHARACTERS]}")[0]
+        drawable = _drawable(f"Warning: {text[:_MAX_SENTENCE_CHARACTERS]}").text
         lines += _first_lines(_wrap(drawable, font, width), _MAX_LINES_OF_A_WARNING, font, width)
     return _first_lines(lines, _MAX_WARNING_LINES, font, width)
 
@@ -385,7 +428,7 @@ def _lay_out(shape: tuple[int, int], notice: str | None, warnings: Sequence[str]
     key_y = top + middle + pad // 2
     key_lines = 1 + _flow(_key_widest(small), 2 * small, text_width)[-1][1]
     band_y = key_y + key_lines * _line_height(small) + pad // 2
-    band_lines = [] if notice is None else _wrap(_drawable(notice)[0], caption_font(body), text_width)
+    band_lines = [] if notice is None else _wrap(_drawable(notice).text, caption_font(body), text_width)
     band_lines += _wrap_warnings(warnings, caption_font(body), text_width)
     height = band_y + (len(band_lines) * _line_height(body) + pad if band_lines else 0)
     return _Layout(
@@ -577,8 +620,8 @@ def _compose(film: Image.Image, layout: _Layout, text: str, probability: float |
     x0, y0, x1, y1 = layout.film
     draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=_FILM_EDGE)
     canvas.paste(film, (x0, y0))
-    drawable, missing = _drawable(text)
-    size, lines = _fit(drawable, layout.body, layout.text_width)
+    drawable = _drawable(text)
+    size, lines = _fit(drawable.text, layout.body, layout.text_width)
     for index, line in enumerate(lines):
         place = (layout.pad, layout.probability_y - (len(lines) - index) * _line_height(size))
         draw.text(place, line, font=caption_font(size), fill=_TEXT, anchor="la")
@@ -588,10 +631,9 @@ def _compose(film: Image.Image, layout: _Layout, text: str, probability: float |
         said = _probability_text(probability)
         draw.text((x, layout.probability_y), said, font=font, fill=_TEXT, anchor="la")
         x += font.getlength(said) + 2 * layout.body
-    if missing:
-        note = f"{_MISSING} = letter that this picture's font lacks"
+    if drawable.note:
         y = layout.probability_y + round(layout.body * 0.8)
-        draw.text((x, y), note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
+        draw.text((x, y), drawable.note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
     if layout.band_lines:
         draw.rectangle((0, layout.band_y, *layout.size), fill=_NOTICE_BAND)
         for index, line in enumerate(layout.band_lines):
@@ -697,7 +739,8 @@ def render_overlay(
 
     The sentence is set smaller when it is long and ends in an ellipsis when even that is not enough; the
     notice is never shortened; warnings are, after a few lines. Letters that Pillow's embedded font lacks
-    lose their accent or become a box.
+    are spelt in others ("Größe" as "Groesse"), lose their accent or become a box; a note beside the
+    probability says so where the sentence has any.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
