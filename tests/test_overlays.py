@@ -291,10 +291,11 @@ def test_a_value_reaches_a_threshold_equal_to_it_whatever_their_types():
 # --- peak and frame ---
 
 
+@pytest.mark.parametrize("value", [0.2, 0.8])
 @pytest.mark.parametrize("shape", [(300, 400), (3000, 2500)])
-def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape):
+def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape, value):
     x, y = round(shape[1] * 0.7), round(shape[0] * 0.2)
-    drawn = marks(no_similarity(*shape), peak=(x, y))
+    drawn = marks(np.full(shape, value, dtype=np.float32), peak=(x, y))
     x0, y0, x1, y1 = extent(drawn, shape)
     slack = 2 * shape[0] / drawn.shape[0]
     assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((x + 0.5, y + 0.5), abs=slack)
@@ -303,6 +304,62 @@ def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape):
     assert not drawn[row - 3 : row + 4, column - 3 : column + 4].any()
     assert drawn[row].any()
     assert drawn[:, column].any()
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (3000, 2500)])
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_a_peak_below_the_threshold_has_a_faint_dashed_ring_and_no_cross(shape, level):
+    x = y = shape[1] // 2
+    film = grey_film(*shape, level)
+
+    def contrast(value, threshold):
+        values = np.full(shape, value, dtype=np.float32)
+        picture = draw(film, values, threshold=threshold, peak=(x, y), opacity=0.0)
+        return np.abs(film_part(picture, shape) - level).max(axis=-1)
+
+    cross, ring = contrast(0.3, 0.3), contrast(0.3, 0.31)
+    scale = ring.shape[0] / shape[0]
+    row, column = int((y + 0.5) * scale), int((x + 0.5) * scale)
+    arm = int(np.flatnonzero(cross.any(axis=0))[-1]) - column
+    assert not ring[:, column + arm - 2 :].any(), "smaller than the cross"
+    angles = np.radians(np.arange(0, 360, 3))
+    radii = np.arange(arm)[:, None]
+    around = ring[
+        np.rint(row + radii * np.sin(angles)).astype(int), np.rint(column + radii * np.cos(angles)).astype(int)
+    ].max(axis=0)
+    dashes = np.count_nonzero(np.diff((around > 40).astype(int), append=int(around[0] > 40)) == 1)
+    assert dashes == 8
+    assert 20 < ring.max() < 0.9 * cross.max()
+    assert ring.sum() < cross.sum()
+
+
+def test_the_key_shows_the_mark_that_is_on_the_film():
+    shape = (600, 600)
+    layout = overlays._lay_out(shape, None)
+    low = np.full(shape, 0.3, dtype=np.float32)
+    key = (slice(layout.key_y, None), slice(0, layout.size[0]))
+    assert (np.asarray(draw(grey_film(*shape), low, threshold=0.3, peak=(9, 9)))[key] == overlays._PEAK).all(-1).any()
+    below = np.asarray(draw(grey_film(*shape), low, threshold=0.4, peak=(9, 9)))[key]
+    assert not (below == overlays._PEAK).all(-1).any()
+    without = np.asarray(draw(grey_film(*shape), low, threshold=0.4))[key]
+    assert (below != without).any()
+
+
+def test_thumbnails_mark_a_peak_below_the_threshold_with_a_ring():
+    film = grey_film(360, 360)
+    peak = (200, 100)
+    bare, ring, cross, low = (
+        np.asarray(overlays.thumbnail(film, np.full((360, 360), value, dtype=np.float32), 360, at, threshold)).astype(
+            int
+        )
+        for value, at, threshold in ((0.4, None, 0.5), (0.4, peak, 0.5), (0.5, peak, 0.5), (0.4, peak, 0.4))
+    )
+    assert (cross[100, 200] == 255).all()
+    assert (low[100, 200] == 255).all()
+    assert (ring[100, 200] == bare[100, 200]).all()
+    rows, columns = np.nonzero((ring != bare).any(axis=-1))
+    assert (rows.mean(), columns.mean()) == pytest.approx((100, 200), abs=0.6)
+    assert not (ring == 255).all(axis=-1).any()
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (399, 0), (0, 299), (399, 299)])

@@ -16,8 +16,8 @@ _WIDTH, _MARGIN, _TOP = 360, 12, 34
 def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str]) -> Image.Image:
     """A picture with a row per model and a column per sentence.
 
-    Every cell has the film, the map on it, a cross at the map's peak and the probability; a method without maps shows
-    the film alone.
+    Every cell has the film, the map on it, a mark at the map's peak (a cross, or a faint ring where no part of the film
+    reaches 0.5) and the probability; a method without maps shows the film alone.
 
     Args:
         film: the file.

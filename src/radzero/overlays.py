@@ -13,6 +13,8 @@ What a reader can rely on:
   both depend on the value alone. What is seen on the film is ``(1 - a) * grey + a * colour``.
 * The legend shows both. Its left strip is the bare colour, without transparency. Its right strip is what
   that colour becomes on film, from a black film at its left edge to a white film at its right edge.
+* The peak of a map that reaches the threshold there has a cross, and of any other a faint, dashed ring: it is where
+  the film fits the sentence best, and not a finding.
 * No text lies on the film. Only the map, the contour, the peak marker and the frame of the part that the
   model saw are drawn on it.
 
@@ -99,6 +101,7 @@ _NOTICE_BAND = (70, 48, 8)
 _LINE = (255, 255, 255)
 _HALO = (0, 0, 0)
 _PEAK = (90, 235, 255)
+_RING_STRENGTH = 190
 _FRAME = (215, 215, 220)
 
 _ROUNDING = 1e-6
@@ -176,15 +179,22 @@ def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np
 
 
 def thumbnail(
-    film: NDArray[np.uint8], values: NDArray[np.floating] | None, width: int, peak: tuple[float, float] | None
+    film: NDArray[np.uint8],
+    values: NDArray[np.floating] | None,
+    width: int,
+    peak: tuple[int, int] | None,
+    threshold: float = 0.5,
 ) -> Image.Image:
-    """A small picture of a film, with a map on it and a white cross at its peak where there are any.
+    """A small picture of a film, with a map on it and a white mark at its peak where there are any.
+
+    The mark is a cross, or a faint, dashed ring where the map is below the threshold even there.
 
     Args:
         film: (H, W).
         values: (H, W) map in 0..1.
         width: of the picture in pixels.
         peak: x, y in the film's pixels.
+        threshold: 0..1, the similarity that a peak with a cross reaches.
     """
     picture = np.repeat(film[..., None], 3, axis=2).astype(np.float32)
     if values is not None:
@@ -194,7 +204,11 @@ def thumbnail(
     size = (width, max(1, round(film.shape[0] * scale)))
     small = Image.fromarray(picture.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     if peak is not None:
-        mark_peak(small, peak[0] * scale, peak[1] * scale)
+        x, y = peak[0] * scale, peak[1] * scale
+        if values is None or values[peak[1], peak[0]] >= np.float32(threshold):
+            mark_peak(small, x, y)
+        else:
+            _draw_ring(small, x, y, radius=6, line=1.5, colour=_LINE)
     return small
 
 
@@ -561,6 +575,21 @@ def _draw_peak(picture: Image.Image, x: int, y: int, line: int, arm: int) -> Non
         draw.rectangle((x - a, y + gap - grow, x + b, y + arm + grow), fill=colour)
 
 
+def _draw_ring(picture: Image.Image, x: float, y: float, *, radius: float, line: float, colour: _Colour) -> None:
+    """Draw a faint, dashed ring around (x, y), with a dash in each of eight directions."""
+    fine = 4  # times as many pixels, for smooth edges
+    left, top = math.floor(x - radius - line), math.floor(y - radius - line)
+    side = math.ceil(2 * (radius + line)) + 2
+    stencil = Image.new("L", (fine * side, fine * side))
+    draw = ImageDraw.Draw(stencil)
+    middle = ((x - left + 0.5) * fine, (y - top + 0.5) * fine)
+    reach = (radius + line / 2) * fine
+    box = (middle[0] - reach, middle[1] - reach, middle[0] + reach, middle[1] + reach)
+    for angle in range(0, 360, 45):
+        draw.arc(box, angle - 13, angle + 13, fill=_RING_STRENGTH, width=max(1, round(line * fine)))
+    picture.paste(colour, (left, top), stencil.resize((side, side), Image.Resampling.BOX))
+
+
 def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold: float) -> None:
     draw = ImageDraw.Draw(canvas)
     font = caption_font(layout.small)
@@ -592,11 +621,12 @@ def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold
 
 
 def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, str]]) -> None:
-    """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "frame", ""."""
+    """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "ring", "frame", ""."""
     draw = ImageDraw.Draw(canvas)
     small, line = layout.small, layout.line
     font = caption_font(small)
-    signs = [0 if symbol == "" else round(small * (1.4 if symbol == "peak" else 3)) for symbol, _ in items]
+    wide = {"": 0.0, "peak": 1.4, "ring": 1.4}
+    signs = [round(small * wide.get(symbol, 3.0)) for symbol, _ in items]
     widths = [sign + math.ceil(font.getlength(text)) for sign, (_, text) in zip(signs, items, strict=True)]
     places = _flow(widths, 2 * small, layout.text_width)
     for sign, (symbol, text), (x, row) in zip(signs, items, places, strict=True):
@@ -610,6 +640,8 @@ def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, s
             _draw_dashes(draw, (left, middle), (end, middle), max(1, line - 1))
         elif symbol == "peak":
             _draw_peak(canvas, left + small // 2, middle, line, small // 2)
+        elif symbol == "ring":
+            _draw_ring(canvas, left + small // 2, middle, radius=0.4 * small, line=0.6 * line, colour=_PEAK)
         draw.text((left + sign, middle), text, font=font, fill=_MUTED, anchor="lm")
 
 
@@ -749,7 +781,8 @@ def render_overlay(
         probability: 0..1, its answer for the whole film. Shown with two digits, but as "p > 0.99" or
             "p < 0.01" where these would read 1.00 or 0.00.
         threshold: 0..1, the similarity at which the contour runs.
-        peak: (x, y) in film pixels where the marker goes, x first; None for no marker. From an argmax:
+        peak: (x, y) in film pixels where the marker goes, x first; None for no marker. It is a cross, or a faint,
+            dashed ring where the map is below the threshold there. From an argmax:
             ``y, x = numpy.unravel_index(similarity_map.argmax(), similarity_map.shape)``.
         notice: text that must be read with the picture, written in full on a band at the foot.
         warnings: of the film and of the sentence, on the same band below the notice; as many as its few lines hold,
@@ -783,7 +816,9 @@ def render_overlay(
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     scaled = np.clip(scaled, 0.0, 1.0)
     pixels = _blend(grey, scaled, opacity)
-    mask = scaled >= np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
+    limit = np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
+    mask = scaled >= limit
+    reached = peak is not None and bool(values[peak[1], peak[0]] >= limit)
     _draw_contour(pixels, mask, layout.line)
     picture = Image.fromarray(pixels)
     if frame is not None:
@@ -791,17 +826,20 @@ def render_overlay(
     if peak is not None:
         x = math.floor((peak[0] + 0.5) * size[0] / shape[1])
         y = math.floor((peak[1] + 0.5) * size[1] / shape[0])
-        _draw_peak(picture, x, y, layout.line, round(1.1 * layout.body))
+        if reached:
+            _draw_peak(picture, x, y, layout.line, round(1.1 * layout.body))
+        else:
+            _draw_ring(picture, x, y, radius=0.65 * layout.body, line=0.75 * layout.line, colour=_PEAK)
 
-    limit = _threshold_text(threshold)
-    if not mask.any():
-        items = [("", f"no part of the film reaches {limit}")]
+    said = _threshold_text(threshold)
+    if not (mask.any() or reached):
+        items = [("", f"no part of the film reaches {said}")]
     elif mask.all():
-        items = [("", f"all of the film reaches {limit}")]
+        items = [("", f"all of the film reaches {said}")]
     else:
-        items = [("contour", f"similarity {limit}")]
+        items = [("contour", f"similarity {said}")]
     if peak is not None:
-        items.append(("peak", f"peak {values[peak[1], peak[0]]:.2f}"))
+        items.append(("peak" if reached else "ring", f"peak {values[peak[1], peak[0]]:.2f}"))
     if frame is not None:
         items.append(("frame", "dashed: part seen by the model"))
     canvas = _compose(picture, layout, sentence, probability)
