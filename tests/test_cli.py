@@ -346,6 +346,26 @@ def test_help(command: tuple[str, ...]):
     assert not command or "Arguments" in said or "Options" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("view",), "radzero[serve]"),
+        (("serve",), "radzero[serve]"),
+        (("dicomweb",), "radzero[dicom]"),
+        (("listen",), "radzero[dicom]"),
+        (("predict",), "radzero[dicom]"),
+        (("prepare", "phantom"), "radzero[data]"),
+        ((), "radzero[serve]"),
+    ],
+)
+def test_help_names_the_extras_in_full(command: tuple[str, ...], named: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = call(*command, "--help").stdout
+    assert named in said
+    assert "\\[" not in said
+    assert "'radzero'" not in said
+
+
 def test_no_command_is_a_usage_problem_with_help():
     run = subprocess.run([COMMAND], capture_output=True, text=True, check=False)
     assert run.returncode == 2

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +119,9 @@ def predict(
     overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
     dicom: Annotated[
         str | None,
-        typer.Option(help="DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'."),
+        typer.Option(
+            help=escape("DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'.")
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
     workers: Annotated[
@@ -467,7 +470,7 @@ prepare = typer.Typer(
 app.add_typer(prepare, name="prepare")
 
 ManifestOption = Annotated[
-    Path, typer.Option("--output", "-o", help="The manifest: .jsonl, or .parquet with radzero[data].")
+    Path, typer.Option("--output", "-o", help=escape("The manifest: .jsonl, or .parquet with radzero[data]."))
 ]
 ExtractionOption = Annotated[
     Path, typer.Option("--sentences", "-s", help="What `radzero extract` made of the reports.")
@@ -1130,6 +1133,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+def _take_help_literally(commands: typer.Typer) -> None:
+    """Typer prints docstrings by rich, which takes the brackets of radzero[serve] for markup and leaves them out."""
+    for command in commands.registered_commands:
+        command.help = escape(command.help or getdoc(command.callback) or "")
+    for group in commands.registered_groups:
+        if group.typer_instance:
+            _take_help_literally(group.typer_instance)
+
+
+_take_help_literally(app)
 
 
 def main() -> None:
