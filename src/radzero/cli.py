@@ -41,7 +41,7 @@ class Precision(StrEnum):
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the packaged model if not given."),
+    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint, or packaged, which it is if not given."),
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Precision of float32 matrix products; medium is faster on many CPUs.")
@@ -236,7 +236,9 @@ def findings() -> None:
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the packaged model if not given.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub id, or packaged, which it is if not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's architecture, sizes, training data, licence and hash."""
@@ -351,16 +353,22 @@ def ablate(
 def compare(
     film: Annotated[Path, typer.Argument(help="A film: DICOM, PNG, JPEG.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write (PNG).")],
-    models: Annotated[
-        list[str], typer.Option("--model", "-m", help="Checkpoints to compare, or NAME=CHECKPOINT; give several.")
-    ],
     sentences: Annotated[list[str], typer.Option("--sentence", "-s", help="Sentences to ask; give several.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoints to compare, or NAME=CHECKPOINT; give several. The packaged one if none is given.",
+        ),
+    ] = None,
 ) -> None:
     """Draw the maps of several models and sentences on one film, with probabilities."""
     from radzero.comparison import draw_comparison
+    from radzero.reading import PACKAGED
 
     try:
-        draw_comparison(film, models, sentences).save(output)
+        draw_comparison(film, models or [PACKAGED], sentences).save(output)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(output, highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str])
 
     Args:
         film: the file.
-        models: checkpoints, or ``NAME=CHECKPOINT``.
+        models: checkpoints, "packaged" among them, or ``NAME=CHECKPOINT``.
         sentences: to ask.
 
     Raises:

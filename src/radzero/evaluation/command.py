@@ -110,9 +110,9 @@ def evaluate_benchmark(
     elif from_plugin:
         asked = plugin(from_plugin)
     else:
-        from radzero.reading import PACKAGED, load
+        from radzero.reading import load
 
-        asked = RadZeroInBenchmark(load() if model in (None, PACKAGED) else load(model))
+        asked = RadZeroInBenchmark(load(model))
     count = len(benchmark.images) - len(benchmark.missing)
     run_benchmark(
         benchmark,
