@@ -108,6 +108,40 @@ def test_predict_a_folder(predict: list[object], films: Path, tmp_path: Path, ti
     )
 
 
+def table_of(output: str) -> list[list[str]]:
+    """Rows of a table that was printed, their cells without the spaces around them."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
+
+
+def test_a_few_films_have_their_probabilities_printed(
+    predict: list[object], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(films)
+    monkeypatch.setattr("radzero.cli.console.width", 120)
+    (films / "bad.png").write_bytes(b"junk")
+    asked = ["-s", NODULE, "-s", "There is [red] zebra"]
+    arguments = ["predict", "more/a.png", "bad.png", "a.png", *predict[2:], *asked, "--no-overlays"]
+    first = call(*arguments, code=1)
+    p = {
+        line["image"]: [f"{s['probability']:.3f}" for s in line.get("sentences", ())]
+        for line in lines(tmp_path / "out")
+    }
+    assert table_of(first.stdout) == [
+        ["more/a.png", NODULE, p["more/a.png"][0]],
+        ["", "There is [red] zebra", p["more/a.png"][1]],
+        ["bad.png", "", "refused"],
+        ["a.png", NODULE, p["a.png"][0]],
+        ["", "There is [red] zebra", p["a.png"][1]],
+    ]
+    assert table_of(call(*arguments, code=1).stdout) == table_of(first.stdout), "read earlier or now"
+
+
+def test_many_answers_are_not_printed(predict: list[object], tmp_path: Path):
+    many = [part for k in range(8) for part in ("-s", f"There is nodule {k}")]  # of four films
+    assert table_of(call(*predict, *many, "--no-overlays").stdout) == []
+    assert "probability" in (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")
+
+
 def test_predict_files_patterns_and_no_overlays(tiny_checkpoint: Path, films: Path, tmp_path: Path):
     (films / "[x] y.png").write_bytes((films / "a.png").read_bytes())
     (films / "notes.txt").write_text("no film", encoding="utf-8")

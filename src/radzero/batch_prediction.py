@@ -234,6 +234,10 @@ class OutputFolder:
                 f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"
             ) from error
 
+    def records(self) -> list[dict[str, Any]]:
+        """The lines, parsed."""
+        return [json.loads(line) for line in self.lines.read_bytes().splitlines()]
+
     def sort_lines(self) -> None:
         """Puts the lines in the order of this run's files, those of other runs first, as if none was tried twice."""
         lines = self.lines.read_bytes().splitlines(keepends=True)

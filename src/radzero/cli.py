@@ -137,6 +137,7 @@ def predict(
 ) -> None:
     """Read films: probability, similarity map and overlay of every sentence.
 
+    Probabilities are in predictions.jsonl; of up to ten films and thirty answers they are printed too.
     Goes on where an interrupted run into the same folder stopped. Exit code 0: every file was read; 1: some were
     refused, each with its reason in predictions.jsonl; 2: nothing could be done.
     """
@@ -206,6 +207,8 @@ def predict(
             raise _fail(
                 f"{output}: cannot be written ({error}); what was written is whole, run again to go on"
             ) from error
+    if len(found.files) <= _TABLE_FILMS and len(found.files) * len(asked) <= _TABLE_ROWS:
+        console.print(_probabilities(target.records(), found.files))
     parts = [f"{outcome.read} read"]
     if outcome.resumed:
         parts.append(f"{outcome.resumed} of them earlier")
@@ -221,6 +224,25 @@ def predict(
         errors.print(f"[red]not searched[/] {_plain(str(folder))}: {_plain(reason)}", highlight=False, soft_wrap=True)
     if outcome.refused or found.unsearched:
         raise typer.Exit(1)
+
+
+_TABLE_FILMS, _TABLE_ROWS = 10, 30
+"""A run of more films, or of more films times sentences, prints no probabilities."""
+
+
+def _probabilities(records: list[dict[str, Any]], files: list[Path]) -> Table:
+    """A row for every film and sentence; of a film that was refused, a row that says so."""
+    written = {record["image"]: record for record in records}
+    table = Table("film", "sentence", "probability")
+    for source in map(str, files):
+        shown = escape(source.encode(errors="backslashreplace").decode())  # names that are no UTF-8
+        for number, answer in enumerate(written[source].get("sentences", ())):
+            row = (escape(answer["sentence"]), f"{answer['probability']:.3f}")
+            table.add_row("" if number else shown, *row)
+        if "error" in written[source]:
+            table.add_row(shown, "", "refused")
+        table.add_section()
+    return table
 
 
 @app.command()
