@@ -15,6 +15,7 @@ from PIL import Image
 
 import radzero
 from radzero import Radiograph, RadiographError, RadZero, Reading
+from radzero.answer import SeenFilm
 from radzero.images.geometry import Geometry
 from radzero.phantom.film import Film
 from radzero.reading import PACKAGED, describe, load
@@ -270,7 +271,24 @@ def test_readings_cannot_be_changed(tiny_model: RadZero, films: list[Radiograph]
     (reading,) = tiny_model.predict(films[0], SENTENCES)
     with pytest.raises(AttributeError):
         reading.source = "other"  # type: ignore[misc]
-    assert len(repr(reading)) < 20_000
+
+
+def test_what_is_printed_is_short(tiny_model: RadZero, films: list[Radiograph]):
+    (reading,) = tiny_model.predict(films[0], SENTENCES)
+    first, second, third = (f"{text!r}: {p:.3f}" for text, p in zip(SENTENCES, reading.probabilities, strict=True))
+    assert repr(reading) == (
+        f"Reading('96 x 80', model={tiny_model.name!r}, probabilities={{{first}, {second}, {third}}})"
+    )
+    (many,) = tiny_model.predict(films[0], [f"There is nodule {k}" for k in range(500)])
+    assert len(repr(many)) < 800
+    assert "'There is nodule 9': " in repr(many)
+    assert repr(many).endswith(", ... 490 more})")
+    assert repr(tiny_model.predict(films[0], [])[0]).endswith("probabilities={})")
+    assert repr(films[0]) == "Radiograph('96 x 80', 96 x 80, view=None, warnings=())"
+    seen = SeenFilm("a.png", reading.film, reading.geometry, ("odd",))
+    assert "a.png" in repr(seen)
+    assert "('odd',)" in repr(seen)
+    assert "array" not in repr(seen)
 
 
 # -- how it works ----------------------------------------------------------------------------------------

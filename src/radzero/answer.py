@@ -17,6 +17,7 @@ from radzero.overlays import render_overlay
 PNG_LEVEL = 3
 """zlib's, of overlays: twice as fast as Pillow's 6, and a tenth larger."""
 _MAX_MAP_BYTES = 4 * 2**30
+_SENTENCES_SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Reading:
         attention: whether the maps are of attention weights, and not of similarities.
         dicom: facts of a DICOM film's header.
         sha256: hash of the model's weights; "" for one that comes from no files.
+
+    Printed, it is its film, its model, and the sentences with their probabilities.
     """
 
     source: str
@@ -45,14 +48,21 @@ class Reading:
     sentences: tuple[str, ...]
     logits: npt.NDArray[np.float32]
     similarity: npt.NDArray[np.float32] | None
-    film: npt.NDArray[np.uint8] = field(repr=False)
-    geometry: Geometry = field(repr=False)
-    patch: int = field(repr=False)
+    film: npt.NDArray[np.uint8]
+    geometry: Geometry
+    patch: int
     warnings: tuple[str, ...] = ()
     notice: str | None = None
     attention: bool = False
-    dicom: DicomFacts | None = field(default=None, repr=False)
-    sha256: str = field(default="", repr=False)
+    dicom: DicomFacts | None = None
+    sha256: str = ""
+
+    def __repr__(self) -> str:
+        pairs = zip(self.sentences[:_SENTENCES_SHOWN], self.probabilities, strict=False)
+        shown = [f"{text!r}: {p:.3f}" for text, p in pairs]
+        if (more := len(self.sentences) - len(shown)) > 0:
+            shown.append(f"... {more} more")
+        return f"Reading({self.source!r}, model={self.model!r}, probabilities={{{', '.join(shown)}}})"
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -205,10 +215,10 @@ class SeenFilm:
     """
 
     source: str
-    film: npt.NDArray[np.uint8]
+    film: npt.NDArray[np.uint8] = field(repr=False)
     geometry: Geometry
     warnings: tuple[str, ...] = ()
-    dicom: DicomFacts | None = None
+    dicom: DicomFacts | None = field(default=None, repr=False)
 
 
 def _named(sentence: str) -> str:
