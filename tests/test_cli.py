@@ -182,8 +182,23 @@ def test_a_bad_file_gives_exit_code_1(predict: list[object], films: Path, tmp_pa
 @pytest.mark.parametrize("text", ["There is zebra", "There is [/b] zebra", "There is [red] [1]", r"There is \[x]"])
 def test_unknown_words_are_named_whatever_they_are(text: str, predict: list[object], tmp_path: Path):
     result = call(*predict, "-s", text, "--no-overlays")
-    assert f"{text}: words this model has never seen: {text.split()[2]}" in " ".join(result.stderr.split())
+    word = re.sub(r"\W", "", text.split()[2])
+    assert f"{text}: words this model has never seen: {word}" in " ".join(result.stderr.split())
     assert text in lines(tmp_path / "out")[0]["warnings"][1].replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(3, ""), (4, "and 1 more sentence with"), (9, "and 6 more sentences with")]
+)
+def test_unknown_words_of_many_sentences_are_said_in_short(
+    count: int, more: str, predict: list[object], tmp_path: Path
+):
+    asked = [f"There is nodule links, zebra{'x' * k}" for k in range(count)]
+    result = call(*predict, "--no-overlays", *(part for text in asked for part in ("-s", text)))
+    named = [line for line in result.stderr.splitlines() if "never seen" in line]
+    assert named[:3] == [f"{text}: words this model has never seen: links, {text.split()[-1]}" for text in asked[:3]]
+    assert [line.split(" words")[0] for line in named[3:]] == ([more] if more else [])
+    assert len(lines(tmp_path / "out")[0]["warnings"]) == count + 1, "predictions.jsonl names all"
 
 
 @pytest.mark.parametrize(

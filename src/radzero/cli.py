@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from inspect import getdoc
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,9 +173,13 @@ def predict(
         raise _fail(error) from error
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
-    for text in asked:
-        if unknown := reader.processor.unknown_words(text):
-            errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {_plain(', '.join(unknown))}[/]")
+    unread = {text: words for text in asked if (words := reader.processor.unknown_words(text))}
+    for text, words in islice(unread.items(), _UNREAD_SHOWN):
+        said = f"{text}: words this model has never seen: {', '.join(words)}"
+        errors.print(f"[yellow]{_plain(said)}[/]", highlight=False, soft_wrap=True)
+    if (more := len(unread) - _UNREAD_SHOWN) > 0:
+        said = f"and {more} more sentence{'s' if more > 1 else ''} with words this model has never seen"
+        errors.print(f"[yellow]{said}[/]", highlight=False, soft_wrap=True)
     with _interruptible(), _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
 
@@ -226,6 +231,8 @@ def predict(
         raise typer.Exit(1)
 
 
+_UNREAD_SHOWN = 3
+"""Sentences with unknown words that are named; predictions.jsonl names all of them."""
 _TABLE_FILMS, _TABLE_ROWS = 10, 30
 """A run of more films, or of more films times sentences, prints no probabilities."""
 
