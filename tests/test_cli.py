@@ -330,9 +330,11 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
 def test_another_question_needs_another_folder(predict: list[object], tmp_path: Path):
     call(*predict, "-s", NODULE, "--no-overlays")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    assert "other sentences; name another output folder" in fails(*predict, "-s", EFFUSION, "--no-overlays")
-    assert "other threshold;" in fails(*predict, "-s", NODULE, "--threshold", "0.3", "--no-overlays")
-    assert "other overlays;" in fails(*predict, "-s", NODULE)
+    said = fails(*predict, "-s", EFFUSION, "--no-overlays")
+    assert f"was run with other sentences ('{EFFUSION}' not asked then, '{NODULE}' not asked now); name another" in said
+    said = fails(*predict, "-s", NODULE, "--threshold", "0.3", "--no-overlays")
+    assert "with threshold 0.5, now 0.3; name another output folder" in said
+    assert "was run without overlays, now with; name another output folder" in fails(*predict, "-s", NODULE)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
     assert "4 of them earlier" in call(*predict, "-s", NODULE, "--no-overlays").stdout
 
