@@ -19,6 +19,7 @@ from PIL import Image
 import radzero
 from command_line import call
 from radzero import RadZero
+from radzero.evaluation.titles import BENCHMARK_TITLES
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.phantom.film import Film
 
@@ -513,6 +514,19 @@ def test_train_refuses_a_recipe_that_cannot_be_run(change: dict[str, object], tm
 def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
     assert "No such command 'mimic'" in fails("evaluate", "mimic", "-m", tiny_checkpoint)
     assert "--films" in fails("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 19)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "pyarrow"])
+@pytest.mark.parametrize("command", ["ablate", *(f"evaluate {name}" for name in BENCHMARK_TITLES)])
+def test_missing_packages_are_said_before_any_work(
+    command: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    recipe = Path(__file__).parents[1] / "recipes" / "ablation-phantom.yaml"
+    data = {"ablate": [recipe], "evaluate phantom": ["--films", 20]}.get(command, ["--data", tmp_path])
+    said = fails(*command.split(), *data, "-o", tmp_path / "run")
+    assert f"benchmarks need {package}: pip install 'radzero[evaluate]'" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_says_before_the_work_that_its_output_cannot_be_written(tiny_checkpoint: Path, tmp_path: Path):

@@ -361,12 +361,14 @@ def ablate(
     from radzero.ablation.recipe import load_ablation
     from radzero.ablation.run import run_ablation
     from radzero.ablation.table import draw_methods, write_table
+    from radzero.evaluation.command import check_packages
     from radzero.training.trainer import TrainingError
 
     torch.set_float32_matmul_precision(precision.value)
     transformers_logging.disable_progress_bar()
     try:
         ablation = load_ablation(recipe)
+        check_packages()
         with _interruptible(), _progress() as progress:
             run_ablation(ablation, output, workers=workers, jobs=jobs, progress=_phases(progress))
         table = write_table(ablation, output, " ".join(["radzero", *sys.argv[1:]]))
@@ -785,17 +787,19 @@ def evaluate_phantom(
 
     An interrupted run goes on by the same command.
     """
+    from radzero.evaluation.command import check_packages
     from radzero.evaluation.public.phantom import draw
     from radzero.reading import load
 
     try:
+        check_packages()
         if data is None and not (clip or from_plugin) and load(model).film_seed == seed:
             errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
         if data is None:
             with _interruptible(), _progress() as progress:
                 phases = _phases(progress)
                 data = draw(output / "films", films, seed, size, workers, lambda done: phases("drawing", done, films))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise _fail(error) from error
     _run_benchmark("phantom", data, output, precision, model=model, clip=clip, from_plugin=from_plugin)
 
