@@ -448,12 +448,28 @@ def test_info(tiny_checkpoint: Path):
 def test_phantom(tmp_path: Path):
     result = call("phantom", tmp_path / "series", "-n", 2, "--seed", 5, "--first", 3, "--size", 72)
     index = tmp_path / "series" / "phantoms.jsonl"
-    assert f"2 phantoms; {index}" in result.stdout
+    assert f"2 phantoms drawn; {index} has 2\n" in result.stdout
     records = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines()]
     assert [(r["seed"], r["index"], r["height"]) for r in records] == [(5, 3, 72), (5, 4, 72)]
     for record in records:
         assert (tmp_path / "series" / record["image"]).is_file()
         assert (tmp_path / "series" / record["dicom"]).is_file()
+
+
+def test_phantoms_of_two_seeds_are_not_mixed(tmp_path: Path):
+    series = tmp_path / "series"
+    small = ["--size", 72, "--format", "png", "--workers", 1]
+    call("phantom", series, "-n", 2, "--seed", 5, *small)
+    before = {path: path.read_bytes() for path in series.rglob("*") if path.is_file()}
+    said = fails("phantom", series, "-n", 1, "--seed", 6, *small)
+    assert f"{series}: holds phantoms of seed 5; name another folder for those of seed 6" in said
+    assert {path: path.read_bytes() for path in series.rglob("*") if path.is_file()} == before
+    index = series / "phantoms.jsonl"
+    said = call("phantom", series, "-n", 1, "--seed", 5, "--first", 7, *small).stdout
+    assert f"1 phantom drawn; {index} has 3\n" in said
+    for content in ("{", '{"seed": 5}\n', "3\n"):
+        index.write_text(content, encoding="utf-8")
+        assert str(index) in fails("phantom", series, "-n", 1, "--seed", 5, *small)
 
 
 @pytest.mark.parametrize(

@@ -319,8 +319,11 @@ def phantom(
     film_format: Annotated[str, typer.Option("--format", help="png, dicom or both.")] = "both",
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
-    """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed."""
-    from radzero.phantom.writing import FilmFormat, write_phantoms
+    """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed.
+
+    Phantoms of the same seed that the folder holds already stay there; another seed needs another folder.
+    """
+    from radzero.phantom.writing import FilmFormat, read_index, write_phantoms
 
     try:
         kind = FilmFormat(film_format)
@@ -339,9 +342,10 @@ def phantom(
                 workers=workers,
                 progress=lambda done: progress.update(task, completed=done),
             )
-    except OSError as error:
-        raise _fail(f"{output}: cannot be written ({error})") from error
-    console.print(f"{count} phantoms; {index}", highlight=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from error
+    drawn = f"{count} phantom{'s' if count > 1 else ''} drawn; {index} has {len(read_index(index))}"
+    console.print(drawn, highlight=False, soft_wrap=True)
 
 
 @app.command()
