@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from multiprocessing import active_children
 from pathlib import Path
@@ -492,10 +493,19 @@ def test_a_damaged_output_folder_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"sentences": ("There is mass",)}, "sentences"),
-        ({"overlays": True}, "overlays"),
-        ({"threshold": 0.4}, "threshold"),
-        ({"precision": "medium", "threshold": 0.4}, "precision and threshold"),
+        ({"sentences": (*SENTENCES, "There is mass")}, "with other sentences ('There is mass' not asked then)"),
+        (
+            {"sentences": (SENTENCES[0], "There is mass", "There is gas")},
+            f"with other sentences ('There is mass' and 1 more not asked then, {SENTENCES[1]!r} not asked now)",
+        ),
+        ({"sentences": SENTENCES[::-1]}, "with its sentences in another order"),
+        ({"overlays": True}, "without overlays, now with"),
+        ({"results": ("seg", "sr")}, "with DICOM results none, now seg,sr"),
+        ({"threshold": 0.4}, "with threshold 0.5, now 0.4"),
+        (
+            {"precision": "medium", "threshold": 0.4},
+            "with precision highest, now medium, and with threshold 0.5, now 0.4",
+        ),
     ],
 )
 def test_another_run_may_not_go_on_there(
@@ -503,9 +513,32 @@ def test_another_run_may_not_go_on_there(
 ):
     run(tiny_model, [folder / "a.png"], tmp_path / "out")
     before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    with pytest.raises(ValueError, match=f"other {named}; name another output folder"):
+    with pytest.raises(ValueError, match=re.escape(f"out: was run {named}; name another output folder")):
         OutputFolder(tmp_path / "out", identity(tiny_model, **change))
     assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_other_weights_and_other_models_are_told_apart(tiny_model: RadZero, folder: Path, tmp_path: Path):
+    run(tiny_model, [folder / "a.png"], tmp_path / "out")
+    mine = identity(tiny_model)
+    with pytest.raises(ValueError, match="was run with other weights of this model; name"):
+        OutputFolder(tmp_path / "out", mine | {"sha256": "f" * 64})
+    with pytest.raises(ValueError, match=r"was run with model .*, now other; name"):
+        OutputFolder(tmp_path / "out", mine | {"sha256": "f" * 64, "model": "other"})
+
+
+@pytest.mark.parametrize("torn", [None, b"", b'{"image": "a.pn'])
+def test_a_run_that_wrote_no_line_binds_nobody(torn: bytes | None, tiny_model: RadZero, folder: Path, tmp_path: Path):
+    files = find_inputs([folder]).files
+    output = tmp_path / "out"
+    OutputFolder(output, identity(tiny_model, overlays=True, threshold=0.3), files)  # and then Ctrl-C
+    if torn is not None:
+        (output / "predictions.jsonl").write_bytes(torn)
+    assert run(tiny_model, files, output).read == len(files)
+    note = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert (note["overlays"], note["threshold"]) == (False, 0.5)
+    with pytest.raises(ValueError, match="was run without overlays, now with"):
+        OutputFolder(output, identity(tiny_model, overlays=True), files)
 
 
 def test_predictions_of_unknown_origin_are_left_alone(tiny_model: RadZero, folder: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from PIL import Image
 import radzero
 from command_line import call
 from radzero import RadZero
+from radzero.evaluation.titles import BENCHMARK_TITLES
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.phantom.film import Film
 
@@ -108,6 +109,40 @@ def test_predict_a_folder(predict: list[object], films: Path, tmp_path: Path, ti
     )
 
 
+def table_of(output: str) -> list[list[str]]:
+    """Rows of a table that was printed, their cells without the spaces around them."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
+
+
+def test_a_few_films_have_their_probabilities_printed(
+    predict: list[object], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(films)
+    monkeypatch.setattr("radzero.cli.console.width", 120)
+    (films / "bad.png").write_bytes(b"junk")
+    asked = ["-s", NODULE, "-s", "There is [red] zebra"]
+    arguments = ["predict", "more/a.png", "bad.png", "a.png", *predict[2:], *asked, "--no-overlays"]
+    first = call(*arguments, code=1)
+    p = {
+        line["image"]: [f"{s['probability']:.3f}" for s in line.get("sentences", ())]
+        for line in lines(tmp_path / "out")
+    }
+    assert table_of(first.stdout) == [
+        ["more/a.png", NODULE, p["more/a.png"][0]],
+        ["", "There is [red] zebra", p["more/a.png"][1]],
+        ["bad.png", "", "refused"],
+        ["a.png", NODULE, p["a.png"][0]],
+        ["", "There is [red] zebra", p["a.png"][1]],
+    ]
+    assert table_of(call(*arguments, code=1).stdout) == table_of(first.stdout), "read earlier or now"
+
+
+def test_many_answers_are_not_printed(predict: list[object], tmp_path: Path):
+    many = [part for k in range(8) for part in ("-s", f"There is nodule {k}")]  # of four films
+    assert table_of(call(*predict, *many, "--no-overlays").stdout) == []
+    assert "probability" in (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8")
+
+
 def test_predict_files_patterns_and_no_overlays(tiny_checkpoint: Path, films: Path, tmp_path: Path):
     (films / "[x] y.png").write_bytes((films / "a.png").read_bytes())
     (films / "notes.txt").write_text("no film", encoding="utf-8")
@@ -148,8 +183,23 @@ def test_a_bad_file_gives_exit_code_1(predict: list[object], films: Path, tmp_pa
 @pytest.mark.parametrize("text", ["There is zebra", "There is [/b] zebra", "There is [red] [1]", r"There is \[x]"])
 def test_unknown_words_are_named_whatever_they_are(text: str, predict: list[object], tmp_path: Path):
     result = call(*predict, "-s", text, "--no-overlays")
-    assert f"{text}: words this model has never seen: {text.split()[2]}" in " ".join(result.stderr.split())
+    word = re.sub(r"\W", "", text.split()[2])
+    assert f"{text}: words this model has never seen: {word}" in " ".join(result.stderr.split())
     assert text in lines(tmp_path / "out")[0]["warnings"][1].replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(3, ""), (4, "and 1 more sentence with"), (9, "and 6 more sentences with")]
+)
+def test_unknown_words_of_many_sentences_are_said_in_short(
+    count: int, more: str, predict: list[object], tmp_path: Path
+):
+    asked = [f"There is nodule links, zebra{'x' * k}" for k in range(count)]
+    result = call(*predict, "--no-overlays", *(part for text in asked for part in ("-s", text)))
+    named = [line for line in result.stderr.splitlines() if "never seen" in line]
+    assert named[:3] == [f"{text}: words this model has never seen: links, {text.split()[-1]}" for text in asked[:3]]
+    assert [line.split(" words")[0] for line in named[3:]] == ([more] if more else [])
+    assert len(lines(tmp_path / "out")[0]["warnings"]) == count + 1, "predictions.jsonl names all"
 
 
 @pytest.mark.parametrize(
@@ -281,9 +331,11 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
 def test_another_question_needs_another_folder(predict: list[object], tmp_path: Path):
     call(*predict, "-s", NODULE, "--no-overlays")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    assert "other sentences; name another output folder" in fails(*predict, "-s", EFFUSION, "--no-overlays")
-    assert "other threshold;" in fails(*predict, "-s", NODULE, "--threshold", "0.3", "--no-overlays")
-    assert "other overlays;" in fails(*predict, "-s", NODULE)
+    said = fails(*predict, "-s", EFFUSION, "--no-overlays")
+    assert f"was run with other sentences ('{EFFUSION}' not asked then, '{NODULE}' not asked now); name another" in said
+    said = fails(*predict, "-s", NODULE, "--threshold", "0.3", "--no-overlays")
+    assert "with threshold 0.5, now 0.3; name another output folder" in said
+    assert "was run without overlays, now with; name another output folder" in fails(*predict, "-s", NODULE)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
     assert "4 of them earlier" in call(*predict, "-s", NODULE, "--no-overlays").stdout
 
@@ -346,6 +398,26 @@ def test_help(command: tuple[str, ...]):
     assert not command or "Arguments" in said or "Options" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("view",), "radzero[serve]"),
+        (("serve",), "radzero[serve]"),
+        (("dicomweb",), "radzero[dicom]"),
+        (("listen",), "radzero[dicom]"),
+        (("predict",), "radzero[dicom]"),
+        (("prepare", "phantom"), "radzero[data]"),
+        ((), "radzero[serve]"),
+    ],
+)
+def test_help_names_the_extras_in_full(command: tuple[str, ...], named: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = call(*command, "--help").stdout
+    assert named in said
+    assert "\\[" not in said
+    assert "'radzero'" not in said
+
+
 def test_no_command_is_a_usage_problem_with_help():
     run = subprocess.run([COMMAND], capture_output=True, text=True, check=False)
     assert run.returncode == 2
@@ -376,12 +448,28 @@ def test_info(tiny_checkpoint: Path):
 def test_phantom(tmp_path: Path):
     result = call("phantom", tmp_path / "series", "-n", 2, "--seed", 5, "--first", 3, "--size", 72)
     index = tmp_path / "series" / "phantoms.jsonl"
-    assert f"2 phantoms; {index}" in result.stdout
+    assert f"2 phantoms drawn; {index} has 2\n" in result.stdout
     records = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines()]
     assert [(r["seed"], r["index"], r["height"]) for r in records] == [(5, 3, 72), (5, 4, 72)]
     for record in records:
         assert (tmp_path / "series" / record["image"]).is_file()
         assert (tmp_path / "series" / record["dicom"]).is_file()
+
+
+def test_phantoms_of_two_seeds_are_not_mixed(tmp_path: Path):
+    series = tmp_path / "series"
+    small = ["--size", 72, "--format", "png", "--workers", 1]
+    call("phantom", series, "-n", 2, "--seed", 5, *small)
+    before = {path: path.read_bytes() for path in series.rglob("*") if path.is_file()}
+    said = fails("phantom", series, "-n", 1, "--seed", 6, *small)
+    assert f"{series}: holds phantoms of seed 5; name another folder for those of seed 6" in said
+    assert {path: path.read_bytes() for path in series.rglob("*") if path.is_file()} == before
+    index = series / "phantoms.jsonl"
+    said = call("phantom", series, "-n", 1, "--seed", 5, "--first", 7, *small).stdout
+    assert f"1 phantom drawn; {index} has 3\n" in said
+    for content in ("{", '{"seed": 5}\n', "3\n"):
+        index.write_text(content, encoding="utf-8")
+        assert str(index) in fails("phantom", series, "-n", 1, "--seed", 5, *small)
 
 
 @pytest.mark.parametrize(
@@ -442,6 +530,19 @@ def test_train_refuses_a_recipe_that_cannot_be_run(change: dict[str, object], tm
 def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
     assert "No such command 'mimic'" in fails("evaluate", "mimic", "-m", tiny_checkpoint)
     assert "--films" in fails("evaluate", "phantom", "-m", tiny_checkpoint, "--films", 19)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "pyarrow"])
+@pytest.mark.parametrize("command", ["ablate", *(f"evaluate {name}" for name in BENCHMARK_TITLES)])
+def test_missing_packages_are_said_before_any_work(
+    command: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    recipe = Path(__file__).parents[1] / "recipes" / "ablation-phantom.yaml"
+    data = {"ablate": [recipe], "evaluate phantom": ["--films", 20]}.get(command, ["--data", tmp_path])
+    said = fails(*command.split(), *data, "-o", tmp_path / "run")
+    assert f"benchmarks need {package}: pip install 'radzero[evaluate]'" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_says_before_the_work_that_its_output_cannot_be_written(tiny_checkpoint: Path, tmp_path: Path):

@@ -291,10 +291,11 @@ def test_a_value_reaches_a_threshold_equal_to_it_whatever_their_types():
 # --- peak and frame ---
 
 
+@pytest.mark.parametrize("value", [0.2, 0.8])
 @pytest.mark.parametrize("shape", [(300, 400), (3000, 2500)])
-def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape):
+def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape, value):
     x, y = round(shape[1] * 0.7), round(shape[0] * 0.2)
-    drawn = marks(no_similarity(*shape), peak=(x, y))
+    drawn = marks(np.full(shape, value, dtype=np.float32), peak=(x, y))
     x0, y0, x1, y1 = extent(drawn, shape)
     slack = 2 * shape[0] / drawn.shape[0]
     assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((x + 0.5, y + 0.5), abs=slack)
@@ -303,6 +304,62 @@ def test_peak_marker_points_at_its_pixel_and_leaves_it_clear(shape):
     assert not drawn[row - 3 : row + 4, column - 3 : column + 4].any()
     assert drawn[row].any()
     assert drawn[:, column].any()
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (3000, 2500)])
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_a_peak_below_the_threshold_has_a_faint_dashed_ring_and_no_cross(shape, level):
+    x = y = shape[1] // 2
+    film = grey_film(*shape, level)
+
+    def contrast(value, threshold):
+        values = np.full(shape, value, dtype=np.float32)
+        picture = draw(film, values, threshold=threshold, peak=(x, y), opacity=0.0)
+        return np.abs(film_part(picture, shape) - level).max(axis=-1)
+
+    cross, ring = contrast(0.3, 0.3), contrast(0.3, 0.31)
+    scale = ring.shape[0] / shape[0]
+    row, column = int((y + 0.5) * scale), int((x + 0.5) * scale)
+    arm = int(np.flatnonzero(cross.any(axis=0))[-1]) - column
+    assert not ring[:, column + arm - 2 :].any(), "smaller than the cross"
+    angles = np.radians(np.arange(0, 360, 3))
+    radii = np.arange(arm)[:, None]
+    around = ring[
+        np.rint(row + radii * np.sin(angles)).astype(int), np.rint(column + radii * np.cos(angles)).astype(int)
+    ].max(axis=0)
+    dashes = np.count_nonzero(np.diff((around > 40).astype(int), append=int(around[0] > 40)) == 1)
+    assert dashes == 8
+    assert 20 < ring.max() < 0.9 * cross.max()
+    assert ring.sum() < cross.sum()
+
+
+def test_the_key_shows_the_mark_that_is_on_the_film():
+    shape = (600, 600)
+    layout = overlays._lay_out(shape, None)
+    low = np.full(shape, 0.3, dtype=np.float32)
+    key = (slice(layout.key_y, None), slice(0, layout.size[0]))
+    assert (np.asarray(draw(grey_film(*shape), low, threshold=0.3, peak=(9, 9)))[key] == overlays._PEAK).all(-1).any()
+    below = np.asarray(draw(grey_film(*shape), low, threshold=0.4, peak=(9, 9)))[key]
+    assert not (below == overlays._PEAK).all(-1).any()
+    without = np.asarray(draw(grey_film(*shape), low, threshold=0.4))[key]
+    assert (below != without).any()
+
+
+def test_thumbnails_mark_a_peak_below_the_threshold_with_a_ring():
+    film = grey_film(360, 360)
+    peak = (200, 100)
+    bare, ring, cross, low = (
+        np.asarray(overlays.thumbnail(film, np.full((360, 360), value, dtype=np.float32), 360, at, threshold)).astype(
+            int
+        )
+        for value, at, threshold in ((0.4, None, 0.5), (0.4, peak, 0.5), (0.5, peak, 0.5), (0.4, peak, 0.4))
+    )
+    assert (cross[100, 200] == 255).all()
+    assert (low[100, 200] == 255).all()
+    assert (ring[100, 200] == bare[100, 200]).all()
+    rows, columns = np.nonzero((ring != bare).any(axis=-1))
+    assert (rows.mean(), columns.mean()) == pytest.approx((100, 200), abs=0.6)
+    assert not (ring == 255).all(axis=-1).any()
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (399, 0), (0, 299), (399, 299)])
@@ -362,7 +419,7 @@ def test_sentence_probability_and_notice_are_drawn_outside_the_film():
     for changes, rows in (
         ({"sentence": "pneumothorax"}, (0, layout.probability_y)),
         ({"probability": 0.12}, (layout.probability_y - 2, layout.film[1])),
-        ({"notice": NOTICE.upper()}, (layout.notice_y, layout.size[1])),
+        ({"notice": NOTICE.upper()}, (layout.band_y, layout.size[1])),
     ):
         other = np.asarray(draw(film, values, **({"notice": NOTICE} | changes))).astype(int)
         changed = np.flatnonzero((other != base).any(axis=(1, 2)))
@@ -375,7 +432,7 @@ def test_sentence_probability_and_notice_are_drawn_outside_the_film():
 @pytest.mark.parametrize("sentence", ["effusion " * 20, "effusion " * 20_000, "x" * 5000, "i" * 5000])
 def test_long_sentence_is_fitted_into_the_header(shape, sentence):
     layout = overlays._lay_out(shape, None)
-    size, lines = overlays._fit(overlays._drawable(sentence)[0], layout.body, layout.text_width)
+    size, lines = overlays._fit(overlays._drawable(sentence).text, layout.body, layout.text_width)
     assert len(lines) * overlays._line_height(size) <= layout.probability_y
     assert all(overlays.caption_font(size).getlength(line) <= layout.text_width for line in lines)
     assert lines[-1].endswith("…") == (len(sentence) > 1000)
@@ -394,10 +451,10 @@ def test_sentence_that_fits_is_kept_whole():
 def test_notice_is_written_in_full_at_full_size(shape):
     notice = ("Not for diagnosis on real radiographs. " * 30)[:MAX_NOTICE_CHARACTERS].strip()
     layout = overlays._lay_out(shape, notice)
-    assert " ".join(layout.notice_lines) == notice
+    assert " ".join(layout.band_lines) == notice
     font = overlays.caption_font(layout.body)
-    assert all(font.getlength(line) <= layout.text_width for line in layout.notice_lines)
-    end = layout.notice_y + len(layout.notice_lines) * overlays._line_height(layout.body)
+    assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
+    end = layout.band_y + len(layout.band_lines) * overlays._line_height(layout.body)
     assert end <= layout.size[1]
     plain = draw(grey_film(*shape), no_similarity(*shape), notice=notice)
     assert plain.size == layout.size
@@ -406,27 +463,72 @@ def test_notice_is_written_in_full_at_full_size(shape):
 def test_notice_has_strong_contrast():
     shape = (300, 300)
     layout = overlays._lay_out(shape, NOTICE)
-    band = np.asarray(draw(grey_film(*shape), no_similarity(*shape), notice=NOTICE))[layout.notice_y :]
+    band = np.asarray(draw(grey_film(*shape), no_similarity(*shape), notice=NOTICE))[layout.band_y :]
     light = ((band / 255.0) ** 2.2) @ (0.2126, 0.7152, 0.0722)
     assert (light.max() + 0.05) / (np.median(light) + 0.05) > 7
     assert (light > 0.5).sum() > 300
 
 
+NOT_HUMAN = "the patient is probably not human (the header says 'canine')"
+
+
+def test_warnings_are_written_below_the_notice_in_its_colours():
+    film, values = grey_film(500, 700), no_similarity(500, 700)
+    layout = overlays._lay_out(film.shape, NOTICE, [NOT_HUMAN])
+    assert " ".join(layout.band_lines) == f"{NOTICE} Warning: {NOT_HUMAN}"
+    plain = draw(film, values, notice=NOTICE)
+    warned = draw(film, values, notice=NOTICE, warnings=[NOT_HUMAN])
+    assert warned.size == layout.size == render_film(film, title="F", notice=NOTICE, warnings=[NOT_HUMAN]).size
+    assert warned.height > plain.height
+    above = plain.height - layout.pad // 2
+    assert np.array_equal(np.asarray(warned)[:above], np.asarray(plain)[:above]), "nothing else moves or changes"
+    added = np.asarray(warned)[above:].reshape(-1, 3)
+    for colour in (overlays._NOTICE_BAND, overlays._NOTICE_TEXT):
+        assert (added == colour).all(axis=1).sum() > 50
+    alone = draw(film, values, warnings=[NOT_HUMAN])
+    assert alone.height > draw(film, values).height, "without a notice too"
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (3000, 2500), (2000, 300)])
+def test_many_and_long_warnings_end_in_an_ellipsis(shape):
+    bare = overlays._lay_out(shape, None)
+    font = overlays.caption_font(bare.body)
+    for warnings, most in ((["long " * 5000], 3), (["x" * 5000], 3), ([NOT_HUMAN, "long " * 500] * 9, 6)):
+        layout = overlays._lay_out(shape, None, warnings)
+        assert len(layout.band_lines) == most
+        assert layout.band_lines[-1].endswith("…")
+        assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
+        assert draw(grey_film(*shape), no_similarity(*shape), warnings=warnings).size == layout.size
+
+
 @pytest.mark.parametrize(
-    ("text", "drawable", "missing"),
+    ("text", "drawable", "missing", "spelt"),
     [
-        ("pleural  effusion\n\tright", "pleural effusion right", False),
-        ("Épanchement à gauche", "Epanchement a gauche", False),
-        ("E\u0301panchement", "Epanchement", False),
-        ("nodule ≥ 8 mm – “stable” 2°", 'nodule >= 8 mm - “stable” 2°', False),
-        ("Größe", "Grosse", False),
-        ("肺炎 x", "\uffff\uffff x", True),
-        ("\ud800\x00\u200b", "\uffff", True),
-        ("", "", False),
+        ("pleural  effusion\n\tright", "pleural effusion right", False, False),
+        ("Épanchement à gauche", "Epanchement a gauche", False, True),
+        ("E\u0301panchement", "Epanchement", False, True),
+        ("nodule ≥ 8 mm, 5 μm – “stable” 2°", "nodule >= 8 mm, 5 um - “stable” 2°", False, False),
+        ("Größe", "Groesse", False, True),
+        ("Übergroße Öffnung, GROẞ", "Uebergrosse Oeffnung, GROSS", False, True),
+        ("Плевральный выпот слева", "Plevral'nyi vypot sleva", False, True),
+        ("Πλευριτική συλλογή", "Pleyritiki syllogi", False, True),
+        ("płyn w jamie opłucnowej, Ångström", "plyn w jamie oplucnowej, Aangstroem", False, True),
+        ("肺炎 ж", "\uffff\uffff zh", True, True),
+        ("\ud800\x00\u200b", "\uffff", True, False),
+        ("", "", False, False),
     ],
 )  # fmt: skip
-def test_letters_outside_the_font_are_replaced(text, drawable, missing):
-    assert overlays._drawable(text) == (drawable, missing)
+def test_letters_outside_the_font_are_replaced(text, drawable, missing, spelt):
+    drawn = overlays._drawable(text)
+    assert (drawn.text, drawn.missing, drawn.spelt) == (drawable, missing, spelt)
+    assert bool(drawn.note) == (missing or spelt)
+
+
+def test_letters_that_the_font_has_are_drawn_as_they_are(monkeypatch):
+    """Whatever Pillow's font has some day."""
+    monkeypatch.setattr(overlays, "_has_glyph", lambda character: True)
+    text = "Größe: Плевральный выпот, συλλογή, płyn"
+    assert overlays._drawable(text) == overlays._Drawable(text, missing=False, spelt=False)
 
 
 @pytest.mark.parametrize(
@@ -439,12 +541,17 @@ def test_any_sentence_can_be_drawn(sentence):
     assert render_film(film, title=sentence).size == draw(film, values).size
 
 
-def test_boxes_are_explained():
+@pytest.mark.parametrize("sentence", ["肺", "ö"])
+def test_boxes_and_spellings_are_explained(sentence):
     film, values = grey_film(300, 300), no_similarity(300, 300)
     layout = overlays._lay_out(film.shape, None)
     rows = slice(layout.probability_y, layout.film[1] - 1)
-    latin, other = (np.asarray(draw(film, values, sentence=text))[rows] for text in ("box", "肺"))
+    latin, other = (np.asarray(draw(film, values, sentence=text))[rows] for text in ("box", sentence))
     assert (latin != other).any()
+    note = overlays._drawable(sentence).note
+    font = overlays.caption_font(layout.small)
+    widest = overlays.caption_font(round(layout.body * 1.3)).getlength("p > 0.99") + 2 * layout.body
+    assert layout.pad + widest + font.getlength(note) <= layout.size[0]
 
 
 # --- comparison ---

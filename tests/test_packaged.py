@@ -1,8 +1,14 @@
 """The model that comes with the package: small, honest about itself, and as good as its card says."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 import radzero
+from command_line import call
 from radzero.evaluation.contrasts import with_contrasts
 from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.public import phantom
@@ -10,7 +16,7 @@ from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding, Grade
-from radzero.reading import RadZero, packaged_folder
+from radzero.reading import PACKAGED, RadZero, packaged_folder
 
 SEED = 4711  # neither the training's nor the model card's
 
@@ -30,6 +36,31 @@ def test_says_what_it_was_trained_on(model):
     facts = radzero.describe()
     assert facts["licence"] == "Apache-2.0"
     assert "phantom" in facts["training_data"]
+
+
+def test_it_can_be_named(model, tmp_path, monkeypatch, tiny_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(make_film(SEED, 0, size=128).to_uint8()).save("film.png")
+    named = radzero.load(PACKAGED, device="cpu")
+    assert (named.name, named.sha256) == (PACKAGED, model.sha256)
+    assert radzero.describe(PACKAGED) == radzero.describe()
+    said = call("predict", "film.png", "-m", "packaged", "-s", "There is nodule", "-o", "out").stdout
+    assert "1 read" in said
+    assert json.loads(Path("out/predictions.jsonl").read_text(encoding="utf-8"))["model"] == PACKAGED
+    pictures = [Path("named.png"), Path("none.png")]
+    for path, models in zip(pictures, (["-m", "packaged"], []), strict=True):
+        call("compare", "film.png", *models, "-s", "There is nodule", "-o", path)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    call(
+        "compare", "film.png", "-m", f"tiny={tiny_checkpoint}", "-m", "packaged", "-s", "There is nodule", "-o", "2.png"
+    )
+
+
+def test_a_folder_of_its_name_comes_first(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_checkpoint, tmp_path / PACKAGED)
+    assert radzero.load(PACKAGED, device="cpu").sha256 == radzero.load(tiny_checkpoint, device="cpu").sha256
+    assert radzero.describe(PACKAGED)["sha256"] == radzero.describe(tiny_checkpoint)["sha256"]
 
 
 def test_knows_every_word_of_the_phantom_findings(model):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 import radzero
 from radzero import Radiograph, RadiographError, RadZero, Reading
+from radzero.answer import SeenFilm
 from radzero.images.geometry import Geometry
 from radzero.phantom.film import Film
 from radzero.reading import PACKAGED, describe, load
@@ -199,7 +201,10 @@ def test_unknown_words_are_named(tiny_model: RadZero, films: list[Radiograph]):
     (reading,) = tiny_model.predict(films[0], ["There is nodule", "There is zebra, and lion", "Is There NODULE."])
     (warning,) = reading.warnings
     assert warning.startswith("'There is zebra, and lion'")
-    assert "the words zebra,, and, lion;" in warning or "the words zebra, and, lion;" in warning
+    assert "the words zebra, and, lion;" in warning, "without the comma"
+    unknown = tiny_model.processor.unknown_words
+    assert unknown("„Zebra“ (zebra's) zebra; -- «Löwe»!") == ["Zebra", "zebra's", "zebra", "Löwe"]
+    assert unknown("nodule, (nodule). -") == []
     assert tiny_model.predict(films[0], "There is nodule")[0].warnings == ()
 
 
@@ -217,6 +222,29 @@ def test_overlays_by_index_and_by_sentence(tiny_model: RadZero, films: list[Radi
     for index in (2, -3):
         with pytest.raises(ValueError, match=f"no sentence {index}"):
             reading.overlay(index)
+
+
+def test_overlays_carry_the_warnings_of_their_film_and_their_sentence_alone(
+    tiny_model: RadZero, films: list[Radiograph], monkeypatch: pytest.MonkeyPatch
+):
+    film = replace(films[0], warnings=("the view is probably lateral",))
+    asked = ["There is nodule", "There is zebra", "There is zebra 'lion'"]
+    (reading,) = tiny_model.predict(film, asked)
+    assert reading.film_warnings == ("the view is probably lateral",)
+    assert [len(reading.warnings_of(text)) for text in asked] == [1, 2, 2]
+    drawn = []
+    monkeypatch.setattr("radzero.answer.render_overlay", lambda *_, **options: drawn.append(options["warnings"]))
+    for text in asked:
+        reading.overlay(text)
+    assert drawn[0] == ("the view is probably lateral",)
+    assert drawn[1] == (
+        "this model has never seen the word zebra; do not trust its answer",
+        "the view is probably lateral",
+    )
+    monkeypatch.undo()
+    assert (
+        reading.overlay(1).height > reading.overlay(0).height > tiny_model.predict(films[0], asked)[0].overlay(0).height
+    )
 
 
 def test_saving(tiny_model: RadZero, films: list[Radiograph], tmp_path: Path):
@@ -246,7 +274,24 @@ def test_readings_cannot_be_changed(tiny_model: RadZero, films: list[Radiograph]
     (reading,) = tiny_model.predict(films[0], SENTENCES)
     with pytest.raises(AttributeError):
         reading.source = "other"  # type: ignore[misc]
-    assert len(repr(reading)) < 20_000
+
+
+def test_what_is_printed_is_short(tiny_model: RadZero, films: list[Radiograph]):
+    (reading,) = tiny_model.predict(films[0], SENTENCES)
+    first, second, third = (f"{text!r}: {p:.3f}" for text, p in zip(SENTENCES, reading.probabilities, strict=True))
+    assert repr(reading) == (
+        f"Reading('96 x 80', model={tiny_model.name!r}, probabilities={{{first}, {second}, {third}}})"
+    )
+    (many,) = tiny_model.predict(films[0], [f"There is nodule {k}" for k in range(500)])
+    assert len(repr(many)) < 800
+    assert "'There is nodule 9': " in repr(many)
+    assert repr(many).endswith(", ... 490 more})")
+    assert repr(tiny_model.predict(films[0], [])[0]).endswith("probabilities={})")
+    assert repr(films[0]) == "Radiograph('96 x 80', 96 x 80, view=None, warnings=())"
+    seen = SeenFilm("a.png", reading.film, reading.geometry, ("odd",))
+    assert "a.png" in repr(seen)
+    assert "('odd',)" in repr(seen)
+    assert "array" not in repr(seen)
 
 
 # -- how it works ----------------------------------------------------------------------------------------

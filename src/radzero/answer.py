@@ -17,6 +17,7 @@ from radzero.overlays import render_overlay
 PNG_LEVEL = 3
 """zlib's, of overlays: twice as fast as Pillow's 6, and a tenth larger."""
 _MAX_MAP_BYTES = 4 * 2**30
+_SENTENCES_SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Reading:
         attention: whether the maps are of attention weights, and not of similarities.
         dicom: facts of a DICOM film's header.
         sha256: hash of the model's weights; "" for one that comes from no files.
+
+    Printed, it is its film, its model, and the sentences with their probabilities.
     """
 
     source: str
@@ -45,14 +48,21 @@ class Reading:
     sentences: tuple[str, ...]
     logits: npt.NDArray[np.float32]
     similarity: npt.NDArray[np.float32] | None
-    film: npt.NDArray[np.uint8] = field(repr=False)
-    geometry: Geometry = field(repr=False)
-    patch: int = field(repr=False)
+    film: npt.NDArray[np.uint8]
+    geometry: Geometry
+    patch: int
     warnings: tuple[str, ...] = ()
     notice: str | None = None
     attention: bool = False
-    dicom: DicomFacts | None = field(default=None, repr=False)
-    sha256: str = field(default="", repr=False)
+    dicom: DicomFacts | None = None
+    sha256: str = ""
+
+    def __repr__(self) -> str:
+        pairs = zip(self.sentences[:_SENTENCES_SHOWN], self.probabilities, strict=False)
+        shown = [f"{text!r}: {p:.3f}" for text, p in pairs]
+        if (more := len(self.sentences) - len(shown)) > 0:
+            shown.append(f"... {more} more")
+        return f"Reading({self.source!r}, model={self.model!r}, probabilities={{{', '.join(shown)}}})"
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -117,6 +127,8 @@ class Reading:
     def overlay(self, sentence: int | str = 0, *, threshold: float = 0.5) -> Image.Image:
         """The film with a sentence's map on it, as a picture with legend, contour, peak and probability.
 
+        The notice, the sentence's own warnings and the film's are written below it: such pictures travel alone.
+
         Args:
             sentence: its index, or the sentence itself.
             threshold: of the contour, 0..1.
@@ -134,8 +146,24 @@ class Reading:
             threshold=threshold,
             peak=(int(x), int(y)),
             notice=self.notice,
+            warnings=self.warnings_of(index),
             covered=self.geometry.covered,
         )
+
+    def warnings_of(self, sentence: int | str) -> tuple[str, ...]:
+        """Warnings of one sentence, without its name, and then those of the film; not those of other sentences.
+
+        Raises:
+            ValueError: for a sentence that was not asked.
+        """
+        own = _named(self.sentences[self._index(sentence)])
+        return (*(text.removeprefix(own) for text in self.warnings if text.startswith(own)), *self.film_warnings)
+
+    @property
+    def film_warnings(self) -> tuple[str, ...]:
+        """Warnings of the film, without those of sentences."""
+        named = tuple(map(_named, self.sentences))
+        return tuple(text for text in self.warnings if not text.startswith(named))
 
     def save(self, folder: str | Path, *, threshold: float = 0.5) -> list[Path]:
         """Write ``reading.json`` and one overlay PNG per sentence; returns what was written."""
@@ -187,10 +215,15 @@ class SeenFilm:
     """
 
     source: str
-    film: npt.NDArray[np.uint8]
+    film: npt.NDArray[np.uint8] = field(repr=False)
     geometry: Geometry
     warnings: tuple[str, ...] = ()
-    dicom: DicomFacts | None = None
+    dicom: DicomFacts | None = field(default=None, repr=False)
+
+
+def _named(sentence: str) -> str:
+    """How a warning of a sentence begins."""
+    return f"{sentence!r}: "
 
 
 def _sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

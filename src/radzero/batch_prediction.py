@@ -159,7 +159,7 @@ class OutputFolder:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], files: Sequence[Path] = ()) -> None:
-        """Begin, or go on with, a run.
+        """Begin, or go on with, a run. One that was interrupted before its first line binds nobody.
 
         Args:
             folder: made if needed.
@@ -184,11 +184,10 @@ class OutputFolder:
                 earlier_stamps = dict(earlier.get("files", {}))
             except (ValueError, AttributeError, TypeError) as error:
                 raise ValueError(f"{note}: is damaged ({error}); name another output folder") from error
-            changed = sorted(k for k in identity if k != "version" and earlier.get(k) != identity[k])
-            if changed:
-                raise ValueError(
-                    f"{folder}: holds a run with other {' and '.join(changed)}; name another output folder"
-                )
+            if differs := _differences(earlier, identity):
+                if self._has_lines():
+                    raise ValueError(f"{folder}: was run {', and '.join(differs)}; name another output folder")
+                earlier_stamps = {}
         elif self.lines.exists():
             raise ValueError(f"{folder}: holds predictions.jsonl of an unknown run; name another output folder")
         else:
@@ -200,6 +199,9 @@ class OutputFolder:
         self.done = self._keep_whole_lines(stale)
         content = {**identity, "files": {**earlier_stamps, **stamps}}
         write_whole(note, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+
+    def _has_lines(self) -> bool:
+        return self.lines.exists() and b"\n" in self.lines.read_bytes()
 
     def _keep_whole_lines(self, stale: set[str]) -> set[str]:
         """Takes away what is to be done again, and a torn last line; gives back the files that have a reading."""
@@ -234,12 +236,48 @@ class OutputFolder:
                 f"{self.lines}: line {number} is damaged ({type(error).__name__}: {error}); name another output folder"
             ) from error
 
+    def records(self) -> list[dict[str, Any]]:
+        """The lines, parsed."""
+        return [json.loads(line) for line in self.lines.read_bytes().splitlines()]
+
     def sort_lines(self) -> None:
         """Puts the lines in the order of this run's files, those of other runs first, as if none was tried twice."""
         lines = self.lines.read_bytes().splitlines(keepends=True)
         ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1).source, -1), k))
         if ranked != list(range(len(lines))):
             write_whole(self.lines, b"".join(lines[k] for k in ranked))
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, what tells a run from an earlier one: "with overlays, now without"; see :func:`run_identity`."""
+    keys = sorted({*earlier, *now} - {"version", "files"})
+    changed = [key for key in keys if earlier.get(key) != now.get(key)]
+    if "model" in changed:
+        changed = [key for key in changed if key != "sha256"]  # is another as well, of course
+    return [_difference(key, earlier.get(key), now.get(key)) for key in changed]
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if key == "sentences" and isinstance(before, list):
+        new, gone = ([text for text in a if text not in b] for a, b in ((now, before), (before, now)))
+        parts = [f"{_some(new)} not asked then"] if new else []
+        parts += [f"{_some(gone)} not asked now"] if gone else []
+        return f"with other sentences ({', '.join(parts)})" if parts else "with its sentences in another order"
+    if key == "sha256":
+        return "with other weights of this model"
+    if key == "results":
+        return f"with DICOM results {_listed(before)}, now {_listed(now)}"
+    if isinstance(before, bool):
+        return f"with {key}, now without" if before else f"without {key}, now with"
+    return f"with {key} {before}, now {now}"
+
+
+def _some(sentences: Sequence[str]) -> str:
+    return f"{sentences[0]!r}" + (f" and {len(sentences) - 1} more" if len(sentences) > 1 else "")
+
+
+def _listed(kinds: Sequence[str] | None) -> str:
+    return ",".join(kinds or ("none",))
 
 
 def _stamp(path: Path) -> list[Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
+from inspect import getdoc
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +42,7 @@ class Precision(StrEnum):
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint; the packaged model if not given."),
+    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint, or packaged, which it is if not given."),
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Precision of float32 matrix products; medium is faster on many CPUs.")
@@ -118,7 +120,9 @@ def predict(
     overlays: Annotated[bool, typer.Option(help="Whether to draw overlays.")] = True,
     dicom: Annotated[
         str | None,
-        typer.Option(help="DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'."),
+        typer.Option(
+            help=escape("DICOM results to write: all, or some of seg,seg-map,sr,gsps,sc. Needs 'radzero[dicom]'.")
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
     workers: Annotated[
@@ -134,6 +138,7 @@ def predict(
 ) -> None:
     """Read films: probability, similarity map and overlay of every sentence.
 
+    Probabilities are in predictions.jsonl; of up to ten films and thirty answers they are printed too.
     Goes on where an interrupted run into the same folder stopped. Exit code 0: every file was read; 1: some were
     refused, each with its reason in predictions.jsonl; 2: nothing could be done.
     """
@@ -168,20 +173,23 @@ def predict(
         raise _fail(error) from error
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
-    for text in asked:
-        if unknown := reader.processor.unknown_words(text):
-            errors.print(f"[yellow]{_plain(text)}: words this model has never seen: {_plain(', '.join(unknown))}[/]")
+    unread = {text: words for text in asked if (words := reader.processor.unknown_words(text))}
+    for text, words in islice(unread.items(), _UNREAD_SHOWN):
+        said = f"{text}: words this model has never seen: {', '.join(words)}"
+        errors.print(f"[yellow]{_plain(said)}[/]", highlight=False, soft_wrap=True)
+    if (more := len(unread) - _UNREAD_SHOWN) > 0:
+        said = f"and {more} more sentence{'s' if more > 1 else ''} with words this model has never seen"
+        errors.print(f"[yellow]{said}[/]", highlight=False, soft_wrap=True)
     with _interruptible(), _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
 
         def on_file(source: str, reading: "Reading | None", error: str | None) -> None:
             if error:
                 progress.console.print(f"[red]refused[/] {_plain(error)}", highlight=False, soft_wrap=True)
-            for warning in reading.warnings if reading else ():
-                if not warning.startswith(tuple(map(repr, asked))):  # those of the sentences are said once, above
-                    progress.console.print(
-                        f"[yellow]{_plain(source)}:[/] {_plain(warning)}", highlight=False, soft_wrap=True
-                    )
+            for warning in reading.film_warnings if reading else ():  # those of the sentences are said once, above
+                progress.console.print(
+                    f"[yellow]{_plain(source)}:[/] {_plain(warning)}", highlight=False, soft_wrap=True
+                )
             progress.advance(task)
 
         try:
@@ -204,6 +212,8 @@ def predict(
             raise _fail(
                 f"{output}: cannot be written ({error}); what was written is whole, run again to go on"
             ) from error
+    if len(found.files) <= _TABLE_FILMS and len(found.files) * len(asked) <= _TABLE_ROWS:
+        console.print(_probabilities(target.records(), found.files))
     parts = [f"{outcome.read} read"]
     if outcome.resumed:
         parts.append(f"{outcome.resumed} of them earlier")
@@ -221,6 +231,27 @@ def predict(
         raise typer.Exit(1)
 
 
+_UNREAD_SHOWN = 3
+"""Sentences with unknown words that are named; predictions.jsonl names all of them."""
+_TABLE_FILMS, _TABLE_ROWS = 10, 30
+"""A run of more films, or of more films times sentences, prints no probabilities."""
+
+
+def _probabilities(records: list[dict[str, Any]], files: list[Path]) -> Table:
+    """A row for every film and sentence; of a film that was refused, a row that says so."""
+    written = {record["image"]: record for record in records}
+    table = Table("film", "sentence", "probability")
+    for source in map(str, files):
+        shown = escape(source.encode(errors="backslashreplace").decode())  # names that are no UTF-8
+        for number, answer in enumerate(written[source].get("sentences", ())):
+            row = (escape(answer["sentence"]), f"{answer['probability']:.3f}")
+            table.add_row("" if number else shown, *row)
+        if "error" in written[source]:
+            table.add_row(shown, "", "refused")
+        table.add_section()
+    return table
+
+
 @app.command()
 def findings() -> None:
     """List the named finding sets that `predict --findings` takes."""
@@ -234,7 +265,9 @@ def findings() -> None:
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the packaged model if not given.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub id, or packaged, which it is if not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's architecture, sizes, training data, licence and hash."""
@@ -286,8 +319,11 @@ def phantom(
     film_format: Annotated[str, typer.Option("--format", help="png, dicom or both.")] = "both",
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
-    """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed."""
-    from radzero.phantom.writing import FilmFormat, write_phantoms
+    """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed.
+
+    Phantoms of the same seed that the folder holds already stay there; another seed needs another folder.
+    """
+    from radzero.phantom.writing import FilmFormat, read_index, write_phantoms
 
     try:
         kind = FilmFormat(film_format)
@@ -306,9 +342,10 @@ def phantom(
                 workers=workers,
                 progress=lambda done: progress.update(task, completed=done),
             )
-    except OSError as error:
-        raise _fail(f"{output}: cannot be written ({error})") from error
-    console.print(f"{count} phantoms; {index}", highlight=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from error
+    drawn = f"{count} phantom{'s' if count > 1 else ''} drawn; {index} has {len(read_index(index))}"
+    console.print(drawn, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -328,12 +365,14 @@ def ablate(
     from radzero.ablation.recipe import load_ablation
     from radzero.ablation.run import run_ablation
     from radzero.ablation.table import draw_methods, write_table
+    from radzero.evaluation.command import check_packages
     from radzero.training.trainer import TrainingError
 
     torch.set_float32_matmul_precision(precision.value)
     transformers_logging.disable_progress_bar()
     try:
         ablation = load_ablation(recipe)
+        check_packages()
         with _interruptible(), _progress() as progress:
             run_ablation(ablation, output, workers=workers, jobs=jobs, progress=_phases(progress))
         table = write_table(ablation, output, " ".join(["radzero", *sys.argv[1:]]))
@@ -349,16 +388,22 @@ def ablate(
 def compare(
     film: Annotated[Path, typer.Argument(help="A film: DICOM, PNG, JPEG.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write (PNG).")],
-    models: Annotated[
-        list[str], typer.Option("--model", "-m", help="Checkpoints to compare, or NAME=CHECKPOINT; give several.")
-    ],
     sentences: Annotated[list[str], typer.Option("--sentence", "-s", help="Sentences to ask; give several.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoints to compare, or NAME=CHECKPOINT; give several. The packaged one if none is given.",
+        ),
+    ] = None,
 ) -> None:
     """Draw the maps of several models and sentences on one film, with probabilities."""
     from radzero.comparison import draw_comparison
+    from radzero.reading import PACKAGED
 
     try:
-        draw_comparison(film, models, sentences).save(output)
+        draw_comparison(film, models or [PACKAGED], sentences).save(output)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(output, highlight=False, soft_wrap=True)
@@ -468,7 +513,7 @@ prepare = typer.Typer(
 app.add_typer(prepare, name="prepare")
 
 ManifestOption = Annotated[
-    Path, typer.Option("--output", "-o", help="The manifest: .jsonl, or .parquet with radzero[data].")
+    Path, typer.Option("--output", "-o", help=escape("The manifest: .jsonl, or .parquet with radzero[data]."))
 ]
 ExtractionOption = Annotated[
     Path, typer.Option("--sentences", "-s", help="What `radzero extract` made of the reports.")
@@ -746,17 +791,19 @@ def evaluate_phantom(
 
     An interrupted run goes on by the same command.
     """
+    from radzero.evaluation.command import check_packages
     from radzero.evaluation.public.phantom import draw
     from radzero.reading import load
 
     try:
+        check_packages()
         if data is None and not (clip or from_plugin) and load(model).film_seed == seed:
             errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
         if data is None:
             with _interruptible(), _progress() as progress:
                 phases = _phases(progress)
                 data = draw(output / "films", films, seed, size, workers, lambda done: phases("drawing", done, films))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise _fail(error) from error
     _run_benchmark("phantom", data, output, precision, model=model, clip=clip, from_plugin=from_plugin)
 
@@ -1162,6 +1209,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+def _take_help_literally(commands: typer.Typer) -> None:
+    """Typer prints docstrings by rich, which takes the brackets of radzero[serve] for markup and leaves them out."""
+    for command in commands.registered_commands:
+        command.help = escape(command.help or getdoc(command.callback) or "")
+    for group in commands.registered_groups:
+        if group.typer_instance:
+            _take_help_literally(group.typer_instance)
+
+
+_take_help_literally(app)
 
 
 def main() -> None:

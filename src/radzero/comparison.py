@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from radzero.answer import Reading
 from radzero.images import read_radiograph
-from radzero.overlays import caption_font, thumbnail
+from radzero.overlays import caption_font, drawable_text, thumbnail
 from radzero.reading import RadZero, load
 
 _WIDTH, _MARGIN, _TOP = 360, 12, 34
@@ -16,12 +16,12 @@ _WIDTH, _MARGIN, _TOP = 360, 12, 34
 def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str]) -> Image.Image:
     """A picture with a row per model and a column per sentence.
 
-    Every cell has the film, the map on it, a cross at the map's peak and the probability; a method without maps shows
-    the film alone.
+    Every cell has the film, the map on it, a mark at the map's peak (a cross, or a faint ring where no part of the film
+    reaches 0.5) and the probability; a method without maps shows the film alone.
 
     Args:
         film: the file.
-        models: checkpoints, or ``NAME=CHECKPOINT``.
+        models: checkpoints, "packaged" among them, or ``NAME=CHECKPOINT``.
         sentences: to ask.
 
     Raises:
@@ -32,14 +32,16 @@ def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str])
     for given in models:
         name, separator, source = given.partition("=")
         model: RadZero = load(source if separator else given)
-        rows.append((name if separator else Path(given).name, model.predict(radiograph, list(sentences))[0]))
+        shown = drawable_text(name if separator else Path(given).name)
+        rows.append((shown, model.predict(radiograph, list(sentences))[0]))
     height = max(1, round(_WIDTH * radiograph.height / radiograph.width))
     left = _MARGIN + max(int(caption_font(18).getlength(name)) for name, _ in rows) + _MARGIN
     size = (left + len(sentences) * (_WIDTH + _MARGIN), _TOP + len(rows) * (height + _MARGIN))
     sheet = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     for column, sentence in enumerate(sentences):
-        draw.text((left + column * (_WIDTH + _MARGIN), 8), sentence, fill=(0, 0, 0), font=caption_font(17))
+        place = (left + column * (_WIDTH + _MARGIN), 8)
+        draw.text(place, drawable_text(sentence), fill=(0, 0, 0), font=caption_font(17))
     for row, (name, reading) in enumerate(rows):
         y = _TOP + row * (height + _MARGIN)
         draw.text((_MARGIN, y + 8), name, fill=(0, 0, 0), font=caption_font(18))

@@ -101,7 +101,9 @@ def run_demo(output: Path, console: Console) -> list[Path]:
 
 def _sheet(reading: Reading, title: str, path: Path) -> Path:
     """The plain film beside the overlay of every sentence."""
-    panels = [render_film(reading.film, title=f"phantom: {title}", notice=reading.notice)]
-    panels += [reading.overlay(k) for k in range(len(reading.sentences))]
+    film_alone = render_film(
+        reading.film, title=f"phantom: {title}", notice=reading.notice, warnings=reading.film_warnings
+    )
+    panels = [film_alone, *(reading.overlay(k) for k in range(len(reading.sentences)))]
     render_comparison(panels, columns=3).save(path)
     return path

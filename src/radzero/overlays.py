@@ -13,6 +13,8 @@ What a reader can rely on:
   both depend on the value alone. What is seen on the film is ``(1 - a) * grey + a * colour``.
 * The legend shows both. Its left strip is the bare colour, without transparency. Its right strip is what
   that colour becomes on film, from a black film at its left edge to a white film at its right edge.
+* The peak of a map that reaches the threshold there has a cross, and of any other a faint, dashed ring: it is where
+  the film fits the sentence best, and not a finding.
 * No text lies on the film. Only the map, the contour, the peak marker and the frame of the part that the
   model saw are drawn on it.
 
@@ -67,7 +69,9 @@ _MIN_LEGEND_IN_BODIES, _MAX_LEGEND_IN_BODIES = 11, 24
 _SENTENCE_FITS = ((1.0, 2), (0.85, 2), (0.7, 3))
 """Sizes at which a sentence is tried, largest first: (text size over body, lines). Past these: ellipsis."""
 _MAX_SENTENCE_CHARACTERS = 2000
-"""No more of a sentence is measured; no canvas has room for as much."""
+"""No more of a sentence or a warning is measured; no canvas has room for as much."""
+_MAX_LINES_OF_A_WARNING, _MAX_WARNING_LINES = 3, 6
+"""Most lines of one warning, and of all of them together. Past these: ellipsis."""
 
 _SCALE_STEPS = 1000
 _ANCHORS = np.array(
@@ -97,14 +101,32 @@ _NOTICE_BAND = (70, 48, 8)
 _LINE = (255, 255, 255)
 _HALO = (0, 0, 0)
 _PEAK = (90, 235, 255)
+_RING_STRENGTH = 190
 _FRAME = (215, 215, 220)
 
 _ROUNDING = 1e-6
-_FALLBACKS = {
-    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "×": "x", "≥": ">=", "≤": "<=", "≈": "~", "µ": "u",
-    "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ł": "l", "Ł": "L",
-    "đ": "d", "ı": "i", "¿": "?", "¡": "!", "„": "”",
+_SIGNS = {
+    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "×": "x", "≥": ">=", "≤": "<=", "≈": "~", "µ": "u", "μ": "u",
+    "¿": "?", "¡": "!", "„": "”",
 }  # fmt: skip
+"""How signs that the font lacks are written. Both kinds of mu, as "um" of micrometres: "mm" would be another length."""
+
+
+def _letters(letters: str, spelt: str) -> dict[str, str]:
+    """Small letters and their spellings, and the capitals with theirs."""
+    pairs = dict(zip(letters.split(), spelt.split(), strict=True))
+    return {letter.upper(): text.capitalize() for letter, text in pairs.items() if len(letter.upper()) == 1} | pairs
+
+
+_SPELLINGS = {
+    **_letters("ä ö ü ß å ø æ œ þ ð đ ł ı ŋ ħ ŧ", "ae oe ue ss aa oe ae oe th d d l i n h t"),
+    **_letters("α β γ δ ε ζ η θ ι κ λ ν ξ ο π ρ σ ς τ υ φ χ ψ ω", "a v g d e z i th i k l n x o p r s s t y f ch ps o"),
+    **_letters("а б в г д е ё ж з и й к л м н о п р с т у", "a b v g d e e zh z i i k l m n o p r s t u"),
+    **_letters("ф х ц ч ш щ ъ ы ь э ю я", "f kh ts ch sh shch ie y ' e iu ia"),
+    **_letters("і ї є ґ ў ј љ њ ћ ђ џ", "i i ie g u j lj nj c d dz"),
+    "ẞ": "SS",
+}
+"""How letters that the font lacks are spelt: as in passports (ICAO 9303), the soft sign apart; Greek by ISO 843."""
 _MISSING = "\uffff"
 _LEGEND_NOTES = ("left: colour", "right: on film")
 
@@ -157,15 +179,22 @@ def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np
 
 
 def thumbnail(
-    film: NDArray[np.uint8], values: NDArray[np.floating] | None, width: int, peak: tuple[float, float] | None
+    film: NDArray[np.uint8],
+    values: NDArray[np.floating] | None,
+    width: int,
+    peak: tuple[int, int] | None,
+    threshold: float = 0.5,
 ) -> Image.Image:
-    """A small picture of a film, with a map on it and a white cross at its peak where there are any.
+    """A small picture of a film, with a map on it and a white mark at its peak where there are any.
+
+    The mark is a cross, or a faint, dashed ring where the map is below the threshold even there.
 
     Args:
         film: (H, W).
         values: (H, W) map in 0..1.
         width: of the picture in pixels.
         peak: x, y in the film's pixels.
+        threshold: 0..1, the similarity that a peak with a cross reaches.
     """
     picture = np.repeat(film[..., None], 3, axis=2).astype(np.float32)
     if values is not None:
@@ -175,7 +204,11 @@ def thumbnail(
     size = (width, max(1, round(film.shape[0] * scale)))
     small = Image.fromarray(picture.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     if peak is not None:
-        mark_peak(small, peak[0] * scale, peak[1] * scale)
+        x, y = peak[0] * scale, peak[1] * scale
+        if values is None or values[peak[1], peak[0]] >= np.float32(threshold):
+            mark_peak(small, x, y)
+        else:
+            _draw_ring(small, x, y, radius=6, line=1.5, colour=_LINE)
     return small
 
 
@@ -205,17 +238,37 @@ def _has_glyph(character: str) -> bool:
     return character == " " or (character < "\ud800" and pixels(character) != pixels(_MISSING))
 
 
-def _drawable(text: str) -> tuple[str, bool]:
-    """Rewrite `text` in the letters that the embedded font has.
+@dataclass(frozen=True)
+class _Drawable:
+    """A text in the signs that the embedded font has.
 
-    White space becomes single spaces, control characters go, accents that the font lacks are dropped
-    ("é" -> "e"), some signs are spelt out ("≥" -> ">="), and whatever is left becomes the font's box.
+    Attributes:
+        text: as it is drawn.
+        missing: whether the font's box stands for a letter in it.
+        spelt: whether a letter of it is written by others.
+    """
 
-    Returns:
-        The text, and whether any box is in it.
+    text: str
+    missing: bool
+    spelt: bool
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of it, or ""."""
+        if self.missing:
+            return f"{_MISSING} = letter that this picture's font lacks"
+        return "spelt in the letters of this picture's font" if self.spelt else ""
+
+
+def _drawable(text: str) -> _Drawable:
+    """Rewrite `text` in the signs that the embedded font has: those of ASCII and few more, as of Pillow 13.
+
+    White space becomes single spaces, control characters go. Letters that the font lacks are spelt as in passports
+    ("ö" -> "oe", "ж" -> "zh") or lose their accent ("é" -> "e"), some signs are spelt out ("≥" -> ">="), and whatever
+    is left becomes the font's box.
     """
     out: list[str] = []
-    missing = False
+    missing = spelt = False
     for character in unicodedata.normalize("NFC", " ".join(text.split())):
         kind = unicodedata.category(character)
         if kind in ("Cc", "Cf", "Mn", "Me"):
@@ -223,17 +276,23 @@ def _drawable(text: str) -> tuple[str, bool]:
         if _has_glyph(character):
             out.append(character)
             continue
-        plain = _FALLBACKS.get(character)
+        plain = _SIGNS.get(character) or _SPELLINGS.get(character)
         if plain is None:
             base = unicodedata.normalize("NFKD", character)
             plain = "".join(part for part in base if not unicodedata.combining(part))
-            plain = "".join(_FALLBACKS.get(part, part) for part in plain)
+            plain = "".join(_SIGNS.get(part) or _SPELLINGS.get(part, part) for part in plain)
         if plain and all(_has_glyph(part) for part in plain):
             out.append(plain)
+            spelt |= kind.startswith("L") and character not in _SIGNS
         else:
             out.append(_MISSING)
             missing = True
-    return "".join(out), missing
+    return _Drawable("".join(out), missing, spelt)
+
+
+def drawable_text(text: str) -> str:
+    """A text as pictures have to write it, for want of letters in the font that comes with Pillow."""
+    return _drawable(text).text
 
 
 def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
@@ -255,6 +314,19 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         else:
             lines += _split_word(word, font, width) if font.getlength(word) > width else [word]
     return lines
+
+
+def _first_lines(lines: list[str], most: int, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """At most so many of `lines`, the last one with an ellipsis if there are more."""
+    return lines if len(lines) <= most else [*lines[: most - 1], _shorten(lines[most - 1], font, width)]
+
+
+def _wrap_warnings(warnings: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for text in warnings:
+        drawable = _drawable(f"Warning: {text[:_MAX_SENTENCE_CHARACTERS]}").text
+        lines += _first_lines(_wrap(drawable, font, width), _MAX_LINES_OF_A_WARNING, font, width)
+    return _first_lines(lines, _MAX_WARNING_LINES, font, width)
 
 
 def _shorten(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
@@ -299,7 +371,9 @@ def _threshold_text(threshold: float) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything goes, in output pixels. It depends on the film's shape and the notice alone."""
+    """Where everything goes, in output pixels. It depends on the film's shape, the notice and the warnings alone.
+
+    The band at the foot, of the notice and the warnings, moves nothing above it."""
 
     size: tuple[int, int]
     film: _Box
@@ -313,8 +387,9 @@ class _Layout:
     legend: _Box
     key_y: int
     key_lines: int
-    notice_y: int
-    notice_lines: tuple[str, ...]
+    band_y: int
+    band_lines: tuple[str, ...]
+    """Of the notice, then of the warnings."""
 
 
 def _line_height(size: int) -> int:
@@ -346,7 +421,7 @@ def _flow(widths: Sequence[int], gap: int, width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
+def _lay_out(shape: tuple[int, int], notice: str | None, warnings: Sequence[str] = ()) -> _Layout:
     film_w, film_h = _output_size(shape)
     reference = max(min(film_w, film_h), max(film_w, film_h) / 2)
     body = min(_MAX_BODY, max(_MIN_BODY, round(reference * _BODY_PER_REFERENCE)))
@@ -366,12 +441,10 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
 
     key_y = top + middle + pad // 2
     key_lines = 1 + _flow(_key_widest(small), 2 * small, text_width)[-1][1]
-    notice_y = key_y + key_lines * _line_height(small) + pad // 2
-    notice_lines: tuple[str, ...] = ()
-    height = notice_y
-    if notice is not None:
-        notice_lines = tuple(_wrap(_drawable(notice)[0], caption_font(body), text_width))
-        height += len(notice_lines) * _line_height(body) + pad
+    band_y = key_y + key_lines * _line_height(small) + pad // 2
+    band_lines = [] if notice is None else _wrap(_drawable(notice).text, caption_font(body), text_width)
+    band_lines += _wrap_warnings(warnings, caption_font(body), text_width)
+    height = band_y + (len(band_lines) * _line_height(body) + pad if band_lines else 0)
     return _Layout(
         size=(width, height),
         film=film,
@@ -384,8 +457,8 @@ def _lay_out(shape: tuple[int, int], notice: str | None) -> _Layout:
         legend=legend,
         key_y=key_y,
         key_lines=key_lines,
-        notice_y=notice_y,
-        notice_lines=notice_lines,
+        band_y=band_y,
+        band_lines=tuple(band_lines),
     )
 
 
@@ -502,6 +575,21 @@ def _draw_peak(picture: Image.Image, x: int, y: int, line: int, arm: int) -> Non
         draw.rectangle((x - a, y + gap - grow, x + b, y + arm + grow), fill=colour)
 
 
+def _draw_ring(picture: Image.Image, x: float, y: float, *, radius: float, line: float, colour: _Colour) -> None:
+    """Draw a faint, dashed ring around (x, y), with a dash in each of eight directions."""
+    fine = 4  # times as many pixels, for smooth edges
+    left, top = math.floor(x - radius - line), math.floor(y - radius - line)
+    side = math.ceil(2 * (radius + line)) + 2
+    stencil = Image.new("L", (fine * side, fine * side))
+    draw = ImageDraw.Draw(stencil)
+    middle = ((x - left + 0.5) * fine, (y - top + 0.5) * fine)
+    reach = (radius + line / 2) * fine
+    box = (middle[0] - reach, middle[1] - reach, middle[0] + reach, middle[1] + reach)
+    for angle in range(0, 360, 45):
+        draw.arc(box, angle - 13, angle + 13, fill=_RING_STRENGTH, width=max(1, round(line * fine)))
+    picture.paste(colour, (left, top), stencil.resize((side, side), Image.Resampling.BOX))
+
+
 def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold: float) -> None:
     draw = ImageDraw.Draw(canvas)
     font = caption_font(layout.small)
@@ -533,11 +621,12 @@ def _draw_legend(canvas: Image.Image, layout: _Layout, opacity: float, threshold
 
 
 def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, str]]) -> None:
-    """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "frame", ""."""
+    """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "ring", "frame", ""."""
     draw = ImageDraw.Draw(canvas)
     small, line = layout.small, layout.line
     font = caption_font(small)
-    signs = [0 if symbol == "" else round(small * (1.4 if symbol == "peak" else 3)) for symbol, _ in items]
+    wide = {"": 0.0, "peak": 1.4, "ring": 1.4}
+    signs = [round(small * wide.get(symbol, 3.0)) for symbol, _ in items]
     widths = [sign + math.ceil(font.getlength(text)) for sign, (_, text) in zip(signs, items, strict=True)]
     places = _flow(widths, 2 * small, layout.text_width)
     for sign, (symbol, text), (x, row) in zip(signs, items, places, strict=True):
@@ -551,18 +640,20 @@ def _draw_key(canvas: Image.Image, layout: _Layout, items: Sequence[tuple[str, s
             _draw_dashes(draw, (left, middle), (end, middle), max(1, line - 1))
         elif symbol == "peak":
             _draw_peak(canvas, left + small // 2, middle, line, small // 2)
+        elif symbol == "ring":
+            _draw_ring(canvas, left + small // 2, middle, radius=0.4 * small, line=0.6 * line, colour=_PEAK)
         draw.text((left + sign, middle), text, font=font, fill=_MUTED, anchor="lm")
 
 
 def _compose(film: Image.Image, layout: _Layout, text: str, probability: float | None) -> Image.Image:
-    """Put a drawn film, its heading and the notice on a canvas."""
+    """Put a drawn film, its heading, the notice and the warnings on a canvas."""
     canvas = Image.new("RGB", layout.size, _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     x0, y0, x1, y1 = layout.film
     draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=_FILM_EDGE)
     canvas.paste(film, (x0, y0))
-    drawable, missing = _drawable(text)
-    size, lines = _fit(drawable, layout.body, layout.text_width)
+    drawable = _drawable(text)
+    size, lines = _fit(drawable.text, layout.body, layout.text_width)
     for index, line in enumerate(lines):
         place = (layout.pad, layout.probability_y - (len(lines) - index) * _line_height(size))
         draw.text(place, line, font=caption_font(size), fill=_TEXT, anchor="la")
@@ -572,14 +663,13 @@ def _compose(film: Image.Image, layout: _Layout, text: str, probability: float |
         said = _probability_text(probability)
         draw.text((x, layout.probability_y), said, font=font, fill=_TEXT, anchor="la")
         x += font.getlength(said) + 2 * layout.body
-    if missing:
-        note = f"{_MISSING} = letter that this picture's font lacks"
+    if drawable.note:
         y = layout.probability_y + round(layout.body * 0.8)
-        draw.text((x, y), note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
-    if layout.notice_lines:
-        draw.rectangle((0, layout.notice_y, *layout.size), fill=_NOTICE_BAND)
-        for index, line in enumerate(layout.notice_lines):
-            place = (layout.pad, layout.notice_y + layout.pad // 2 + index * _line_height(layout.body))
+        draw.text((x, y), drawable.note, font=caption_font(layout.small), fill=_MUTED, anchor="lm")
+    if layout.band_lines:
+        draw.rectangle((0, layout.band_y, *layout.size), fill=_NOTICE_BAND)
+        for index, line in enumerate(layout.band_lines):
+            place = (layout.pad, layout.band_y + layout.pad // 2 + index * _line_height(layout.body))
             draw.text(place, line, font=caption_font(layout.body), fill=_NOTICE_TEXT, anchor="la")
     return canvas
 
@@ -668,6 +758,7 @@ def render_overlay(
     threshold: float = 0.5,
     peak: tuple[int, int] | None = None,
     notice: str | None = None,
+    warnings: Sequence[str] = (),
     opacity: float = 0.45,
     covered: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
@@ -679,7 +770,9 @@ def render_overlay(
     than an output pixel may vanish when a large film is reduced.
 
     The sentence is set smaller when it is long and ends in an ellipsis when even that is not enough; the
-    notice is never shortened. Letters that Pillow's embedded font lacks lose their accent or become a box.
+    notice is never shortened; warnings are, after a few lines. Letters that Pillow's embedded font lacks
+    are spelt in others ("Größe" as "Groesse"), lose their accent or become a box; a note beside the
+    probability says so where the sentence has any.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
@@ -688,16 +781,19 @@ def render_overlay(
         probability: 0..1, its answer for the whole film. Shown with two digits, but as "p > 0.99" or
             "p < 0.01" where these would read 1.00 or 0.00.
         threshold: 0..1, the similarity at which the contour runs.
-        peak: (x, y) in film pixels where the marker goes, x first; None for no marker. From an argmax:
+        peak: (x, y) in film pixels where the marker goes, x first; None for no marker. It is a cross, or a faint,
+            dashed ring where the map is below the threshold there. From an argmax:
             ``y, x = numpy.unravel_index(similarity_map.argmax(), similarity_map.shape)``.
         notice: text that must be read with the picture, written in full on a band at the foot.
+        warnings: of the film and of the sentence, on the same band below the notice; as many as its few lines hold,
+            so the gravest go first.
         opacity: 0..1, how much the colour of similarity 1 covers the film; see `similarity_alpha`.
         covered: x0, y0, x1, y1 in film pixels, the part of the film that the model saw, framed with dashes.
             It may reach past the film. None, or the whole film, draws no frame.
 
     Returns:
-        An RGB image, of the size that `render_film` gives for the same film shape and notice. The film lies
-        at `film_rectangle`.
+        An RGB image, of the size that `render_film` gives for the same film shape, notice and warnings. The film
+        lies at `film_rectangle`.
 
     Raises:
         ValueError: if film or map has the wrong type or shape, the map holds NaN or values out of 0..1,
@@ -713,14 +809,16 @@ def render_overlay(
     if peak is not None:
         _check_peak(peak, shape)
     frame = None if covered is None else _frame_box(covered, shape)
-    layout = _lay_out(shape, notice)
+    layout = _lay_out(shape, notice, warnings)
 
     grey = np.asarray(_scaled_film(film, layout), dtype=np.float32)
     size = (grey.shape[1], grey.shape[0])
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     scaled = np.clip(scaled, 0.0, 1.0)
     pixels = _blend(grey, scaled, opacity)
-    mask = scaled >= np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
+    limit = np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
+    mask = scaled >= limit
+    reached = peak is not None and bool(values[peak[1], peak[0]] >= limit)
     _draw_contour(pixels, mask, layout.line)
     picture = Image.fromarray(pixels)
     if frame is not None:
@@ -728,17 +826,20 @@ def render_overlay(
     if peak is not None:
         x = math.floor((peak[0] + 0.5) * size[0] / shape[1])
         y = math.floor((peak[1] + 0.5) * size[1] / shape[0])
-        _draw_peak(picture, x, y, layout.line, round(1.1 * layout.body))
+        if reached:
+            _draw_peak(picture, x, y, layout.line, round(1.1 * layout.body))
+        else:
+            _draw_ring(picture, x, y, radius=0.65 * layout.body, line=0.75 * layout.line, colour=_PEAK)
 
-    limit = _threshold_text(threshold)
-    if not mask.any():
-        items = [("", f"no part of the film reaches {limit}")]
+    said = _threshold_text(threshold)
+    if not (mask.any() or reached):
+        items = [("", f"no part of the film reaches {said}")]
     elif mask.all():
-        items = [("", f"all of the film reaches {limit}")]
+        items = [("", f"all of the film reaches {said}")]
     else:
-        items = [("contour", f"similarity {limit}")]
+        items = [("contour", f"similarity {said}")]
     if peak is not None:
-        items.append(("peak", f"peak {values[peak[1], peak[0]]:.2f}"))
+        items.append(("peak" if reached else "ring", f"peak {values[peak[1], peak[0]]:.2f}"))
     if frame is not None:
         items.append(("frame", "dashed: part seen by the model"))
     canvas = _compose(picture, layout, sentence, probability)
@@ -747,16 +848,19 @@ def render_overlay(
     return canvas
 
 
-def render_film(film: NDArray[np.uint8], *, title: str, notice: str | None = None) -> Image.Image:
+def render_film(
+    film: NDArray[np.uint8], *, title: str, notice: str | None = None, warnings: Sequence[str] = ()
+) -> Image.Image:
     """Draw the film alone in the frame of an overlay, to stand beside it.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
         title: heading, in the place of an overlay's sentence.
         notice: as for `render_overlay`.
+        warnings: as for `render_overlay`.
 
     Returns:
-        An RGB image with the size and the film's place of `render_overlay` for the same shape and notice;
+        An RGB image with the size and the film's place of `render_overlay` for the same shape, notice and warnings;
         the places of probability, legend and key are empty.
 
     Raises:
@@ -764,7 +868,7 @@ def render_film(film: NDArray[np.uint8], *, title: str, notice: str | None = Non
     """
     shape = _check_film(film)
     _check_notice(notice)
-    layout = _lay_out(shape, notice)
+    layout = _lay_out(shape, notice, warnings)
     return _compose(_scaled_film(film, layout).convert("RGB"), layout, title, None)
 
 

@@ -28,7 +28,7 @@ from radzero.models.processor import RadZeroProcessor
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
 
 PACKAGED = "packaged"
-"""The name under which the model that comes with the package is reported."""
+"""The name of the model that comes with the package, in what is reported and wherever a model is named."""
 
 _SENTENCE_CACHE = 50_000
 _SENTENCE_CACHE_BYTES = 2**28
@@ -289,8 +289,9 @@ def load(
     """Load a model once, to ask it many things.
 
     Args:
-        model: None for the packaged model (trained on synthetic phantoms, not for real radiographs), else a folder
-            or a hub id, in our format or the published one.
+        model: None or "packaged" for the packaged model (trained on synthetic phantoms, not for real radiographs),
+            else a folder or a hub id, in our format or the published one. A folder that is called "packaged" comes
+            before the packaged model.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         dtype: of the weights, such as "bfloat16"; None is float32. Similarities are float32 in any case.
         revision: of a hub id.
@@ -314,7 +315,7 @@ def load(
 
 
 def _source(model: str | Path | None) -> str | Path:
-    if model is not None:
+    if model is not None and (str(model) != PACKAGED or Path(model).exists()):
         return model
     folder = packaged_folder()
     if not (folder / "config.json").is_file():

@@ -59,6 +59,19 @@ def check_benchmark(name: str, data: Path, progress: Callable[[int, int], None] 
     return Checked(tables, len(benchmark.missing) + len(problems))
 
 
+def check_packages() -> None:
+    """To be called before the work, drawing phantoms included, and not after it.
+
+    Raises:
+        ImportError: without pyarrow or matplotlib.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"benchmarks need {error.name}: pip install 'radzero[evaluate]'") from error
+
+
 def evaluate_benchmark(
     name: str,
     data: Path,
@@ -89,11 +102,7 @@ def evaluate_benchmark(
         ValueError: for files, models or images that cannot be used; the message says what to do.
         ImportError: without pyarrow or matplotlib.
     """
-    try:
-        import matplotlib  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:  # before the work, not after it
-        raise ImportError(f"benchmarks need {error.name}: pip install 'radzero[evaluate]'") from error
+    check_packages()
     if sum(map(bool, (model, scores, clip, from_plugin))) > 1:
         raise ValueError("give one of --model, --clip, --plugin and --scores")
     module = PUBLIC[name]
@@ -110,9 +119,9 @@ def evaluate_benchmark(
     elif from_plugin:
         asked = plugin(from_plugin)
     else:
-        from radzero.reading import PACKAGED, load
+        from radzero.reading import load
 
-        asked = RadZeroInBenchmark(load() if model in (None, PACKAGED) else load(model))
+        asked = RadZeroInBenchmark(load(model))
     count = len(benchmark.images) - len(benchmark.missing)
     run_benchmark(
         benchmark,

@@ -213,6 +213,10 @@ class Radiograph:
         if pixels.size == 0 or not (pixels.min() >= 0.0 and pixels.max() <= 1.0):
             raise ValueError("Radiograph.pixels must be non-empty, finite and within 0..1")
 
+    def __repr__(self) -> str:
+        said = f"Radiograph({self.source!r}, {self.height} x {self.width}, view={self.view!r}"
+        return f"{said}, warnings={self.warnings!r})"
+
     @property
     def height(self) -> int:
         """Number of rows."""

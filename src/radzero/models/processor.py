@@ -1,5 +1,6 @@
 """Films and sentences to a model's inputs, by the checkpoint's own image processor and tokenizer."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,12 +76,15 @@ class RadZeroProcessor(ProcessorMixin):
         return min(int(self.tokenizer.model_max_length), self.positions or 512, 512)
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Words that the tokenizer has no token for, in order; the model cannot have learned them."""
+        """Words that the tokenizer has no token for, in order and once; the model cannot have learned them.
+
+        Punctuation around a word is no part of it.
+        """
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return []
         known: dict[str, bool] = self.__dict__.setdefault("_known_words", {})
-        words = sentence.split()
+        words = list(dict.fromkeys(_without_punctuation(word) for word in sentence.split()))
         for word in words:
             if word not in known:
                 known[word] = unknown not in self.tokenizer(word, add_special_tokens=False)["input_ids"]
@@ -127,6 +131,12 @@ class RadZeroProcessor(ProcessorMixin):
         if getattr(processor, "do_pad", None) and getattr(processor, "pad_size", None):
             shape = (int(processor.pad_size["height"]), int(processor.pad_size["width"]))
         return Geometry(original, resized, placed, shape)
+
+
+def _without_punctuation(word: str) -> str:
+    """A word without the punctuation around it; a word of nothing else stays as it is."""
+    inside = [k for k, character in enumerate(word) if not unicodedata.category(character).startswith("P")]
+    return word[inside[0] : inside[-1] + 1] if inside else word
 
 
 def _crop_offset(length: int, crop: int) -> int:

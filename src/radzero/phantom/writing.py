@@ -39,6 +39,8 @@ def write_phantoms(
 ) -> Path:
     """Write phantoms ``first`` .. ``first + count - 1`` of a seed; those of earlier calls stay in the index.
 
+    A folder holds one seed's phantoms only: two series in one would be taken for one.
+
     ``images/`` and ``dicom/`` hold the films, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
     ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences,
     findings with grade, side, zone, boxes (x0, y0, x1, y1 in pixels, pixel edges) and mask, anatomy, view, sex, size
@@ -55,10 +57,13 @@ def write_phantoms(
         The path of ``phantoms.jsonl``.
 
     Raises:
-        ValueError: for a count below 1.
+        ValueError: for a count below 1, and for a folder that holds phantoms of another seed.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
+    others = sorted({record["seed"] for record in read_index(folder / "phantoms.jsonl")} - {seed})
+    if others:
+        raise ValueError(f"{folder}: holds phantoms of seed {others[0]}; name another folder for those of seed {seed}")
     unwanted = {FilmFormat.PNG: "dicom", FilmFormat.DICOM: "images", FilmFormat.BOTH: ""}[film_format]
     for name in ("images", "dicom", "reports", "masks", "anatomy"):
         if name != unwanted:
@@ -81,9 +86,26 @@ def _draw(index: int, *, seed: int, size: int, folder: Path, film_format: FilmFo
     return _write(make_film(seed, index, size=size), folder, film_format)
 
 
+def read_index(path: Path) -> list[dict[str, Any]]:
+    """The records of ``phantoms.jsonl``; none where there is none yet.
+
+    Raises:
+        ValueError: for one that is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all("seed" in record and "id" in record for record in records):
+            return records
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); name another folder") from error
+    raise ValueError(f"{path}: is no index of phantoms; name another folder")
+
+
 def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:
     """The records, and those of other phantoms that the folder holds already, by seed and index."""
-    known = {record["id"]: record for record in map(json.loads, path.read_text().splitlines())} if path.exists() else {}
+    known = {record["id"]: record for record in read_index(path)}
     known |= {record["id"]: record for record in records}
     ordered = sorted(known.values(), key=lambda record: (record["seed"], record["index"]))
     temporary = path.with_name(path.name + ".partial")
