@@ -110,6 +110,41 @@ class Page:
         data = self.driver.execute_script(code, pane).split(",")[1]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
+    def script(self, code: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(code, *arguments)
+
+    def said(self) -> str:
+        return str(self.find("#status").text)
+
+    def open(self, *paths: Path) -> None:
+        """Add films, and wait for what becomes of the first."""
+        before = len(self.all("#films button"))
+        self.find("#files").send_keys("\n".join(map(str, paths)))
+        self.wait(lambda: len(self.all("#films button")) == before + len(paths))
+
+    def choose(self, name: str) -> None:
+        """Click a film of the list, and wait until it is shown."""
+        next(button for button in self.all("#films button") if button.text.startswith(name)).click()
+        self.wait(lambda: self.find("canvas.film").get_attribute("aria-label").startswith(name))
+
+    def hold(self, ending: str) -> None:
+        """Keep the page's requests to such addresses waiting until ``go_on``; only here, so the service is not busy."""
+        self.script(
+            "const [ending] = arguments; const real = window.fetch; window.held = [];"
+            "window.goOn = () => { window.fetch = real; for (const done of window.held) done(); };"
+            "window.fetch = async (url, options) => {"
+            "  if (url.endsWith(ending)) await new Promise((done) => { window.held.push(done); });"
+            "  return real(url, options);"
+            "};",
+            ending,
+        )
+
+    def wait_for_held(self) -> None:
+        self.wait(lambda: self.script("return window.held.length > 0"))
+
+    def go_on(self) -> None:
+        self.script("window.goOn()")
+
     def downloaded(self, name: str) -> Path:
         path = self.downloads / name
         self.wait(lambda: path.is_file() and path.stat().st_size)
@@ -126,7 +161,8 @@ def page(link: str, tmp_path: Path) -> Iterator[Page]:
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
         options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    several = "profile.default_content_setting_values.automatic_downloads"
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path), several: 1})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
@@ -267,18 +303,11 @@ def test_threshold_and_parts_of_the_map(page: Page):
 
 def test_nothing_of_one_film_stands_on_another(page: Page, films: Path):
     page.ask(RIGHT)
-    page.driver.execute_script(
-        "const real = window.fetch;"
-        "window.fetch = async (url, options) => {"
-        "  if (url.endsWith('/ask')) await new Promise((done) => { window.goOn = done; });"
-        "  return real(url, options);"
-        "};"
-    )
+    page.hold("/ask")
     page.find("#details summary").click()
-    page.find("#files").send_keys(str(films / "film.png"))
-    page.wait(lambda: len(page.all("#films button")) == 2)
-    page.all("#films button")[1].click()
-    page.wait(lambda: page.driver.execute_script("return Boolean(window.goOn)"))
+    page.open(films / "film.png")
+    page.choose("film.png")
+    page.wait_for_held()
     assert page.captions() == [""]
     assert set(page.answers().values()) == {""}
     assert page.find("canvas.film").get_attribute("aria-label") == "film.png, no sentence asked"
@@ -287,7 +316,7 @@ def test_nothing_of_one_film_stands_on_another(page: Page, films: Path):
     assert not page.find("#save-picture").is_enabled()
     drawn = page.pixels()
     assert np.abs(drawn - drawn.mean(axis=2, keepdims=True)).max() <= 2  # grey: no map, contour or peak
-    page.driver.execute_script("window.goOn()")
+    page.go_on()
     page.wait(lambda: page.captions() == [RIGHT])
     assert page.find("#save-picture").is_enabled()
 
@@ -379,6 +408,30 @@ def test_exports(page: Page, model: RadZero):
     assert said["sentences"][0]["sentence"] == RIGHT
     page.find("#save-dicom").click()
     assert page.downloaded("film-dicom.zip").read_bytes()[:2] == b"PK"
+
+
+def test_what_is_saved_has_its_own_films_name(page: Page, films: Path):
+    other = shutil.copy(films / "film.png", page.downloads / "other.png")
+    page.open(other)
+    page.choose("film.dcm")
+    page.ask(RIGHT)
+    page.hold("/results")
+    page.find("#save-dicom").click()
+    page.script(
+        "const real = HTMLCanvasElement.prototype.toBlob;"
+        "HTMLCanvasElement.prototype.toBlob = function (done) {"
+        "  real.call(this, (blob) => { window.held.push(() => done(blob)); });"
+        "};"
+    )
+    page.find("#save-picture").click()
+    page.wait(lambda: page.script("return window.held.length === 2"))
+    page.choose("other.png")
+    page.wait(lambda: page.captions() == [RIGHT])
+    page.wait(lambda: page.said() == "")  # nothing of the film before
+    page.go_on()
+    assert page.downloaded("film-dicom.zip").read_bytes()[:2] == b"PK"
+    page.wait(lambda: page.said() == "film.dcm: DICOM results of 1 sentence written")
+    page.downloaded("film.png")
 
 
 def test_header_texts_are_texts(page: Page):

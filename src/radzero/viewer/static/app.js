@@ -101,18 +101,25 @@ function status(text, problem = false) {
   $("status").classList.toggle("problem", problem);
 }
 
-// Runs something that may fail, and says so.
-async function attempt(doing, work) {
+// Runs something that may fail, and says how it ended. Under another film that was chosen meanwhile nothing is said of
+// this one, unless it must be known whatever is shown: then it is said with the film's name.
+async function attempt(doing, work, { always = false } = {}) {
+  const entry = viewer.current;
+  const say = (text, problem = false) => {
+    if (viewer.current === entry) status(text, problem);
+    else if (always && text) status(`${entry.name}: ${text}`, problem);
+  };
   status(doing);
   try {
-    const done = await work();
-    status(typeof done === "string" ? done : "");
+    say(await work());
     return true;
   } catch (error) {
-    status(error.message, true);
+    say(error.message, true);
     return false;
   }
 }
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // -- films ---------------------------------------------------------------------------------------------
 
@@ -375,10 +382,35 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const stem = () => viewer.current.name.replace(/\.[^.]*$/, "");
+const stem = (entry) => entry.name.replace(/\.[^.]*$/, "");
+
+// What is saved is taken, with its name, before anything is waited for: another film may be chosen meanwhile.
+function savePicture() {
+  const name = `${stem(viewer.current)}.png`;
+  picture().toBlob((blob) => save(blob, name));
+}
+
+function saveJson() {
+  const blob = new Blob([JSON.stringify(asJson(), null, 2)], { type: "application/json" });
+  save(blob, `${stem(viewer.current)}.json`);
+}
+
+function saveDicom() {
+  const entry = viewer.current;
+  const sentences = shownSentences();
+  const { threshold } = viewer.options;
+  const work = async () => {
+    const { zip, leftOut } = await ofKept(entry, (id) => api.results(id, { sentences, threshold }));
+    save(zip, `${stem(entry)}-dicom.zip`);
+    const said = `DICOM results of ${counted(sentences.length, "sentence")} written`;
+    return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
+  };
+  attempt("Writing DICOM…", work, { always: true });
+}
 
 // The panes as they are shown, each under its sentence, over the model's name and warning.
 function picture() {
+  for (const pane of viewer.panes) pane.draw(); // what is to be drawn may still wait for the next frame
   const gap = 4;
   const line = 34;
   const across = viewer.panes.length > 1 ? 2 : 1;
@@ -528,20 +560,9 @@ function listen() {
     show();
   });
   $("help").addEventListener("click", keys["?"]);
-  $("save-picture").addEventListener("click", () => picture().toBlob((blob) => save(blob, `${stem()}.png`)));
-  $("save-json").addEventListener("click", () => {
-    save(new Blob([JSON.stringify(asJson(), null, 2)], { type: "application/json" }), `${stem()}.json`);
-  });
-  $("save-dicom").addEventListener("click", () =>
-    attempt("Writing DICOM…", async () => {
-      const sentences = shownSentences();
-      const { threshold } = viewer.options;
-      const { zip, leftOut } = await ofKept(viewer.current, (id) => api.results(id, { sentences, threshold }));
-      save(zip, `${stem()}-dicom.zip`);
-      const said = `DICOM results of ${sentences.length} sentence(s) written`;
-      return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
-    }),
-  );
+  $("save-picture").addEventListener("click", savePicture);
+  $("save-json").addEventListener("click", saveJson);
+  $("save-dicom").addEventListener("click", saveDicom);
   document.addEventListener("keydown", (event) => {
     const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
     if (scrolling && event.target.closest("aside") && !event.target.closest("#answers")) return; // the panel scrolls
@@ -582,6 +603,7 @@ async function start() {
     $("set").append(...Object.keys(viewer.sets).map((set) => Object.assign(document.createElement("option"), { value: set, textContent: set })));
     const entries = await api.library();
     add(entries.map((name, library) => ({ name, library })));
+    return "";
   });
 }
 
