@@ -7,11 +7,13 @@ import { drawScale, Pane, percent } from "./pane.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST_PANES = 4;
+const MOST_AT_ONCE = 64; // sentences of one request; the service answers at most 256
+const CHANGED = "The file has changed since it was opened: it was read anew";
 
 const viewer = {
   colours: [],
   model: null,
-  films: [], // { name, file | library, info, film, answers, chosen, beside }
+  films: [], // { name, file | library, info, film, answers, changed, loading, asking }
   current: null,
   panes: [],
   place: { zoom: 1, x: 0, y: 0 },
@@ -159,13 +161,16 @@ async function choose(entry) {
   await attempt(`Reading ${entry.name}…`, async () => {
     if (!entry.film) await load(entry);
     if (viewer.current !== entry) return "";
-    arrange();
-    viewer.fit();
-    describe();
-    await askMissing(entry);
-    return entry.info.warnings.join("; ");
+    present();
+    return [await askMissing(entry), ...entry.info.warnings].filter(Boolean).join("; ");
   });
   if (viewer.current === entry) show();
+}
+
+function present() {
+  arrange();
+  viewer.fit();
+  describe();
 }
 
 // Nothing of the film before may stand beside the next one's name: no answer, map, fact or value.
@@ -180,21 +185,41 @@ function blank() {
 
 const send = (entry) => (entry.file ? api.send(entry.file) : api.openLibrary(entry.library));
 
-// Asks something about a film that the service keeps; sends it again where the service has made room for others.
+// Asks something about a film that the service keeps; sends it again where the service has made room for others. Null
+// when the file holds something else by then: it was read anew, and what was asked was asked of another picture.
 async function ofKept(entry, question) {
   try {
     return await question(entry.info.id);
   } catch (error) {
     if (error.status !== 404) throw error;
-    entry.info = await send(entry);
-    return question(entry.info.id);
   }
+  const info = await send(entry);
+  if (info.sha256 === entry.info.sha256) {
+    entry.info = info;
+    return question(info.id);
+  }
+  await read(entry, info);
+  entry.changed = true;
+  if (viewer.current === entry) {
+    blank();
+    present();
+  }
+  return null;
 }
 
-async function load(entry) {
-  entry.info = await send(entry);
-  entry.film = new Film(entry.info, await api.pixels(entry.info.id));
-  entry.answers = new Map();
+// Who wants a film that is being read already waits for it: it is sent once.
+function load(entry) {
+  entry.loading ??= send(entry)
+    .then((info) => read(entry, info))
+    .finally(() => {
+      entry.loading = null;
+    });
+  return entry.loading;
+}
+
+async function read(entry, info) {
+  const film = new Film(info, await api.pixels(info.id));
+  Object.assign(entry, { info, film, answers: new Map() });
 }
 
 function describe() {
@@ -215,11 +240,28 @@ function describe() {
 
 // -- sentences -----------------------------------------------------------------------------------------
 
-async function askMissing(entry) {
-  const missing = viewer.asked.filter((text) => !entry.answers.has(text));
-  if (!missing.length) return;
-  const reading = await ofKept(entry, (id) => api.ask(id, { sentences: missing, maps: true }));
+// Asks a film whatever it has not answered yet, after what is being asked already, so that nothing is asked twice.
+// Says whether its file has changed.
+function askMissing(entry) {
+  const before = entry.asking ?? Promise.resolve();
+  entry.asking = before.catch(() => {}).then(() => askInParts(entry));
+  return entry.asking;
+}
+
+async function askInParts(entry) {
+  const missing = () => viewer.asked.filter((text) => !entry.answers.has(text)).slice(0, MOST_AT_ONCE);
+  let said = "";
+  for (let sentences = missing(); sentences.length; sentences = missing()) {
+    const reading = await ofKept(entry, (id) => api.ask(id, { sentences, maps: true }));
+    if (reading) keepAnswers(entry, reading);
+    else said = CHANGED;
+  }
+  return said;
+}
+
+function keepAnswers(entry, reading) {
   reading.sentences.forEach((answer, k) => {
+    if (!viewer.asked.includes(answer.sentence)) return; // cleared while it was being answered
     const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
     entry.answers.set(answer.sentence, { ...answer, map, warnings: warningsOf(answer.sentence, reading, entry) });
   });
@@ -237,7 +279,8 @@ function warningsOf(sentence, reading, entry) {
 }
 
 async function ask(sentences, { beside = false } = {}) {
-  const wanted = [...new Set(sentences.map((text) => text.trim()).filter(Boolean))];
+  const plain = (text) => text.replace(/\p{Cc}+/gu, " ").trim(); // as the service takes and repeats it
+  const wanted = [...new Set(sentences.map(plain).filter(Boolean))];
   if (!wanted.length) {
     status("Write a sentence first, such as: There is left pleural effusion", true);
     return;
@@ -246,29 +289,40 @@ async function ask(sentences, { beside = false } = {}) {
   viewer.asked = [...new Set([...before, ...wanted])];
   const { current } = viewer;
   if (!current?.film) {
-    status("Open a film; it will be asked this.");
-    listAnswers();
+    status(`${current?.loading ? "Wait for" : "Open"} a film; it will be asked this.`);
+    choosePanes(wanted, beside);
+    show();
     return;
   }
+  const still = () => wanted.filter((text) => viewer.asked.includes(text)); // not cleared meanwhile
   const done = await attempt("Asking…", async () => {
     const started = performance.now();
-    await askMissing(current);
-    const said = current.answers.get(wanted.at(-1))?.warnings ?? [];
-    return [`${wanted.length} answered in ${Math.round(performance.now() - started)} ms`, ...said].join("; ");
+    const changed = await askMissing(current);
+    if (!still().length) return changed;
+    const took = `${still().length} answered in ${Math.round(performance.now() - started)} ms`;
+    return [changed, took, warned(current, still())].filter(Boolean).join("; ");
   });
-  if (!done) {
+  if (!done && viewer.current === current) {
     viewer.asked = viewer.asked.filter((text) => before.includes(text) || !wanted.includes(text));
     listAnswers();
     return;
   }
-  if (beside) {
-    const shown = shownSentences();
-    viewer.beside = [...new Set([...(shown.length ? shown : []), ...wanted])].slice(-MOST_PANES);
-  } else {
-    viewer.beside = [];
-  }
-  viewer.chosen = beside ? viewer.chosen : wanted.at(-1);
+  if (still().length) choosePanes(still(), beside);
   show();
+}
+
+// What a film's answers to these sentences are warned of, short enough for the status line.
+function warned(entry, sentences) {
+  const warnings = sentences.map((text) => entry.answers.get(text)?.warnings ?? []);
+  if (sentences.length === 1) return warnings[0].join("; ");
+  const count = warnings.filter((said) => said.length).length;
+  return count ? `${count} with warnings, see Answers` : "";
+}
+
+// Shows the last of these sentences, or all of them beside what is shown.
+function choosePanes(sentences, beside) {
+  viewer.beside = beside ? [...new Set([...shownSentences(), ...sentences])].slice(-MOST_PANES) : [];
+  if (!beside || !viewer.chosen) viewer.chosen = sentences.at(-1);
 }
 
 const shownSentences = () => {
@@ -400,7 +454,13 @@ function saveDicom() {
   const sentences = shownSentences();
   const { threshold } = viewer.options;
   const work = async () => {
-    const { zip, leftOut } = await ofKept(entry, (id) => api.results(id, { sentences, threshold }));
+    const results = await ofKept(entry, (id) => api.results(id, { sentences, threshold }));
+    if (!results) {
+      await askMissing(entry);
+      if (viewer.current === entry) show();
+      return `${CHANGED}. No DICOM results were written: look at the film and save them again.`;
+    }
+    const { zip, leftOut } = results;
     save(zip, `${stem(entry)}-dicom.zip`);
     const said = `DICOM results of ${counted(sentences.length, "sentence")} written`;
     return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
@@ -443,9 +503,12 @@ function picture() {
 
 function asJson() {
   const { current, film, options, model } = viewer;
-  const sentences = [...current.answers.values()].map(({ sentence, logit, probability, peak, warnings }) => ({
-    sentence, logit, probability, peak, warnings,
-  }));
+  const sentences = viewer.asked
+    .filter((text) => current.answers.has(text))
+    .map((text) => {
+      const { sentence, logit, probability, peak, warnings } = current.answers.get(text);
+      return { sentence, logit, probability, peak, warnings };
+    });
   return {
     film: current.name,
     size: current.info.size,
