@@ -241,6 +241,87 @@ def test_the_value_under_the_pointer_is_the_maps(page: Page, films: Path, model:
         assert shown == pytest.approx(float(reading.map(0)[y, x]), abs=6e-4)
 
 
+def test_the_value_under_the_pointer_follows_what_is_shown(page: Page, films: Path, model: RadZero):
+    from selenium.webdriver import ActionChains
+
+    page.ask(LEFT)
+    page.ask(RIGHT)
+    page.open(films / "film.png")
+    page.choose("film.dcm")
+    page.wait(lambda: page.captions() == [RIGHT])
+    canvas, body = page.find("canvas.film"), page.find("body")
+    ActionChains(page.driver).move_to_element_with_offset(canvas, -50, 60).perform()
+
+    def check(name: str, sentence: str) -> tuple[int, int]:
+        page.pixels()  # and so the next frame
+        found = re.match(r"x (\d+), y (\d+): (\S+)", page.find("#cursor").text)
+        x, y = int(found[1]), int(found[2])
+        shown = float(page.find("#value").text.split()[-1])
+        assert shown == pytest.approx(float(model.predict(films / name, sentence)[0].map(0)[y, x]), abs=6e-4)
+        return x, y
+
+    begun = check("film.dcm", RIGHT)
+    body.send_keys("\ue013")  # the answer above
+    page.wait(lambda: page.captions() == [LEFT])
+    places = {check("film.dcm", LEFT)}
+    for key in ("+", "\ue008\ue014", "-"):  # shift and right
+        body.send_keys(key)
+        places.add(check("film.dcm", LEFT))
+    assert len(places) == 4
+    body.send_keys("0")
+    assert check("film.dcm", LEFT) == pytest.approx(begun, abs=5)
+    body.send_keys("\ue00f")  # the next film
+    page.wait(lambda: page.captions() == [LEFT] and page.find("#value").text)
+    check("film.png", LEFT)
+    ActionChains(page.driver).move_to_element(page.find("#sentence")).perform()
+    body.send_keys("+")
+    page.pixels()
+    assert page.find("#cursor").text == page.find("#value").text == ""
+    body.send_keys("v")
+    middle = check("film.png", LEFT)
+    body.send_keys("\ue008\ue014")
+    assert check("film.png", LEFT) != middle
+
+
+@pytest.mark.parametrize(("photometric", "padding"), [("MONOCHROME1", 0), ("MONOCHROME2", 4095)])
+def test_padding_stays_black(page: Page, films: Path, photometric: str, padding: int):
+    from selenium.webdriver import ActionChains
+
+    ds = pydicom.dcmread(films / "film.dcm")
+    stored = ds.pixel_array.clip(1, 4094)
+    stored[:, :40] = padding
+    ds.PixelData = stored.tobytes()
+    ds.PhotometricInterpretation = photometric
+    ds.add_new("PixelPaddingValue", "US", padding)
+    ds.save_as(page.downloads / "padded.dcm")
+    page.open(page.downloads / "padded.dcm")
+    page.choose("padded.dcm")
+
+    def shown() -> tuple[np.ndarray, np.ndarray]:
+        """Padding with its rim, and the film's first column beyond its middle."""
+        drawn = page.pixels()[:, :, 0]
+        middle = drawn.shape[0] // 2
+        row = drawn[middle - 20 : middle + 20]
+        zoom = int(re.search(r"(\d+) %", page.find("#window").text)[1]) / 100
+        left = drawn.shape[1] / 2 - stored.shape[1] * zoom / 2
+        return row[:, : int(left + 39.2 * zoom)], row[:, int(left + 42 * zoom) : int(left + 200 * zoom)]
+
+    assert shown()[0].max() == 0
+    drag(page, 0, -60)
+    black, film = shown()
+    assert black.max() == 0
+    assert film.mean() > 60
+    page.find("#invert").click()
+    assert shown()[0].max() == 0
+    page.find("#reset").click()
+    page.find("#invert").click()
+    assert shown()[0].max() == 0
+    zoom = int(re.search(r"(\d+) %", page.find("#window").text)[1]) / 100
+    offset = round((20 - stored.shape[1] / 2) * zoom)
+    ActionChains(page.driver).move_to_element_with_offset(page.find("canvas.film"), offset, 0).perform()
+    page.wait(lambda: page.find("#cursor").text.endswith(": padding"))
+
+
 def test_the_film_is_first_shown_as_the_model_saw_it(page: Page, films: Path, model: RadZero):
     film = model.predict(films / "film.dcm", RIGHT)[0].film
     page.driver.execute_script("document.getElementById('actual').click()")

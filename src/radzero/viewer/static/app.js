@@ -22,6 +22,7 @@ const viewer = {
   asked: [], // sentences that every film is asked
   pending: false,
   fitted: true,
+  pointed: null, // { pane, x, y } of the page, or { pane, middle: true }: where values are read
 
   get film() {
     return this.current?.film ?? null;
@@ -37,6 +38,7 @@ const viewer = {
       for (const pane of this.panes) pane.draw();
       drawScale($("scale"), this.colours, this.options.threshold);
       this.say();
+      this.readOut();
     });
   },
 
@@ -84,15 +86,25 @@ const viewer = {
     this.redraw();
   },
 
-  point(at, answer) {
-    const { film } = this;
+  point(pointed) {
+    this.pointed = pointed;
+    this.readOut();
+  },
+
+  // Says what lies where the pointer is; also when the film, the answer or the view has moved under it.
+  readOut() {
+    const { film, pointed } = this;
+    const pane = this.panes.includes(pointed?.pane) ? pointed.pane : null;
+    const at = pane && (pointed.middle ? [this.place.x, this.place.y] : pane.filmAt(pointed));
     const [x, y] = at ? at.map(Math.floor) : [-1, -1];
     if (!film || x < 0 || y < 0 || x >= film.width || y >= film.height) {
       $("cursor").textContent = $("value").textContent = "";
       return;
     }
-    $("cursor").textContent = `x ${x}, y ${y}: ${number(film.valueAt(x, y))}`;
-    $("value").textContent = answer?.map ? `similarity ${answer.map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
+    const value = film.valueAt(x, y);
+    const { map } = pane.answer ?? {};
+    $("cursor").textContent = `x ${x}, y ${y}: ${Number.isNaN(value) ? "padding" : number(value)}`;
+    $("value").textContent = map ? `similarity ${map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
   },
 };
 
@@ -581,7 +593,7 @@ const keys = {
   W: withFilm(() => viewer.windowBy(20, 0)),
   l: withFilm(() => viewer.windowBy(0, -20)),
   L: withFilm(() => viewer.windowBy(0, 20)),
-  v: withFilm(() => viewer.point([viewer.place.x, viewer.place.y], viewer.panes[0].answer)),
+  v: withFilm(() => viewer.point({ pane: viewer.panes[0], middle: true })),
   i: withFilm((film) => film.invert()),
   r: withFilm((film) => film.reset()),
   o: () => counterpart(otherSide),
