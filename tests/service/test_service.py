@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gzip
+import hashlib
 import io
 import json
 import socket
@@ -146,6 +147,18 @@ def test_a_film_that_is_kept_is_asked_again_without_being_read_again(client: Tes
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "no_such_film")
 
 
+def test_a_film_is_known_by_the_sha256_of_its_file(reader: RadZero, tmp_path: Path):
+    app = create_app(reader, ServiceSettings())
+    add_viewer(app, app.state.service, [tmp_path / "film.png"])
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        for content in (png(), png(1)):
+            (tmp_path / "film.png").write_bytes(content)
+            sent = client.post("/v1/films", files={"file": ("x.png", content)}).json()
+            assert sent["sha256"] == hashlib.sha256(content).hexdigest()
+            assert client.get(f"/v1/films/{sent['id']}").json()["sha256"] == sent["sha256"]
+            assert client.post("/v1/library/0").json()["sha256"] == sent["sha256"]
+
+
 def test_the_same_bytes_are_read_once(client: TestClient):
     counts = client.app.state.service.engine.counts
     ask(client, png(5))
@@ -198,6 +211,36 @@ def test_pixels_for_a_viewer(client: TestClient, tiny_model: RadZero, signed: bo
     assert np.array_equal(values[pixels], stored.astype(float) * 2 - 7)
     assert np.array_equal(grey[pixels], tiny_model.predict(content, SENTENCES)[0].film)
     assert film["inverted"] is (photometric == "MONOCHROME1")
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("padding", [0, 4000])
+def test_padding_has_no_value_and_lies_at_the_dark_end(
+    client: TestClient, tiny_model: RadZero, photometric: str, padding: int
+):
+    stored = 1000 + chest_like(60, 48) // 2
+    stored[:, :6] = padding
+    content = dicom_bytes(
+        stored, bits=12, PhotometricInterpretation=photometric, PixelPaddingValue=padding,
+        WindowCenter=2000, WindowWidth=2500,
+    )  # fmt: skip
+    film = client.post("/v1/films", files={"file": ("x.dcm", content)}).json()
+    values, grey, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (60, 48))
+    assert np.isnan(values[pixels[:, :6]]).all()
+    assert np.array_equal(values[pixels[:, 6:]], stored[:, 6:])
+    assert np.array_equal(grey[pixels], tiny_model.predict(content, SENTENCES)[0].film)
+    assert np.isnan(values[-1 if photometric == "MONOCHROME1" else 0])
+    assert np.all(np.diff(values[~np.isnan(values)]) > 0)
+    assert np.isnan(values).sum() == 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_values_that_float32_does_not_hold(client: TestClient):
+    content = dicom_bytes(chest_like(60, 48), bits=12, RescaleSlope="1e38", RescaleIntercept=0)
+    film = client.post("/v1/films", files={"file": ("x.dcm", content)}).json()
+    values, _, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (60, 48))
+    assert np.isinf(values[pixels.max()])
+    assert not np.isnan(values).any()
 
 
 def test_pixels_of_pictures_and_of_a_voi_lut(client: TestClient, tiny_model: RadZero):

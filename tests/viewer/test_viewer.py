@@ -110,6 +110,52 @@ class Page:
         data = self.driver.execute_script(code, pane).split(",")[1]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
+    def script(self, code: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(code, *arguments)
+
+    def said(self) -> str:
+        return str(self.find("#status").text)
+
+    def open(self, *paths: Path) -> None:
+        """Add films, and wait for what becomes of the first."""
+        before = len(self.all("#films button"))
+        self.find("#files").send_keys("\n".join(map(str, paths)))
+        self.wait(lambda: len(self.all("#films button")) == before + len(paths))
+
+    def choose(self, name: str) -> None:
+        """Click a film of the list, and wait until it is shown."""
+        next(button for button in self.all("#films button") if button.text.startswith(name)).click()
+        self.wait(lambda: self.find("canvas.film").get_attribute("aria-label").startswith(name))
+
+    def hold(self, ending: str) -> None:
+        """Keep the page's requests to such addresses waiting until ``go_on``; only here, so the service is not busy."""
+        self.script(
+            "const [ending] = arguments; const real = window.fetch; window.held = [];"
+            "window.goOn = () => { window.fetch = real; for (const done of window.held) done(); };"
+            "window.fetch = async (url, options) => {"
+            "  if (url.endsWith(ending)) await new Promise((done) => { window.held.push(done); });"
+            "  return real(url, options);"
+            "};",
+            ending,
+        )
+
+    def begin_with(self, answers: dict[str, Any]) -> None:
+        """Load the page anew; the service's answers to such addresses are these."""
+        code = (
+            f"const made = {json.dumps(answers)}; const real = window.fetch;"
+            "window.fetch = async (url, options) =>"
+            "  url in made ? new Response(JSON.stringify(made[url])) : real(url, options);"
+        )
+        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": code})
+        self.driver.refresh()
+        self.wait(lambda: self.find("#model").text)
+
+    def wait_for_held(self) -> None:
+        self.wait(lambda: self.script("return window.held.length > 0"))
+
+    def go_on(self) -> None:
+        self.script("window.goOn()")
+
     def downloaded(self, name: str) -> Path:
         path = self.downloads / name
         self.wait(lambda: path.is_file() and path.stat().st_size)
@@ -126,7 +172,8 @@ def page(link: str, tmp_path: Path) -> Iterator[Page]:
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
         options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    several = "profile.default_content_setting_values.automatic_downloads"
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path), several: 1})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
@@ -192,6 +239,87 @@ def test_the_value_under_the_pointer_is_the_maps(page: Page, films: Path, model:
         assert float(found[3]) == pytest.approx(stored[y, x], rel=0.01)
         shown = float(page.find("#value").text.split()[-1])
         assert shown == pytest.approx(float(reading.map(0)[y, x]), abs=6e-4)
+
+
+def test_the_value_under_the_pointer_follows_what_is_shown(page: Page, films: Path, model: RadZero):
+    from selenium.webdriver import ActionChains
+
+    page.ask(LEFT)
+    page.ask(RIGHT)
+    page.open(films / "film.png")
+    page.choose("film.dcm")
+    page.wait(lambda: page.captions() == [RIGHT])
+    canvas, body = page.find("canvas.film"), page.find("body")
+    ActionChains(page.driver).move_to_element_with_offset(canvas, -50, 60).perform()
+
+    def check(name: str, sentence: str) -> tuple[int, int]:
+        page.pixels()  # and so the next frame
+        found = re.match(r"x (\d+), y (\d+): (\S+)", page.find("#cursor").text)
+        x, y = int(found[1]), int(found[2])
+        shown = float(page.find("#value").text.split()[-1])
+        assert shown == pytest.approx(float(model.predict(films / name, sentence)[0].map(0)[y, x]), abs=6e-4)
+        return x, y
+
+    begun = check("film.dcm", RIGHT)
+    body.send_keys("\ue013")  # the answer above
+    page.wait(lambda: page.captions() == [LEFT])
+    places = {check("film.dcm", LEFT)}
+    for key in ("+", "\ue008\ue014", "-"):  # shift and right
+        body.send_keys(key)
+        places.add(check("film.dcm", LEFT))
+    assert len(places) == 4
+    body.send_keys("0")
+    assert check("film.dcm", LEFT) == pytest.approx(begun, abs=5)
+    body.send_keys("\ue00f")  # the next film
+    page.wait(lambda: page.captions() == [LEFT] and page.find("#value").text)
+    check("film.png", LEFT)
+    ActionChains(page.driver).move_to_element(page.find("#sentence")).perform()
+    body.send_keys("+")
+    page.pixels()
+    assert page.find("#cursor").text == page.find("#value").text == ""
+    body.send_keys("v")
+    middle = check("film.png", LEFT)
+    body.send_keys("\ue008\ue014")
+    assert check("film.png", LEFT) != middle
+
+
+@pytest.mark.parametrize(("photometric", "padding"), [("MONOCHROME1", 0), ("MONOCHROME2", 4095)])
+def test_padding_stays_black(page: Page, films: Path, photometric: str, padding: int):
+    from selenium.webdriver import ActionChains
+
+    ds = pydicom.dcmread(films / "film.dcm")
+    stored = ds.pixel_array.clip(1, 4094)
+    stored[:, :40] = padding
+    ds.PixelData = stored.tobytes()
+    ds.PhotometricInterpretation = photometric
+    ds.add_new("PixelPaddingValue", "US", padding)
+    ds.save_as(page.downloads / "padded.dcm")
+    page.open(page.downloads / "padded.dcm")
+    page.choose("padded.dcm")
+
+    def shown() -> tuple[np.ndarray, np.ndarray]:
+        """Padding with its rim, and the film's first column beyond its middle."""
+        drawn = page.pixels()[:, :, 0]
+        middle = drawn.shape[0] // 2
+        row = drawn[middle - 20 : middle + 20]
+        zoom = int(re.search(r"(\d+) %", page.find("#window").text)[1]) / 100
+        left = drawn.shape[1] / 2 - stored.shape[1] * zoom / 2
+        return row[:, : int(left + 39.2 * zoom)], row[:, int(left + 42 * zoom) : int(left + 200 * zoom)]
+
+    assert shown()[0].max() == 0
+    drag(page, 0, -60)
+    black, film = shown()
+    assert black.max() == 0
+    assert film.mean() > 60
+    page.find("#invert").click()
+    assert shown()[0].max() == 0
+    page.find("#reset").click()
+    page.find("#invert").click()
+    assert shown()[0].max() == 0
+    zoom = int(re.search(r"(\d+) %", page.find("#window").text)[1]) / 100
+    offset = round((20 - stored.shape[1] / 2) * zoom)
+    ActionChains(page.driver).move_to_element_with_offset(page.find("canvas.film"), offset, 0).perform()
+    page.wait(lambda: page.find("#cursor").text.endswith(": padding"))
 
 
 def test_the_film_is_first_shown_as_the_model_saw_it(page: Page, films: Path, model: RadZero):
@@ -267,18 +395,11 @@ def test_threshold_and_parts_of_the_map(page: Page):
 
 def test_nothing_of_one_film_stands_on_another(page: Page, films: Path):
     page.ask(RIGHT)
-    page.driver.execute_script(
-        "const real = window.fetch;"
-        "window.fetch = async (url, options) => {"
-        "  if (url.endsWith('/ask')) await new Promise((done) => { window.goOn = done; });"
-        "  return real(url, options);"
-        "};"
-    )
+    page.hold("/ask")
     page.find("#details summary").click()
-    page.find("#files").send_keys(str(films / "film.png"))
-    page.wait(lambda: len(page.all("#films button")) == 2)
-    page.all("#films button")[1].click()
-    page.wait(lambda: page.driver.execute_script("return Boolean(window.goOn)"))
+    page.open(films / "film.png")
+    page.choose("film.png")
+    page.wait_for_held()
     assert page.captions() == [""]
     assert set(page.answers().values()) == {""}
     assert page.find("canvas.film").get_attribute("aria-label") == "film.png, no sentence asked"
@@ -287,9 +408,103 @@ def test_nothing_of_one_film_stands_on_another(page: Page, films: Path):
     assert not page.find("#save-picture").is_enabled()
     drawn = page.pixels()
     assert np.abs(drawn - drawn.mean(axis=2, keepdims=True)).max() <= 2  # grey: no map, contour or peak
-    page.driver.execute_script("window.goOn()")
+    page.go_on()
     page.wait(lambda: page.captions() == [RIGHT])
     assert page.find("#save-picture").is_enabled()
+
+
+def test_a_file_that_changes_is_read_anew(page: Page, films: Path, model: RadZero):
+    page.ask(RIGHT)
+    before = (films / "film.dcm").read_bytes()
+    lose = (
+        "const asked = performance.getEntriesByType('resource').map((entry) => entry.name);"
+        "const known = asked.map((name) => name.match(/films.([^/]+).(pixels|ask)/)?.[1]);"
+        "fetch(`v1/films/${known.filter(Boolean).at(-1)}`, { method: 'DELETE' }).then(arguments[0])"
+    )
+    try:
+        page.driver.execute_async_script(lose)
+        page.ask(LEFT)
+        assert "changed" not in page.said()
+        write_dicom(make_film(7, 9, size=224), films / "film.dcm")
+        sentences = [RIGHT, LEFT, "There is cardiomegaly"]
+        reading = model.predict(films / "film.dcm", sentences)[0]
+        page.driver.execute_async_script(lose)
+        page.ask(sentences[-1])
+        assert "The file has changed" in page.said()
+        for sentence, probability in zip(reading.sentences, reading.probabilities, strict=True):
+            shown = page.answers()[sentence].strip("<> %")
+            assert float(shown) == pytest.approx(100 * float(probability), abs=0.11)
+        height, width = reading.film.shape
+        assert f"{width} × {height}" in page.find("#facts").get_attribute("textContent")
+        for part in ("map", "contour", "peak"):
+            page.find(f"#show-{part}").click()
+        page.script("document.getElementById('actual').click()")
+        shown = page.pixels()[:, :, 0]
+        top, left = (shown.shape[0] - height) // 2, (shown.shape[1] - width) // 2
+        around = [shown[top + dy :, left + dx :][:height, :width] for dy in (0, 1) for dx in (0, 1)]
+        assert min(np.abs(part - reading.film).max() for part in around) <= 1
+        assert forgive(page, "404")
+    finally:
+        (films / "film.dcm").write_bytes(before)
+
+
+def forgive(page: Page, status: str) -> bool:
+    """Whether all that Chromium itself notes is that an answer had this status."""
+    entries = page.driver.get_log("browser")
+    return all(status in entry["message"] for entry in entries)
+
+
+def test_more_sentences_than_one_request_may_hold(page: Page, films: Path):
+    names = [f"nodule number {k}" for k in range(270)]
+    page.begin_with({"v1/findings": {"many": names}})
+    page.wait(lambda: page.find("#save-json").is_enabled())
+    page.script(
+        "const set = document.getElementById('set'); set.value = 'many'; set.dispatchEvent(new Event('change'))"
+    )
+    page.wait(lambda: "270 answered" in page.said())
+    assert "270 with warnings, see Answers" in page.said()
+    page.open(films / "film.png")
+    page.choose("film.png")
+    page.wait(lambda: len(page.answers()) == 270 and all(page.answers().values()))
+
+
+def test_what_is_cleared_while_it_is_asked_is_not_shown(page: Page):
+    page.hold("/ask")
+    page.find("#sentence").send_keys(RIGHT + "\n")
+    page.wait_for_held()
+    page.script("document.getElementById('clear').disabled = false; document.getElementById('clear').click()")
+    page.go_on()
+    page.wait(lambda: page.said() == "")
+    assert (page.captions(), page.answers()) == ([""], {})
+    page.ask(LEFT)
+    assert (page.captions(), list(page.answers())) == ([LEFT], [LEFT])
+
+
+def test_a_sentence_before_any_film(page: Page, films: Path):
+    page.begin_with({"v1/library": []})
+    page.find("#sentence").send_keys(RIGHT + "\n")
+    assert "Open a film" in page.said()
+    page.open(films / "film.png")
+    page.wait(lambda: page.captions() == [RIGHT])
+    assert page.all("#answers [aria-current=true]")[0].text.startswith(RIGHT)
+    shown = page.pixels()
+    assert np.abs(shown - shown.mean(axis=2, keepdims=True)).max() > 50  # colours of the map
+
+
+def test_a_film_is_sent_once_and_a_file_that_is_gone_is_said(page: Page, films: Path):
+    other, gone = (Path(shutil.copy(films / "film.png", page.downloads / name)) for name in ("other.png", "gone.png"))
+    page.hold("v1/films")
+    page.open(other, gone)
+    for _ in range(3):
+        next(button for button in page.all("#films button") if button.text == "other.png").click()
+    page.wait_for_held()
+    page.pixels()  # some frames later
+    assert page.script("return window.held.length") == 1
+    page.go_on()
+    page.wait(lambda: page.find("canvas.film").get_attribute("aria-label").startswith("other.png"))
+    gone.unlink()
+    next(button for button in page.all("#films button") if button.text.startswith("gone.png")).click()
+    page.wait(lambda: "gone.png cannot be read any more" in page.said())
 
 
 def test_unknown_words_are_said_with_the_answer(page: Page):
@@ -381,6 +596,30 @@ def test_exports(page: Page, model: RadZero):
     assert page.downloaded("film-dicom.zip").read_bytes()[:2] == b"PK"
 
 
+def test_what_is_saved_has_its_own_films_name(page: Page, films: Path):
+    other = shutil.copy(films / "film.png", page.downloads / "other.png")
+    page.open(other)
+    page.choose("film.dcm")
+    page.ask(RIGHT)
+    page.hold("/results")
+    page.find("#save-dicom").click()
+    page.script(
+        "const real = HTMLCanvasElement.prototype.toBlob;"
+        "HTMLCanvasElement.prototype.toBlob = function (done) {"
+        "  real.call(this, (blob) => { window.held.push(() => done(blob)); });"
+        "};"
+    )
+    page.find("#save-picture").click()
+    page.wait(lambda: page.script("return window.held.length === 2"))
+    page.choose("other.png")
+    page.wait(lambda: page.captions() == [RIGHT])
+    page.wait(lambda: page.said() == "")  # nothing of the film before
+    page.go_on()
+    assert page.downloaded("film-dicom.zip").read_bytes()[:2] == b"PK"
+    page.wait(lambda: page.said() == "film.dcm: DICOM results of 1 sentence written")
+    page.downloaded("film.png")
+
+
 def test_header_texts_are_texts(page: Page):
     page.find("#details summary").click()
     assert page.driver.title == "RadZero viewer"
@@ -394,8 +633,7 @@ def test_a_file_that_is_no_film_is_said(page: Page, tmp_path: Path):
     page.wait(lambda: len(page.all("#films button")) == 2)
     page.all("#films button")[1].click()
     page.wait(lambda: "neither DICOM nor PNG" in page.find("#status").text)
-    entries = page.driver.get_log("browser")  # Chromium itself notes that an answer was 422
-    assert all("422" in entry["message"] for entry in entries)
+    assert forgive(page, "422")
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (820, 1180), (390, 800)])

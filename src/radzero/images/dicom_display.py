@@ -91,6 +91,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
         choices.append("MONOCHROME1: inverted")
     if padded is not None:
         table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
+        values = np.where(padded, np.nan, values)
     _check_presentation_shape(header)
     return StoredFilm(stored.words, values, table.astype(np.float32), shown_by_window, inverted, lut)
 

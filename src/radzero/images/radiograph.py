@@ -135,7 +135,7 @@ class StoredFilm:
 
     Attributes:
         words: unsigned (H, W): an index into the tables.
-        values: (K,) modality value of each word, such as the rescaled stored value.
+        values: (K,) modality value of each word, such as the rescaled stored value; NaN where it is padding.
         table: (K,) float32 display value of each word, 0..1: what :attr:`Radiograph.pixels` was made with.
         window: of modality values, that made the table; None for a VOI LUT.
         inverted: whether low values are bright (MONOCHROME1).
@@ -148,6 +148,11 @@ class StoredFilm:
     window: Window | None
     inverted: bool
     lut: VoiLut | None = None
+
+    @property
+    def padding(self) -> NDArray[np.bool_]:
+        """(K,) which words are padding: background without a value, shown black."""
+        return np.isnan(self.values)
 
     def display(self) -> NDArray[np.float32]:
         """Display values (H, W) in 0..1: every word looked up in the table."""

@@ -1,6 +1,7 @@
 """The REST API: what is asked over HTTP, checked and handed to the engine."""
 
 import asyncio
+import hashlib
 import io
 import math
 import os
@@ -66,9 +67,10 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class KeptFilm:
-    """A film that was sent to be asked more than once."""
+    """A film that was sent to be asked more than once; ``sha256`` is of the file's bytes."""
 
     name: str
+    sha256: str
     film: EncodedFilm
     header: Dataset | None
     spacing: tuple[float, float] | None
@@ -138,7 +140,8 @@ class Service:
             header = await self.engine.run(_header, content, film)
         except (RadiographError, ResultError):
             header = None  # no results in DICOM can be made of it, which `results` says
-        kept = KeptFilm(name, film, header, _spacing(header))
+        sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
+        kept = KeptFilm(name, sha256, film, header, _spacing(header))
         identity = secrets.token_urlsafe(18)
         if not self.films.put(identity, kept):
             raise refusal(413, "too_large", "the film takes more memory than this service keeps for films")
@@ -423,6 +426,7 @@ def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
     return FilmMessage(
         id=identity,
         film=kept.name,
+        sha256=kept.sha256,
         size=list(seen.film.shape),
         warnings=list(seen.warnings),
         dicom=facts,

@@ -113,6 +113,7 @@ class FilmMessage(BaseModel):
 
     id: str
     film: str
+    sha256: Annotated[str, Field(description="Of the file's bytes: whether a film sent again is the same.")]
     size: list[int]
     warnings: list[str]
     dicom: Annotated[dict[str, Any] | None, Field(description="Header facts, none of them the patient's.")] = None

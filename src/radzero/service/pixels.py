@@ -1,13 +1,15 @@
 """A film's values before the window, in a form that a page can window itself.
 
 uint32  K, number of grey levels        little-endian throughout
-float32 K  value of each level, rising
+float32 K  value of each level, rising; NaN where it is padding
 uint8   K  grey of each level as first shown, padded with zeros to a multiple of 4 bytes
 uint16  H * W  level of each pixel, row by row
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
+from radzero.images.radiograph import StoredFilm
 from radzero.service.engine import EncodedFilm
 
 
@@ -18,11 +20,20 @@ def pack_pixels(film: EncodedFilm) -> bytes:
         levels = np.arange(256)
         values, grey, pixels = levels.astype("<f4"), levels.astype(np.uint8), film.seen.film.astype("<u2")
     else:
-        order = np.argsort(stored.values, kind="stable")
+        order = _order(stored)
         level = np.empty(len(order), dtype="<u2")
         level[order] = np.arange(len(order))
-        values = stored.values[order].astype("<f4")
+        with np.errstate(over="ignore"):  # a file may have values that float32 does not
+            values = stored.values[order].astype("<f4")
         grey = np.rint(stored.table[order] * 255).astype(np.uint8)
         pixels = level[stored.words]
     padding = b"\0" * (-len(grey) % 4)
     return b"".join((np.uint32(len(values)).tobytes(), values.tobytes(), grey.tobytes(), padding, pixels.tobytes()))
+
+
+def _order(stored: StoredFilm) -> NDArray[np.intp]:
+    """Words in the order of their levels; padding at the end that is dark at first, and so are the levels beside it."""
+    rising = np.argsort(stored.values, kind="stable")
+    padding = stored.padding[rising]
+    parts = (rising[~padding], rising[padding]) if stored.inverted else (rising[padding], rising[~padding])
+    return np.concatenate(parts)

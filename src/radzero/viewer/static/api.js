@@ -31,10 +31,22 @@ export const library = () => json("v1/library");
 export const colours = () => json("colours.json");
 export const openLibrary = (index) => json(`v1/library/${index}`, { method: "POST" });
 
-export function send(file) {
+export async function send(file) {
   const form = new FormData();
-  form.append("file", file, file.name);
+  form.append("file", await contentOf(file), file.name);
   return json("v1/films", { method: "POST", body: form });
+}
+
+// A file is read here: the browser knows its place on the disk only, and sending one that is gone fails as if nobody
+// answered.
+async function contentOf(file) {
+  try {
+    return new Blob([await file.arrayBuffer()]);
+  } catch {
+    const why = "it is a folder, or was moved, changed or deleted after it was chosen";
+    const error = new Error(`${file.name} cannot be read any more: ${why}. Choose it again.`);
+    throw Object.assign(error, { unreadable: true });
+  }
 }
 
 export const pixels = async (id) => (await call(`v1/films/${id}/pixels`)).arrayBuffer();

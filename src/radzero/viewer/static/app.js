@@ -7,11 +7,13 @@ import { drawScale, Pane, percent } from "./pane.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST_PANES = 4;
+const MOST_AT_ONCE = 64; // sentences of one request; the service answers at most 256
+const CHANGED = "The file has changed since it was opened: it was read anew";
 
 const viewer = {
   colours: [],
   model: null,
-  films: [], // { name, file | library, info, film, answers, chosen, beside }
+  films: [], // { name, file | library, info, film, answers, changed, loading, asking }
   current: null,
   panes: [],
   place: { zoom: 1, x: 0, y: 0 },
@@ -20,6 +22,7 @@ const viewer = {
   asked: [], // sentences that every film is asked
   pending: false,
   fitted: true,
+  pointed: null, // { pane, x, y } of the page, or { pane, middle: true }: where values are read
 
   get film() {
     return this.current?.film ?? null;
@@ -35,6 +38,7 @@ const viewer = {
       for (const pane of this.panes) pane.draw();
       drawScale($("scale"), this.colours, this.options.threshold);
       this.say();
+      this.readOut();
     });
   },
 
@@ -82,15 +86,25 @@ const viewer = {
     this.redraw();
   },
 
-  point(at, answer) {
-    const { film } = this;
+  point(pointed) {
+    this.pointed = pointed;
+    this.readOut();
+  },
+
+  // Says what lies where the pointer is; also when the film, the answer or the view has moved under it.
+  readOut() {
+    const { film, pointed } = this;
+    const pane = this.panes.includes(pointed?.pane) ? pointed.pane : null;
+    const at = pane && (pointed.middle ? [this.place.x, this.place.y] : pane.filmAt(pointed));
     const [x, y] = at ? at.map(Math.floor) : [-1, -1];
     if (!film || x < 0 || y < 0 || x >= film.width || y >= film.height) {
       $("cursor").textContent = $("value").textContent = "";
       return;
     }
-    $("cursor").textContent = `x ${x}, y ${y}: ${number(film.valueAt(x, y))}`;
-    $("value").textContent = answer?.map ? `similarity ${answer.map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
+    const value = film.valueAt(x, y);
+    const { map } = pane.answer ?? {};
+    $("cursor").textContent = `x ${x}, y ${y}: ${Number.isNaN(value) ? "padding" : number(value)}`;
+    $("value").textContent = map ? `similarity ${map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
   },
 };
 
@@ -101,18 +115,25 @@ function status(text, problem = false) {
   $("status").classList.toggle("problem", problem);
 }
 
-// Runs something that may fail, and says so.
-async function attempt(doing, work) {
+// Runs something that may fail, and says how it ended. Under another film that was chosen meanwhile nothing is said of
+// this one, unless it must be known whatever is shown: then it is said with the film's name.
+async function attempt(doing, work, { always = false } = {}) {
+  const entry = viewer.current;
+  const say = (text, problem = false) => {
+    if (viewer.current === entry) status(text, problem);
+    else if (always && text) status(`${entry.name}: ${text}`, problem);
+  };
   status(doing);
   try {
-    const done = await work();
-    status(typeof done === "string" ? done : "");
+    say(await work());
     return true;
   } catch (error) {
-    status(error.message, true);
+    say(error.message, true);
     return false;
   }
 }
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // -- films ---------------------------------------------------------------------------------------------
 
@@ -152,13 +173,16 @@ async function choose(entry) {
   await attempt(`Reading ${entry.name}…`, async () => {
     if (!entry.film) await load(entry);
     if (viewer.current !== entry) return "";
-    arrange();
-    viewer.fit();
-    describe();
-    await askMissing(entry);
-    return entry.info.warnings.join("; ");
+    present();
+    return [await askMissing(entry), ...entry.info.warnings].filter(Boolean).join("; ");
   });
   if (viewer.current === entry) show();
+}
+
+function present() {
+  arrange();
+  viewer.fit();
+  describe();
 }
 
 // Nothing of the film before may stand beside the next one's name: no answer, map, fact or value.
@@ -173,21 +197,41 @@ function blank() {
 
 const send = (entry) => (entry.file ? api.send(entry.file) : api.openLibrary(entry.library));
 
-// Asks something about a film that the service keeps; sends it again where the service has made room for others.
+// Asks something about a film that the service keeps; sends it again where the service has made room for others. Null
+// when the file holds something else by then: it was read anew, and what was asked was asked of another picture.
 async function ofKept(entry, question) {
   try {
     return await question(entry.info.id);
   } catch (error) {
     if (error.status !== 404) throw error;
-    entry.info = await send(entry);
-    return question(entry.info.id);
   }
+  const info = await send(entry);
+  if (info.sha256 === entry.info.sha256) {
+    entry.info = info;
+    return question(info.id);
+  }
+  await read(entry, info);
+  entry.changed = true;
+  if (viewer.current === entry) {
+    blank();
+    present();
+  }
+  return null;
 }
 
-async function load(entry) {
-  entry.info = await send(entry);
-  entry.film = new Film(entry.info, await api.pixels(entry.info.id));
-  entry.answers = new Map();
+// Who wants a film that is being read already waits for it: it is sent once.
+function load(entry) {
+  entry.loading ??= send(entry)
+    .then((info) => read(entry, info))
+    .finally(() => {
+      entry.loading = null;
+    });
+  return entry.loading;
+}
+
+async function read(entry, info) {
+  const film = new Film(info, await api.pixels(info.id));
+  Object.assign(entry, { info, film, answers: new Map() });
 }
 
 function describe() {
@@ -208,11 +252,28 @@ function describe() {
 
 // -- sentences -----------------------------------------------------------------------------------------
 
-async function askMissing(entry) {
-  const missing = viewer.asked.filter((text) => !entry.answers.has(text));
-  if (!missing.length) return;
-  const reading = await ofKept(entry, (id) => api.ask(id, { sentences: missing, maps: true }));
+// Asks a film whatever it has not answered yet, after what is being asked already, so that nothing is asked twice.
+// Says whether its file has changed.
+function askMissing(entry) {
+  const before = entry.asking ?? Promise.resolve();
+  entry.asking = before.catch(() => {}).then(() => askInParts(entry));
+  return entry.asking;
+}
+
+async function askInParts(entry) {
+  const missing = () => viewer.asked.filter((text) => !entry.answers.has(text)).slice(0, MOST_AT_ONCE);
+  let said = "";
+  for (let sentences = missing(); sentences.length; sentences = missing()) {
+    const reading = await ofKept(entry, (id) => api.ask(id, { sentences, maps: true }));
+    if (reading) keepAnswers(entry, reading);
+    else said = CHANGED;
+  }
+  return said;
+}
+
+function keepAnswers(entry, reading) {
   reading.sentences.forEach((answer, k) => {
+    if (!viewer.asked.includes(answer.sentence)) return; // cleared while it was being answered
     const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
     entry.answers.set(answer.sentence, { ...answer, map, warnings: warningsOf(answer.sentence, reading, entry) });
   });
@@ -230,7 +291,8 @@ function warningsOf(sentence, reading, entry) {
 }
 
 async function ask(sentences, { beside = false } = {}) {
-  const wanted = [...new Set(sentences.map((text) => text.trim()).filter(Boolean))];
+  const plain = (text) => text.replace(/\p{Cc}+/gu, " ").trim(); // as the service takes and repeats it
+  const wanted = [...new Set(sentences.map(plain).filter(Boolean))];
   if (!wanted.length) {
     status("Write a sentence first, such as: There is left pleural effusion", true);
     return;
@@ -239,29 +301,40 @@ async function ask(sentences, { beside = false } = {}) {
   viewer.asked = [...new Set([...before, ...wanted])];
   const { current } = viewer;
   if (!current?.film) {
-    status("Open a film; it will be asked this.");
-    listAnswers();
+    status(`${current?.loading ? "Wait for" : "Open"} a film; it will be asked this.`);
+    choosePanes(wanted, beside);
+    show();
     return;
   }
+  const still = () => wanted.filter((text) => viewer.asked.includes(text)); // not cleared meanwhile
   const done = await attempt("Asking…", async () => {
     const started = performance.now();
-    await askMissing(current);
-    const said = current.answers.get(wanted.at(-1))?.warnings ?? [];
-    return [`${wanted.length} answered in ${Math.round(performance.now() - started)} ms`, ...said].join("; ");
+    const changed = await askMissing(current);
+    if (!still().length) return changed;
+    const took = `${still().length} answered in ${Math.round(performance.now() - started)} ms`;
+    return [changed, took, warned(current, still())].filter(Boolean).join("; ");
   });
-  if (!done) {
+  if (!done && viewer.current === current) {
     viewer.asked = viewer.asked.filter((text) => before.includes(text) || !wanted.includes(text));
     listAnswers();
     return;
   }
-  if (beside) {
-    const shown = shownSentences();
-    viewer.beside = [...new Set([...(shown.length ? shown : []), ...wanted])].slice(-MOST_PANES);
-  } else {
-    viewer.beside = [];
-  }
-  viewer.chosen = beside ? viewer.chosen : wanted.at(-1);
+  if (still().length) choosePanes(still(), beside);
   show();
+}
+
+// What a film's answers to these sentences are warned of, short enough for the status line.
+function warned(entry, sentences) {
+  const warnings = sentences.map((text) => entry.answers.get(text)?.warnings ?? []);
+  if (sentences.length === 1) return warnings[0].join("; ");
+  const count = warnings.filter((said) => said.length).length;
+  return count ? `${count} with warnings, see Answers` : "";
+}
+
+// Shows the last of these sentences, or all of them beside what is shown.
+function choosePanes(sentences, beside) {
+  viewer.beside = beside ? [...new Set([...shownSentences(), ...sentences])].slice(-MOST_PANES) : [];
+  if (!beside || !viewer.chosen) viewer.chosen = sentences.at(-1);
 }
 
 const shownSentences = () => {
@@ -375,10 +448,41 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const stem = () => viewer.current.name.replace(/\.[^.]*$/, "");
+const stem = (entry) => entry.name.replace(/\.[^.]*$/, "");
+
+// What is saved is taken, with its name, before anything is waited for: another film may be chosen meanwhile.
+function savePicture() {
+  const name = `${stem(viewer.current)}.png`;
+  picture().toBlob((blob) => save(blob, name));
+}
+
+function saveJson() {
+  const blob = new Blob([JSON.stringify(asJson(), null, 2)], { type: "application/json" });
+  save(blob, `${stem(viewer.current)}.json`);
+}
+
+function saveDicom() {
+  const entry = viewer.current;
+  const sentences = shownSentences();
+  const { threshold } = viewer.options;
+  const work = async () => {
+    const results = await ofKept(entry, (id) => api.results(id, { sentences, threshold }));
+    if (!results) {
+      await askMissing(entry);
+      if (viewer.current === entry) show();
+      return `${CHANGED}. No DICOM results were written: look at the film and save them again.`;
+    }
+    const { zip, leftOut } = results;
+    save(zip, `${stem(entry)}-dicom.zip`);
+    const said = `DICOM results of ${counted(sentences.length, "sentence")} written`;
+    return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
+  };
+  attempt("Writing DICOM…", work, { always: true });
+}
 
 // The panes as they are shown, each under its sentence, over the model's name and warning.
 function picture() {
+  for (const pane of viewer.panes) pane.draw(); // what is to be drawn may still wait for the next frame
   const gap = 4;
   const line = 34;
   const across = viewer.panes.length > 1 ? 2 : 1;
@@ -411,9 +515,12 @@ function picture() {
 
 function asJson() {
   const { current, film, options, model } = viewer;
-  const sentences = [...current.answers.values()].map(({ sentence, logit, probability, peak, warnings }) => ({
-    sentence, logit, probability, peak, warnings,
-  }));
+  const sentences = viewer.asked
+    .filter((text) => current.answers.has(text))
+    .map((text) => {
+      const { sentence, logit, probability, peak, warnings } = current.answers.get(text);
+      return { sentence, logit, probability, peak, warnings };
+    });
   return {
     film: current.name,
     size: current.info.size,
@@ -486,7 +593,7 @@ const keys = {
   W: withFilm(() => viewer.windowBy(20, 0)),
   l: withFilm(() => viewer.windowBy(0, -20)),
   L: withFilm(() => viewer.windowBy(0, 20)),
-  v: withFilm(() => viewer.point([viewer.place.x, viewer.place.y], viewer.panes[0].answer)),
+  v: withFilm(() => viewer.point({ pane: viewer.panes[0], middle: true })),
   i: withFilm((film) => film.invert()),
   r: withFilm((film) => film.reset()),
   o: () => counterpart(otherSide),
@@ -528,20 +635,9 @@ function listen() {
     show();
   });
   $("help").addEventListener("click", keys["?"]);
-  $("save-picture").addEventListener("click", () => picture().toBlob((blob) => save(blob, `${stem()}.png`)));
-  $("save-json").addEventListener("click", () => {
-    save(new Blob([JSON.stringify(asJson(), null, 2)], { type: "application/json" }), `${stem()}.json`);
-  });
-  $("save-dicom").addEventListener("click", () =>
-    attempt("Writing DICOM…", async () => {
-      const sentences = shownSentences();
-      const { threshold } = viewer.options;
-      const { zip, leftOut } = await ofKept(viewer.current, (id) => api.results(id, { sentences, threshold }));
-      save(zip, `${stem()}-dicom.zip`);
-      const said = `DICOM results of ${sentences.length} sentence(s) written`;
-      return leftOut ? `${said}, but no ${leftOut.replaceAll(",", ", ")}: left-out.txt in the ZIP file says why` : said;
-    }),
-  );
+  $("save-picture").addEventListener("click", savePicture);
+  $("save-json").addEventListener("click", saveJson);
+  $("save-dicom").addEventListener("click", saveDicom);
   document.addEventListener("keydown", (event) => {
     const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
     if (scrolling && event.target.closest("aside") && !event.target.closest("#answers")) return; // the panel scrolls
@@ -582,6 +678,7 @@ async function start() {
     $("set").append(...Object.keys(viewer.sets).map((set) => Object.assign(document.createElement("option"), { value: set, textContent: set })));
     const entries = await api.library();
     add(entries.map((name, library) => ({ name, library })));
+    return "";
   });
 }
 

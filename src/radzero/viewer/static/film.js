@@ -6,7 +6,9 @@ export class Film {
     this.info = info;
     [this.height, this.width] = info.size;
     const count = new DataView(buffer).getUint32(0, true);
-    this.values = new Float32Array(buffer, 4, count);
+    this.values = new Float32Array(buffer, 4, count); // rising; NaN where a level is padding
+    const known = (value) => !Number.isNaN(value);
+    this.range = [this.values.find(known) ?? 0, this.values.findLast(known) ?? 0];
     this.first = new Uint8Array(buffer, 4 + 4 * count, count);
     const start = 4 + 4 * count + 4 * Math.ceil(count / 4);
     this.levels = new Uint16Array(buffer, start, this.height * this.width);
@@ -30,13 +32,13 @@ export class Film {
   guess() {
     const low = this.first.findIndex((g) => g > 2 && g < 253);
     const high = this.first.findLastIndex((g) => g > 2 && g < 253);
-    const [a, b] = [this.values[Math.max(0, low)], this.values[high < 0 ? this.values.length - 1 : high]];
+    const [a, b] = low < 0 ? this.range : [this.values[low], this.values[high]]; // padding is black
     return { centre: (a + b) / 2, width: Math.max(1, b - a), function: "LINEAR_EXACT" };
   }
 
   setWindow(centre, width) {
     const { function: kind } = this.shown;
-    const least = kind === "LINEAR" ? 1 : (this.values.at(-1) - this.values[0]) / 4096 || 1e-6; // PS3.3 C.11.2.1.2
+    const least = kind === "LINEAR" ? 1 : (this.range[1] - this.range[0]) / 4096 || 1e-6; // PS3.3 C.11.2.1.2
     this.window = { centre, width: Math.max(width, least), function: kind };
     this.table();
   }
@@ -48,16 +50,13 @@ export class Film {
 
   table() {
     const flip = this.inverted;
-    if (!this.window) {
-      this.grey = flip ? this.first.map((g) => 255 - g) : this.first;
-      return;
-    }
     const dark = this.info.inverted !== flip; // low values bright
-    this.grey = new Uint8Array(this.values.length);
-    for (let k = 0; k < this.grey.length; k++) {
+    this.grey = this.first.map((first, k) => {
+      if (Number.isNaN(this.values[k])) return 0; // padding is no part of the film: black under every window
+      if (!this.window) return flip ? 255 - first : first;
       const g = windowed(this.values[k], this.window);
-      this.grey[k] = Math.round(255 * (dark ? 1 - g : g));
-    }
+      return Math.round(255 * (dark ? 1 - g : g));
+    });
   }
 
   valueAt(x, y) {

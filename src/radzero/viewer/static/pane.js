@@ -104,15 +104,18 @@ export class Pane {
     canvas.addEventListener("dblclick", () => this.viewer.fit());
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.viewer.zoomBy(Math.exp(-event.deltaY / 500), ...this.filmAt(event));
+      const at = this.filmAt(event);
+      if (at) this.viewer.zoomBy(Math.exp(-event.deltaY / 500), ...at);
     }, { passive: false });
   }
 
-  filmAt(event) {
+  // Film coordinates of a place on the page; null beside this pane.
+  filmAt({ x, y }) {
     const box = this.canvas.getBoundingClientRect();
+    if (x < box.left || y < box.top || x >= box.right || y >= box.bottom) return null;
     const ratio = this.canvas.width / box.width;
     const { zoom, left, top } = this.view();
-    return [left + ((event.clientX - box.left) * ratio) / zoom, top + ((event.clientY - box.top) * ratio) / zoom];
+    return [left + ((x - box.left) * ratio) / zoom, top + ((y - box.top) * ratio) / zoom];
   }
 
   down(event) {
@@ -123,7 +126,7 @@ export class Pane {
 
   move(event) {
     const { viewer } = this;
-    viewer.point(this.filmAt(event), this.answer);
+    viewer.point({ pane: this, x: event.clientX, y: event.clientY });
     const last = this.pointers.get(event.pointerId);
     if (!last || !viewer.film) return;
     const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
@@ -145,7 +148,8 @@ export class Pane {
     const before = Math.hypot(last.x - other.x, last.y - other.y);
     const after = Math.hypot(event.clientX - other.x, event.clientY - other.y);
     this.viewer.panBy(dx / 2, dy / 2);
-    if (before > 0 && after > 0) this.viewer.zoomBy(after / before, ...this.filmAt(event));
+    const at = this.filmAt(event);
+    if (at && before > 0 && after > 0) this.viewer.zoomBy(after / before, ...at);
   }
 }
 
