@@ -399,6 +399,30 @@ def test_a_finished_run_is_not_read_again(tiny_model: RadZero, folder: Path, tmp
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("Thorax-Übersicht.png", "Thorax-Übersicht-"),
+        ("Thorax-U\u0308bersicht.png", "Thorax-Übersicht-"),
+        ("снимок груди.png", "снимок-груди-"),
+        ("胸部X線.png", "胸部X線-"),
+        ("a..b (1)*.png", "a..b-1--"),
+        ("胸" * 80 + ".png", "胸" * 80 + "-"),
+        ("\U00020000" * 62 + ".png", "\U00020000" * 60 + "-"),
+    ],
+)
+def test_overlays_keep_the_letters_of_any_script(
+    name: str, begins: str, tiny_model: RadZero, folder: Path, tmp_path: Path
+):
+    (folder / name).write_bytes((folder / "a.png").read_bytes())
+    run(tiny_model, [folder / name], tmp_path / "out", ("Größe des Плевральный выпот?", "胸" * 99), overlays=True)
+    drawn = sorted((tmp_path / "out" / "overlays").rglob("*.png"))
+    (place,) = {path.parent.name for path in drawn}
+    assert place[:-8] == begins
+    assert [path.name for path in drawn] == ["00-größe-des-плевральный-выпот.png", f"01-{'胸' * 60}.png"]
+    assert [line["overlays"] for line in lines(tmp_path / "out")] == [[f"overlays/{place}/{p.name}" for p in drawn]]
+
+
 def test_overlays_that_are_gone_are_drawn_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
     run(tiny_model, find_inputs([folder]).files, tmp_path / "out", overlays=True)
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -150,7 +151,7 @@ def test_predict_files_patterns_and_no_overlays(tiny_checkpoint: Path, films: Pa
     result = call("predict", *inputs, "-o", tmp_path / "out", "-m", tiny_checkpoint, "-s", NODULE, "--no-overlays")
     names = [Path(line["image"]).relative_to(films).as_posix() for line in lines(tmp_path / "out")]
     assert names == ["[x] y.png", "more/a.png", "more/c.png", "a.png", "b.png"]
-    assert "1 files in folders left out as not films (.txt)" in result.stdout
+    assert ", 1 file in folders left out as not films (.txt)" in result.stdout
     assert not (tmp_path / "out" / "overlays").exists()
 
 
@@ -234,7 +235,9 @@ def test_inputs_that_are_nothing_are_named(tiny_checkpoint: Path, films: Path, t
     (tmp_path / "empty" / "notes.txt").touch()
     said = fails("predict", tmp_path / "empty", *common)
     assert "no film in" in said
-    assert "1 files of other kinds" in said
+    assert "(1 file of other kinds)" in said
+    (tmp_path / "empty" / "more.txt").touch()
+    assert "(2 files of other kinds)" in fails("predict", tmp_path / "empty", *common)
     assert "Missing argument" in fails("predict", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     result = call("predict", films, films / "gone.png", *common, code=1)
@@ -304,6 +307,40 @@ def test_an_output_that_cannot_be_made(
     said = fails(*common, tmp_path / "read-only" / "out")
     assert "may not be read or written by this user" in said
     assert "read-only" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), "may not be read or written by this user"),
+        (OSError(30, "Read-only file system"), "cannot be written (Read-only file system)"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_said_alike_by_all(
+    error: OSError, reason: str, predict: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make, output = Path.mkdir, tmp_path / "read-only"
+
+    def refuse(path: Path, *arguments: int, **options: bool) -> None:
+        if path.is_relative_to(output):
+            raise type(error)(error.errno, error.strerror, str(output))
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for command in (
+        ["predict", predict[1], "-m", predict[-1], "-s", NODULE, "-o", output],
+        ["phantom", output, "-n", 1],
+        ["demo", "-o", output],
+    ):
+        assert call(*command, code=2).stderr.splitlines()[-1] == f"error: {output}: {reason}"
+
+
+@pytest.mark.parametrize("command", ["serve", "view"])
+def test_a_port_that_is_taken_is_said_without_the_error_s_number(command: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = fails(command, "--port", port)
+    assert said == f"error: 127.0.0.1:{port}: cannot be listened on (Address already in use)"
 
 
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
@@ -508,6 +545,16 @@ def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path):
     said = fails("train", path, "-o", tmp_path / "run")
     assert "learning_rat" in said
     assert "gone.yaml" in fails("train", tmp_path / "gone.yaml", "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_of_other_commands_are_said_to_be_so(tmp_path: Path):
+    recipes = Path(__file__).parents[1] / "recipes"
+    said = fails("train", recipes / "ablation-phantom.yaml", "-o", tmp_path / "run")
+    assert "ablation-phantom.yaml: is a recipe for `radzero ablate`, which compares methods, and not for" in said
+    for name in ("phantom", "radzero", "debug"):
+        said = fails("ablate", recipes / f"{name}.yaml", "-o", tmp_path / "run")
+        assert f"{name}.yaml: is a recipe for `radzero train`, and not for `radzero ablate`" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -2,8 +2,13 @@
 
 import re
 import tomllib
+from pathlib import Path
+
+from PIL import Image
 
 from conftest import REPOSITORY
+from dicom_factory import chest_like, dicom_bytes
+from radzero import read_radiograph
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -31,3 +36,19 @@ def test_installation_is_shown_from_a_clone_with_extras_that_exist():
                 page == "README.md" and "'radzero[serve]'" in command  # what messages say
             ), (page, command)
     assert (REPOSITORY / "constraints.txt").is_file()
+
+
+def test_a_lateral_film_is_warned_of_where_a_header_tells_and_the_readme_says_so(tmp_path: Path):
+    film, picture = tmp_path / "film.dcm", tmp_path / "film.png"
+    film.write_bytes(dicom_bytes(chest_like(), bits=12, ViewPosition="LL"))
+    read = read_radiograph(film)
+    Image.fromarray(read.to_uint8()).save(picture)
+    assert any("the view is lateral" in warning for warning in read.warnings)
+    assert not any("view" in warning for warning in read_radiograph(picture).warnings)
+    said = " ".join(PAGES[0].read_text(encoding="utf-8").split())
+    assert "read with a warning where a DICOM header tells them" in said
+    assert "lateral film in a PNG is read as any other, without a warning" in said
+
+
+def test_the_readme_says_how_long_the_tests_take():
+    assert re.search(r"`make test` takes about \d+ minutes on 2 idle cores", PAGES[0].read_text(encoding="utf-8"))

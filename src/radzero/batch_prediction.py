@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from unicodedata import normalize
 
 from radzero import __version__
 from radzero.answer import PNG_LEVEL, Reading
@@ -36,6 +37,8 @@ NOT_IMAGES = frozenset(
 always tried."""
 NOT_IMAGE_NAMES = frozenset(("dicomdir", "license", "readme", "lockfile", "version"))
 """Names of files without an ending that lie on hospital disks beside the films."""
+_NAME_BYTES = 240
+"""Of a film's name in its folder's: file systems take names of 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -526,7 +529,8 @@ def run_identity(
 
 def _film_folder(kind: Path, source: str) -> Path:
     """Where a film's files go: its name, and a few letters of its path's hash, so that no two films share it."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem)[:80]
+    stem = re.sub(r"[^\w.-]+", "-", normalize("NFC", Path(source).stem))[:80]
+    stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
     folder = kind / f"{stem}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -551,7 +555,7 @@ def _save_overlays(reading: Reading, output: Path, threshold: float) -> list[str
     written = []
     digits = max(2, len(str(len(reading.sentences) - 1)))
     for index, sentence in enumerate(reading.sentences):
-        slug = re.sub(r"[^a-z0-9]+", "-", sentence.lower()).strip("-")[:60]
+        slug = re.sub(r"[\W_]+", "-", normalize("NFC", sentence.lower())).strip("-")[:60]
         path = folder / f"{index:0{digits}d}-{slug}.png"
         reading.overlay(index, threshold=threshold).save(path, compress_level=PNG_LEVEL)
         written.append(path.relative_to(output).as_posix())

@@ -92,10 +92,21 @@ _REMEDIES = {
 
 def _fail(problem: str | Exception) -> typer.Exit:
     message = str(problem)
-    if isinstance(problem, OSError) and problem.filename:
-        message = f"{problem.filename}: {_REMEDIES.get(type(problem), problem.strerror)}"
+    if isinstance(problem, OSError) and problem.strerror:  # without its number
+        message = problem.strerror
+        if problem.filename:
+            message = f"{problem.filename}: {_REMEDIES.get(type(problem), problem.strerror)}"
     errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
+
+
+def _unwritable(folder: Path, error: OSError, then: str = "") -> typer.Exit:
+    reason = _REMEDIES.get(type(error), f"cannot be written ({error.strerror or error})")
+    return _fail(f"{error.filename or folder}: {reason}{then}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _plain(text: str) -> str:
@@ -162,15 +173,20 @@ def predict(
             raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
         found = find_inputs(inputs, exclude=output)
         if not found.files:
-            raise ValueError(f"no film in {', '.join(inputs)} ({len(found.left_out)} files of other kinds)")
+            raise ValueError(f"no film in {', '.join(inputs)} ({_count(len(found.left_out), 'file')} of other kinds)")
         results = result_kinds(dicom) if dicom is not None else ()
         reader = load(model, device=device, dtype=dtype)
         identity = run_identity(
             reader, asked, threshold=threshold, overlays=overlays, precision=precision.value, results=results
         )
-        target = OutputFolder(output, identity, found.files)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
+    try:
+        target = OutputFolder(output, identity, found.files)
+    except ValueError as error:
+        raise _fail(error) from error
+    except OSError as error:
+        raise _unwritable(output, error) from error
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
     unread = {text: words for text in asked if (words := reader.processor.unknown_words(text))}
@@ -178,7 +194,7 @@ def predict(
         said = f"{text}: words this model has never seen: {', '.join(words)}"
         errors.print(f"[yellow]{_plain(said)}[/]", highlight=False, soft_wrap=True)
     if (more := len(unread) - _UNREAD_SHOWN) > 0:
-        said = f"and {more} more sentence{'s' if more > 1 else ''} with words this model has never seen"
+        said = f"and {_count(more, 'more sentence')} with words this model has never seen"
         errors.print(f"[yellow]{said}[/]", highlight=False, soft_wrap=True)
     with _interruptible(), _progress() as progress:
         task = progress.add_task("reading", total=len(found.files))
@@ -209,9 +225,7 @@ def predict(
         except ChildProcessError as error:
             raise _fail(f"{error}; what was written is whole, run again to go on") from error
         except OSError as error:
-            raise _fail(
-                f"{output}: cannot be written ({error}); what was written is whole, run again to go on"
-            ) from error
+            raise _unwritable(output, error, "; what was written is whole, run again to go on") from error
     if len(found.files) <= _TABLE_FILMS and len(found.files) * len(asked) <= _TABLE_ROWS:
         console.print(_probabilities(target.records(), found.files))
     parts = [f"{outcome.read} read"]
@@ -223,7 +237,7 @@ def predict(
         parts.append(f"{len(outcome.without_results)} without DICOM results (their lines say why)")
     if found.left_out:
         kinds = sorted({p.suffix.lower() for p in found.left_out})
-        parts.append(f"{len(found.left_out)} files in folders left out as not films ({' '.join(kinds)})")
+        parts.append(f"{_count(len(found.left_out), 'file')} in folders left out as not films ({' '.join(kinds)})")
     console.print(f"{', '.join(parts)}; {target.lines}", highlight=False, soft_wrap=True)
     for folder, reason in found.unsearched.items():
         errors.print(f"[red]not searched[/] {_plain(str(folder))}: {_plain(reason)}", highlight=False, soft_wrap=True)
@@ -342,9 +356,11 @@ def phantom(
                 workers=workers,
                 progress=lambda done: progress.update(task, completed=done),
             )
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise _fail(error) from error
-    drawn = f"{count} phantom{'s' if count > 1 else ''} drawn; {index} has {len(read_index(index))}"
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    drawn = f"{_count(count, 'phantom')} drawn; {index} has {len(read_index(index))}"
     console.print(drawn, highlight=False, soft_wrap=True)
 
 
@@ -873,7 +889,7 @@ def view(
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
     link = f"http://{settings.host}:{listener.getsockname()[1]}/?token={token}"
-    console.print(f"{len(library)} films offered. The page: {link}", highlight=False, soft_wrap=True)
+    console.print(f"{_count(len(library), 'film')} offered. The page: {link}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C ends it.")
     if browser:
         webbrowser.open(link)
@@ -1199,7 +1215,7 @@ def demo(
     except ValueError as error:
         raise _fail(error) from error
     except OSError as error:
-        raise _fail(f"{output}: cannot be written ({error})") from error
+        raise _unwritable(output, error) from error
 
 
 @app.callback(invoke_without_command=True)

@@ -540,6 +540,13 @@ def test_refusals(file: Path, attributes: dict[str, Any], reason: Reason) -> Non
     assert "Nobody" not in str(error)
 
 
+def test_a_film_that_is_cut_before_its_pixels_is_said_to_be(file: Path) -> None:
+    whole = dicom_bytes(chest_like(), bits=12)
+    error = refused(file, whole[: whole.index(b"\xe0\x7f\x10\x00")])  # (7FE0,0010) Pixel Data
+    assert error.reason is Reason.NO_PIXEL_DATA
+    assert "holds no pixel data: it is cut short, or is no image (a plan, a presentation state)" in str(error)
+
+
 @pytest.mark.parametrize(
     ("attributes", "says"),
     [

@@ -180,6 +180,8 @@ def load_ablation(path: Path) -> Ablation:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "data" in content and "rows" not in content:
+            raise ValueError("is a recipe for `radzero train`, and not for `radzero ablate`, which compares methods")
         ablation = build(Ablation, content, "")
         for row in ablation.rows:
             ablation.train_config(row, 0, encoder=Path("encoder"), manifest=Path("manifest"), tokens=Path("tokens"))

@@ -193,7 +193,8 @@ def _refuse_other_objects(opened: DicomFile, header: Header) -> None:
         raise RadiographError(
             source,
             Reason.NO_PIXEL_DATA,
-            f"the DICOM file ({what}) holds no pixel data: a plan, a presentation state, cut short",
+            f"the DICOM file ({what}) holds no pixel data: "
+            "it is cut short, or is no image (a plan, a presentation state)",
             "Pass the file of the image itself",
         )
     other = modality if modality in NOT_RADIOGRAPHY else NOT_RADIOGRAPHY_SOP.get(sop)

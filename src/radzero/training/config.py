@@ -354,6 +354,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
             content = _overridden(content, override)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+    if isinstance(content, dict) and {"base", "rows"} <= content.keys():
+        raise ValueError(
+            f"{path}: is a recipe for `radzero ablate`, which compares methods, and not for `radzero train`"
+        )
     try:
         config = build(TrainConfig, _located(content, path.parent), "")
     except ValueError as error:
