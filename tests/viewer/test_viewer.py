@@ -676,16 +676,16 @@ def test_warnings_of_a_film_stay_beside_it(page: Page, films: Path):
 
 
 def saved_texts(page: Page, name: str) -> tuple[list[tuple[str, float, float, float]], tuple[int, int], float]:
-    """Of a picture that is saved: its texts with x, y and width, its size, and where the films end."""
+    """Of a picture that is saved: its texts with x, y and width, its size, and where films and scale end."""
     page.script(
         "const { prototype } = CanvasRenderingContext2D; const { fillText, drawImage } = prototype;"
         "window.texts = []; window.ends = [];"
         "prototype.fillText = function (text, x, y, ...most) {"
-        "  if (!this.canvas.isConnected) window.texts.push([text, x, y, most[0] ?? this.measureText(text).width]);"
+        "  if (!this.canvas.isConnected && this.canvas.width > 100) window.texts.push([text, x, y, most[0] ?? this.measureText(text).width]);"
         "  fillText.call(this, text, x, y, ...most);"
         "};"
         "prototype.drawImage = function (image, x, y) {"
-        "  if (image.className === 'film') window.ends.push(y + image.height);"
+        "  window.ends.push(y + image.height);"
         "  drawImage.call(this, image, x, y);"
         "};"
     )

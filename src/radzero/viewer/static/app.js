@@ -542,8 +542,8 @@ function saveDicom() {
 
 function picture() {
   for (const pane of viewer.panes) pane.draw(); // what is to be drawn may still wait for the next frame
-  const { current, panes, model } = viewer;
-  return drawSheet({ panes, scale: $("scale"), warnings: filmWarnings(current), model });
+  const { current, panes, colours, options, model } = viewer;
+  return drawSheet({ panes, colours, threshold: options.threshold, warnings: filmWarnings(current), model });
 }
 
 function asJson() {

@@ -1,19 +1,24 @@
 // A picture to keep: the panes as they are shown, each under its sentence, over what must be said with them.
 
-import { percent } from "./pane.js";
+import { paintScale, percent } from "./pane.js";
 
-const LEAST_WIDTH = 640; // of the page's pixels; narrower, the texts would take more room than the film
+// Of the page's pixels; in a narrower picture the texts would take more room than the film.
+const LEAST_WIDTH = 640;
+const SCALE = { width: 58, height: 420 };
 const GROUND = "#101013";
 const TEXT = "#f0f0f2";
 const MUTED = "#b8b8c2";
 const NOTICE = "#ffde8c";
 
-// panes: at least one, all of one size. scale: the canvas of the colours. warnings: of the film. model: of GET v1/model.
-export function drawSheet({ panes, scale, warnings, model }) {
+// panes: at least one, all of one size. colours, threshold: of the scale. warnings: of the film. model: of GET v1/model.
+export function drawSheet({ panes, colours, threshold, warnings, model }) {
   const ratio = window.devicePixelRatio || 1;
   const [gap, margin, line] = [4 * ratio, 8 * ratio, 24 * ratio];
   const across = panes.length > 1 ? 2 : 1;
   const { width, height } = panes[0].canvas;
+  const scale = document.createElement("canvas");
+  Object.assign(scale, { width: SCALE.width * ratio, height: Math.min(SCALE.height * ratio, height) });
+  paintScale(scale, colours, threshold, ratio);
   const cell = Math.max(width, Math.floor((LEAST_WIDTH * ratio - scale.width) / across));
   const sheet = document.createElement("canvas");
   sheet.width = across * (cell + gap) + scale.width;
