@@ -365,7 +365,7 @@ async function ask(sentences, { beside = false } = {}) {
   });
   if (!done && viewer.current === current) {
     viewer.asked = viewer.asked.filter((text) => before.includes(text) || !wanted.includes(text));
-    listAnswers();
+    show();
     return;
   }
   if (still().length) choosePanes(still(), beside);

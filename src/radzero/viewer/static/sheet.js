@@ -10,7 +10,7 @@ const TEXT = "#f0f0f2";
 const MUTED = "#b8b8c2";
 const NOTICE = "#ffde8c";
 
-// panes: at least one, all of one size. colours, threshold: of the scale. warnings: of the film. model: of GET v1/model.
+// panes: at least one, all of one size. colours, threshold: of the scale. warnings: of the film. model: of v1/model.
 export function drawSheet({ panes, colours, threshold, warnings, model }) {
   const ratio = window.devicePixelRatio || 1;
   const [gap, margin, line] = [4 * ratio, 8 * ratio, 24 * ratio];
