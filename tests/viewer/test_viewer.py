@@ -446,6 +446,12 @@ def test_a_file_that_changes_is_read_anew(page: Page, films: Path, model: RadZer
         top, left = (shown.shape[0] - height) // 2, (shown.shape[1] - width) // 2
         around = [shown[top + dy :, left + dx :][:height, :width] for dy in (0, 1) for dx in (0, 1)]
         assert min(np.abs(part - reading.film).max() for part in around) <= 1
+        page.driver.execute_async_script(lose)
+        write_dicom(make_film(7, 10, size=224), films / "film.dcm")
+        page.find("#save-dicom").click()
+        page.wait(lambda: "No DICOM results were written" in page.said())
+        assert "has changed" in page.find("#film-notes").text
+        assert page.find("#save-dicom").is_enabled()
         assert forgive(page, "404")
     finally:
         (films / "film.dcm").write_bytes(before)
