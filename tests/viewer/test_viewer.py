@@ -124,8 +124,13 @@ class Page:
 
     def choose(self, name: str) -> None:
         """Click a film of the list, and wait until it is shown."""
-        next(button for button in self.all("#films button") if button.text.startswith(name)).click()
+        self.click_film(name)
         self.wait(lambda: self.find("canvas.film").get_attribute("aria-label").startswith(name))
+
+    def click_film(self, name: str) -> None:
+        """At once: the page may draw the list anew at any time."""
+        buttons = "[...document.querySelectorAll('#films button')]"
+        self.script(f"{buttons}.find((b) => b.firstChild.textContent === arguments[0]).click()", name)
 
     def hold(self, ending: str) -> None:
         """Keep the page's requests to such addresses waiting until ``go_on``; only here, so the service is not busy."""
@@ -215,9 +220,7 @@ def test_ask_a_dicom_film_and_a_png(page: Page, films: Path, model: RadZero):
         shown = page.answers()[sentence]
         percent = 100 * float(probability)
         assert shown == ("< 0.1 %" if percent < 0.1 else "> 99.9 %" if percent > 99.9 else f"{percent:.1f} %")
-    page.find("#files").send_keys(str(films / "film.png"))
-    page.wait(lambda: len(page.all("#films button")) == 2)
-    page.all("#films button")[1].click()
+    page.open(films / "film.png")
     page.wait(lambda: "film.png" in page.find("canvas.film").get_attribute("aria-label"))
     page.wait(lambda: all(page.answers().values()))
     reading = model.predict(films / "film.png", RIGHT)[0]
@@ -304,7 +307,7 @@ def test_padding_stays_black(page: Page, films: Path, photometric: str, padding:
         row = drawn[middle - 20 : middle + 20]
         zoom = int(re.search(r"(\d+) %", page.find("#window").text)[1]) / 100
         left = drawn.shape[1] / 2 - stored.shape[1] * zoom / 2
-        return row[:, : int(left + 39.2 * zoom)], row[:, int(left + 42 * zoom) : int(left + 200 * zoom)]
+        return row[:, : int(left + 38 * zoom)], row[:, int(left + 42 * zoom) : int(left + 200 * zoom)]
 
     assert shown()[0].max() == 0
     drag(page, 0, -60)
@@ -443,6 +446,12 @@ def test_a_file_that_changes_is_read_anew(page: Page, films: Path, model: RadZer
         top, left = (shown.shape[0] - height) // 2, (shown.shape[1] - width) // 2
         around = [shown[top + dy :, left + dx :][:height, :width] for dy in (0, 1) for dx in (0, 1)]
         assert min(np.abs(part - reading.film).max() for part in around) <= 1
+        page.driver.execute_async_script(lose)
+        write_dicom(make_film(7, 10, size=224), films / "film.dcm")
+        page.find("#save-dicom").click()
+        page.wait(lambda: "No DICOM results were written" in page.said())
+        assert "has changed" in page.find("#film-notes").text
+        assert page.find("#save-dicom").is_enabled()
         assert forgive(page, "404")
     finally:
         (films / "film.dcm").write_bytes(before)
@@ -463,6 +472,11 @@ def test_more_sentences_than_one_request_may_hold(page: Page, films: Path):
     )
     page.wait(lambda: "270 answered" in page.said())
     assert "270 with warnings, see Answers" in page.said()
+    assert page.script(
+        "const list = document.getElementById('answers').getBoundingClientRect();"
+        "const chosen = document.querySelector('#answers [aria-current=true]').getBoundingClientRect();"
+        "return chosen.top >= list.top - 1 && chosen.bottom <= list.bottom + 1"
+    )
     page.open(films / "film.png")
     page.choose("film.png")
     page.wait(lambda: len(page.answers()) == 270 and all(page.answers().values()))
@@ -496,14 +510,14 @@ def test_a_film_is_sent_once_and_a_file_that_is_gone_is_said(page: Page, films: 
     page.hold("v1/films")
     page.open(other, gone)
     for _ in range(3):
-        next(button for button in page.all("#films button") if button.text == "other.png").click()
+        page.click_film("other.png")
     page.wait_for_held()
     page.pixels()  # some frames later
     assert page.script("return window.held.length") == 1
     page.go_on()
     page.wait(lambda: page.find("canvas.film").get_attribute("aria-label").startswith("other.png"))
     gone.unlink()
-    next(button for button in page.all("#films button") if button.text.startswith("gone.png")).click()
+    page.click_film("gone.png")
     page.wait(lambda: "gone.png cannot be read any more" in page.said())
 
 
@@ -629,11 +643,119 @@ def test_header_texts_are_texts(page: Page):
 
 def test_a_file_that_is_no_film_is_said(page: Page, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("no film")
-    page.find("#files").send_keys(str(tmp_path / "notes.txt"))
-    page.wait(lambda: len(page.all("#films button")) == 2)
-    page.all("#films button")[1].click()
-    page.wait(lambda: "neither DICOM nor PNG" in page.find("#status").text)
+    page.open(tmp_path / "notes.txt")
+    page.wait(lambda: "neither DICOM nor PNG" in page.said())
+    assert page.said().startswith("1 file added; ")
+    assert "neither DICOM nor PNG" in page.find("#warnings").text
     assert forgive(page, "422")
+
+
+def test_the_first_film_of_several_files_is_opened(page: Page, films: Path):
+    (page.downloads / "notes.txt").write_text("no film")
+    page.open(page.downloads / "notes.txt", films / "film.png")
+    page.wait(lambda: page.said() == "2 files added")
+    assert page.find("canvas.film").get_attribute("aria-label").startswith("film.png")
+    listed = {button.text: button.get_attribute("title") for button in page.all("#films button")}
+    assert list(listed) == ["film.dcm", "notes.txt cannot be read", "film.png"]
+    assert "neither DICOM nor PNG" in listed["notes.txt cannot be read"]
+    assert forgive(page, "422")
+
+
+def test_warnings_of_a_film_stay_beside_it(page: Page, films: Path):
+    from axe_core_python.selenium import Axe
+
+    ds = pydicom.dcmread(films / "film.dcm")
+    ds.PhotometricInterpretation = "MONOCHROME1"
+    ds.save_as(page.downloads / "negative.dcm")
+    assert not page.find("#film-notes").is_displayed()
+    page.open(page.downloads / "negative.dcm")
+    page.wait(lambda: "may be inverted" in page.find("#film-notes").text)
+    page.ask(RIGHT)
+    assert "may be inverted" not in page.said()
+    assert "may be inverted" in page.find("#film-notes").text
+    found = Axe().run(page.driver)
+    assert [problem for problem in found["violations"] if problem["impact"] in ("serious", "critical")] == []
+    assert any("may be inverted" in text for text, *_ in saved_texts(page, "negative.png")[0])
+    page.choose("film.dcm")
+    page.wait(lambda: page.find("#save-json").is_enabled())
+    assert not page.find("#film-notes").is_displayed()
+
+
+def saved_texts(page: Page, name: str) -> tuple[list[tuple[str, float, float, float]], tuple[int, int], float]:
+    """Of a picture that is saved: its texts with x, y and width, its size, and where films and scale end."""
+    page.script(
+        "const { prototype } = CanvasRenderingContext2D; const { fillText, drawImage } = prototype;"
+        "window.texts = []; window.ends = [];"
+        "prototype.fillText = function (text, x, y, ...most) {"
+        "  const width = most[0] ?? this.measureText(text).width;"
+        "  if (!this.canvas.isConnected && this.canvas.width > 100) window.texts.push([text, x, y, width]);"
+        "  fillText.call(this, text, x, y, ...most);"
+        "};"
+        "prototype.drawImage = function (image, x, y) {"
+        "  window.ends.push(y + image.height);"
+        "  drawImage.call(this, image, x, y);"
+        "};"
+    )
+    page.script("document.getElementById('save-picture').click()")
+    with Image.open(page.downloaded(name)) as picture:
+        size = picture.size
+    return [tuple(text) for text in page.script("return window.texts")], size, max(page.script("return window.ends"))
+
+
+def test_long_texts_leave_room_for_the_film(page: Page, model: RadZero):
+    sentence = ("There is a flibbertigibbet beside the left hemidiaphragm " * 40)[:2000].strip()
+    page.find("#sentence").clear()
+    page.script("document.getElementById('sentence').value = arguments[0]", sentence)
+    page.find("#ask button").click()
+    page.wait(lambda: "answered" in page.said())
+    heights = "return [...document.querySelectorAll('#status, canvas.film')].map((part) => part.clientHeight)"
+    canvas, status = page.script(heights)
+    assert canvas > 450
+    assert status <= 75
+    assert page.find("#status").get_attribute("tabindex") == "0"
+    resize(page.driver, 390, 844)
+    texts, (width, height), end = saved_texts(page, "film.png")
+    assert width >= 640
+    assert all(x + size <= width for _, x, _, size in texts)
+    assert all(y <= height for *_, y, _ in texts)
+    assert sum(text.endswith("…") for text, *_ in texts) == 2  # the sentence and its warnings
+    below = " ".join(text for text, _, y, _ in texts if y > end)
+    assert below.endswith(model.notice)
+
+
+def test_a_very_wide_film_is_seen_whole_and_smaller(page: Page):
+    gradient = np.tile(np.linspace(0, 255, 60_000).astype(np.uint8), (40, 1))
+    Image.fromarray(gradient).save(page.downloads / "wide.png")
+    page.open(page.downloads / "wide.png")
+    page.wait(lambda: page.find("canvas.film").get_attribute("aria-label").startswith("wide.png"))
+
+    def zoom() -> float:
+        page.pixels()
+        return float(re.search(r"([\d.]+) %", page.find("#window").text)[1])
+
+    fitted = zoom()
+    drawn = page.pixels()[:, :, 0]
+    assert drawn[:, :3].max() == drawn[:, -3:].max() == 0  # black beside both ends
+    page.find("body").send_keys("-")
+    assert zoom() < fitted
+    page.find("body").send_keys("0")
+    assert zoom() == fitted
+
+
+def test_nothing_is_hidden_on_a_phone(page: Page):
+    resize(page.driver, 390, 844)
+    page.ask(RIGHT)
+    for end, control in ((0, "#films button"), (100_000, "#save-json")):
+        page.script("document.querySelector('main').scrollTop = arguments[0]", end)
+        assert page.script(
+            "const at = (part) => part.getBoundingClientRect();"
+            "const [notice, main, status] = ['#notice', 'main', '#status'].map((s) => at(document.querySelector(s)));"
+            "const control = document.querySelector(arguments[0]); const box = at(control);"
+            "const seen = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);"
+            "return notice.top >= 0 && notice.bottom <= main.top && main.bottom <= status.top &&"
+            "  status.bottom <= innerHeight && seen === control",
+            control,
+        )
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (820, 1180), (390, 800)])
@@ -649,6 +771,21 @@ def test_accessible_and_whole_at_every_size(page: Page, size: tuple[int, int]):
     assert serious == []
     width = page.driver.execute_script("return document.documentElement.scrollWidth")
     assert width <= size[0]
+    cut = "[...document.querySelectorAll('figcaption .said, #model')].filter((part) =>"
+    cut += " part.scrollHeight > part.clientHeight + 1 || part.scrollWidth > part.clientWidth)"
+    assert page.script(f"return {cut}.map((part) => part.textContent)") == []
+    labels = page.script("return [...document.querySelectorAll('.checks label')].map((label) => label.offsetHeight)")
+    assert max(labels) < 30
+    ends = "['#scale', 'figure:last-child canvas'].map((s) => document.querySelector(s).getBoundingClientRect().bottom)"
+    scale, film = page.script(f"return {ends}")
+    assert scale <= film + 1
+    layout = "['tools', 'light-box', 'readout'].map((id) => document.getElementById(id).offsetHeight)"
+    before = page.script(f"return {layout}")
+    page.find("canvas.film").send_keys("w")
+    page.pixels()
+    assert "(as the model saw it)" not in page.find("#window").text
+    page.find("canvas.film").send_keys("v")
+    assert page.script(f"return {layout}") == before  # no text makes the picture jump
     page.driver.save_screenshot(str(page.downloads / f"{size[0]}x{size[1]}.png"))
 
 

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { Film } from "./film.js";
 import { SimilarityMap } from "./map.js";
 import { drawScale, Pane, percent } from "./pane.js";
+import { drawSheet } from "./sheet.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST_PANES = 4;
@@ -13,7 +14,7 @@ const CHANGED = "The file has changed since it was opened: it was read anew";
 const viewer = {
   colours: [],
   model: null,
-  films: [], // { name, file | library, info, film, answers, changed, loading, asking }
+  films: [], // { name, file | library, info, film, answers, changed, failure, loading, asking }
   current: null,
   panes: [],
   place: { zoom: 1, x: 0, y: 0 },
@@ -47,23 +48,31 @@ const viewer = {
     if (!film) return;
     const { centre, width } = film.shown;
     const source = film.window ? "" : " (as the model saw it)";
-    $("window").textContent = `W ${number(width)} L ${number(centre)}${source} · ${Math.round(100 * this.place.zoom)} %`;
+    const zoom = 100 * this.place.zoom;
+    const enlarged = zoom < 1 ? number(zoom) : Math.round(zoom);
+    $("window").textContent = `W ${number(width)} L ${number(centre)}${source} · ${enlarged} %`;
     $("invert").setAttribute("aria-pressed", String(film.inverted));
+  },
+
+  // At which the whole film is seen.
+  get fittingZoom() {
+    const { clientWidth, clientHeight } = this.panes[0].canvas;
+    return 0.98 * Math.min(Math.max(1, clientWidth) / this.film.width, Math.max(1, clientHeight) / this.film.height);
   },
 
   fit() {
     const { film } = this;
     if (!film || !this.panes.length) return;
-    const { clientWidth, clientHeight } = this.panes[0].canvas;
-    const zoom = Math.min(clientWidth / film.width, clientHeight / film.height) * 0.98;
-    this.place = { zoom: Math.max(zoom, 0.01), x: film.width / 2, y: film.height / 2 };
+    this.place = { zoom: this.fittingZoom, x: film.width / 2, y: film.height / 2 };
     this.fitted = true; // and stays so when the page changes its size, until somebody zooms or pans
     this.redraw();
   },
 
   zoomBy(factor, x, y) {
     const { place } = this;
-    const zoom = Math.min(40, Math.max(0.02, place.zoom * factor));
+    if (!this.film) return;
+    const least = Math.min(0.02, this.fittingZoom / 2); // very wide films are seen whole below 2 %
+    const zoom = Math.min(40, Math.max(least, place.zoom * factor));
     const kept = place.zoom / zoom; // the point under the pointer stays where it is
     this.place = { zoom, x: x + (place.x - x) * kept, y: y + (place.y - y) * kept };
     this.fitted = false;
@@ -113,7 +122,16 @@ const number = (value) => String(Math.abs(value) >= 100 ? Math.round(value) : Nu
 function status(text, problem = false) {
   $("status").textContent = text;
   $("status").classList.toggle("problem", problem);
+  reachable($("status"));
 }
+
+// What has to be scrolled can be scrolled with keys too, and nothing else stops the Tab key.
+function reachable(element) {
+  if (element.scrollHeight > element.clientHeight) element.tabIndex = 0;
+  else element.removeAttribute("tabindex");
+}
+
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
 // Runs something that may fail, and says how it ended. Under another film that was chosen meanwhile nothing is said of
 // this one, unless it must be known whatever is shown: then it is said with the film's name.
@@ -137,11 +155,17 @@ const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // -- films ---------------------------------------------------------------------------------------------
 
-function add(entries) {
+// Opens the first of them that is a film, unless somebody chooses another meanwhile.
+async function add(entries, said = "") {
   viewer.films.push(...entries);
-  listFilms();
-  if (!viewer.current && viewer.films.length) choose(viewer.films[0]);
+  for (const entry of entries) {
+    const opened = await choose(entry, said);
+    if (opened || !entry.failure || viewer.current !== entry) return;
+  }
 }
+
+const addFiles = (files) =>
+  add([...files].map((file) => ({ name: file.name, file })), `${counted(files.length, "file")} added`);
 
 // Draws a list anew; what had the focus in it has it again.
 function relist(list, items) {
@@ -153,9 +177,9 @@ function relist(list, items) {
 
 function listFilms() {
   relist($("films"), [
-
     ...viewer.films.map((entry) => {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: entry.name });
+      const button = make("button", { type: "button", textContent: entry.name, title: entry.failure ?? "" });
+      if (entry.failure) button.append(" ", make("span", { className: "failure", textContent: "cannot be read" }));
       button.setAttribute("aria-current", String(entry === viewer.current));
       button.addEventListener("click", () => choose(entry));
       const item = document.createElement("li");
@@ -166,17 +190,28 @@ function listFilms() {
   $("empty").hidden = viewer.films.length > 0;
 }
 
-async function choose(entry) {
+// Shows a film, and says this when it is shown. Whether it is one.
+async function choose(entry, said = "") {
   viewer.current = entry;
   listFilms();
+  reveal($("films"));
   blank();
-  await attempt(`Reading ${entry.name}…`, async () => {
-    if (!entry.film) await load(entry);
+  const opened = await attempt(`Reading ${entry.name}…`, async () => {
+    try {
+      if (!entry.film) await load(entry);
+    } catch (error) {
+      throw Object.assign(error, { message: [said, error.message].filter(Boolean).join("; ") });
+    }
     if (viewer.current !== entry) return "";
     present();
-    return [await askMissing(entry), ...entry.info.warnings].filter(Boolean).join("; ");
+    return [said, await askMissing(entry)].filter(Boolean).join("; ");
   });
-  if (viewer.current === entry) show();
+  listFilms();
+  if (viewer.current === entry) {
+    listWarnings();
+    show();
+  }
+  return opened;
 }
 
 function present() {
@@ -188,7 +223,8 @@ function present() {
 // Nothing of the film before may stand beside the next one's name: no answer, map, fact or value.
 function blank() {
   for (const pane of viewer.panes) pane.show(null);
-  for (const id of ["facts", "warnings"]) $(id).replaceChildren();
+  $("facts").replaceChildren();
+  listWarnings();
   for (const id of ["window", "cursor", "value"]) $(id).textContent = "";
   for (const id of ["save-picture", "save-json", "save-dicom", "other-side", "negation"]) $(id).disabled = true;
   listAnswers();
@@ -223,6 +259,10 @@ async function ofKept(entry, question) {
 function load(entry) {
   entry.loading ??= send(entry)
     .then((info) => read(entry, info))
+    .catch((error) => {
+      if (error.unreadable || [413, 422].includes(error.status)) entry.failure = error.message;
+      throw error;
+    })
     .finally(() => {
       entry.loading = null;
     });
@@ -231,7 +271,7 @@ function load(entry) {
 
 async function read(entry, info) {
   const film = new Film(info, await api.pixels(info.id));
-  Object.assign(entry, { info, film, answers: new Map() });
+  Object.assign(entry, { info, film, answers: new Map(), failure: null });
 }
 
 function describe() {
@@ -241,13 +281,22 @@ function describe() {
   for (const [key, value] of Object.entries(info.dicom ?? {})) rows.push([key.replaceAll("_", " "), value]);
   $("facts").replaceChildren(
     ...rows.flatMap(([name, value]) => [
-      Object.assign(document.createElement("dt"), { textContent: name }),
-      Object.assign(document.createElement("dd"), { textContent: value }),
+      make("dt", { textContent: name }),
+      make("dd", { textContent: value }),
     ]),
   );
-  $("warnings").replaceChildren(
-    ...info.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })),
-  );
+  listWarnings();
+}
+
+const filmWarnings = ({ failure, changed, info }) =>
+  [failure, changed && `${CHANGED}.`, ...(info?.warnings ?? [])].filter(Boolean);
+
+// What must be known of the film stands beside it for as long as it is shown.
+function listWarnings() {
+  const warnings = viewer.current ? filmWarnings(viewer.current) : [];
+  $("warnings").replaceChildren(...warnings.map((text) => make("li", { textContent: text })));
+  $("film-notes").hidden = !warnings.length;
+  reachable($("film-notes"));
 }
 
 // -- sentences -----------------------------------------------------------------------------------------
@@ -279,15 +328,15 @@ function keepAnswers(entry, reading) {
   });
 }
 
-// What is said of this sentence: not the film's warnings, the model's, or those that begin with another sentence in quotes.
+// What is said of this sentence: not the film's warnings, the model's, or those that begin with another sentence in
+// quotes. It stands beside the sentence, which it need not repeat.
 function warningsOf(sentence, reading, entry) {
+  const quoting = (text, other) => text.startsWith(`'${other}': `) || text.startsWith(`"${other}": `);
   const others = reading.sentences.map((answer) => answer.sentence).filter((text) => text !== sentence);
-  return reading.warnings.filter(
-    (text) =>
-      text !== viewer.model.notice &&
-      !entry.info.warnings.includes(text) &&
-      !others.some((other) => text.startsWith(`'${other}': `) || text.startsWith(`"${other}": `)),
-  );
+  return reading.warnings
+    .filter((text) => text !== viewer.model.notice && !entry.info.warnings.includes(text))
+    .filter((text) => !others.some((other) => quoting(text, other)))
+    .map((text) => (quoting(text, sentence) ? text.slice(sentence.length + 4) : text));
 }
 
 async function ask(sentences, { beside = false } = {}) {
@@ -316,7 +365,7 @@ async function ask(sentences, { beside = false } = {}) {
   });
   if (!done && viewer.current === current) {
     viewer.asked = viewer.asked.filter((text) => before.includes(text) || !wanted.includes(text));
-    listAnswers();
+    show();
     return;
   }
   if (still().length) choosePanes(still(), beside);
@@ -347,13 +396,13 @@ function listAnswers() {
   relist($("answers"), [
     ...viewer.asked.map((text) => {
       const answer = answers.get(text);
-      const button = Object.assign(document.createElement("button"), { type: "button", className: "choose" });
+      const button = make("button", { type: "button", className: "choose" });
       button.setAttribute("aria-current", String(text === viewer.chosen));
       button.append(
-        Object.assign(document.createElement("span"), { textContent: text }),
-        Object.assign(document.createElement("strong"), { textContent: answer ? percent(answer.probability) : "" }),
+        make("span", { textContent: text, title: text }),
+        make("strong", { textContent: answer ? percent(answer.probability) : "" }),
       );
-      const bar = Object.assign(document.createElement("canvas"), { className: "bar", width: 200, height: 4 });
+      const bar = make("canvas", { className: "bar", width: 200, height: 4 });
       bar.setAttribute("aria-hidden", "true");
       const context = bar.getContext("2d");
       context.fillStyle = "#4a4a54";
@@ -362,15 +411,15 @@ function listAnswers() {
       context.fillRect(0, 0, 200 * (answer?.probability ?? 0), 4);
       button.append(bar);
       for (const warning of answer?.warnings ?? []) {
-        button.append(Object.assign(document.createElement("span"), { className: "warning", textContent: warning }));
+        button.append(make("span", { className: "warning", textContent: warning }));
       }
       button.addEventListener("click", () => {
         viewer.chosen = text;
         viewer.beside = [];
         show();
       });
-      const label = Object.assign(document.createElement("label"), { className: "beside" });
-      const tick = Object.assign(document.createElement("input"), { type: "checkbox", checked: shownSentences().includes(text) });
+      const label = make("label", { className: "beside" });
+      const tick = make("input", { type: "checkbox", checked: shownSentences().includes(text) });
       tick.setAttribute("aria-label", `side by side: ${text}`);
       tick.addEventListener("change", () => {
         const shown = shownSentences().filter((other) => other !== text);
@@ -402,7 +451,7 @@ function arrange() {
 }
 
 function show() {
-  const changed = arrange();
+  const sized = arrange();
   const answers = viewer.current?.answers ?? new Map();
   const shown = shownSentences();
   viewer.panes.forEach((pane, k) => pane.show(answers.get(shown[k]) ?? null));
@@ -413,8 +462,19 @@ function show() {
   $("clear").disabled = !viewer.asked.length;
   for (const id of ["save-picture", "save-json"]) $(id).disabled = !viewer.film;
   $("save-dicom").disabled = !chosen || !viewer.current?.info?.dicom;
-  if (changed) viewer.fit();
+  if (viewer.chosen !== viewer.revealed) reveal($("answers"));
+  viewer.revealed = viewer.chosen;
+  if (sized) viewer.fit();
   else viewer.redraw();
+}
+
+// Scrolls a list, and only this, to what is chosen in it: where the whole page scrolls, the film stays where it is.
+function reveal(list) {
+  const chosen = list.querySelector("[aria-current=true]");
+  if (!chosen) return;
+  const [box, frame] = [chosen.getBoundingClientRect(), list.getBoundingClientRect()];
+  list.scrollTop += Math.min(0, box.top - frame.top) || Math.max(0, box.bottom - frame.bottom);
+  list.scrollLeft += Math.min(0, box.left - frame.left) || Math.max(0, box.right - frame.right);
 }
 
 // -- counterparts --------------------------------------------------------------------------------------
@@ -443,7 +503,7 @@ function counterpart(make) {
 // -- saving --------------------------------------------------------------------------------------------
 
 function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
@@ -480,37 +540,10 @@ function saveDicom() {
   attempt("Writing DICOM…", work, { always: true });
 }
 
-// The panes as they are shown, each under its sentence, over the model's name and warning.
 function picture() {
   for (const pane of viewer.panes) pane.draw(); // what is to be drawn may still wait for the next frame
-  const gap = 4;
-  const line = 34;
-  const across = viewer.panes.length > 1 ? 2 : 1;
-  const [width, height] = [viewer.panes[0].canvas.width, viewer.panes[0].canvas.height];
-  const down = Math.ceil(viewer.panes.length / across);
-  const sheet = Object.assign(document.createElement("canvas"), {
-    width: across * width + (across - 1) * gap + $("scale").width,
-    height: down * (height + line + gap) + line,
-  });
-  const context = sheet.getContext("2d");
-  context.fillStyle = "#101013";
-  context.fillRect(0, 0, sheet.width, sheet.height);
-  context.font = "17px system-ui, sans-serif";
-  context.textBaseline = "middle";
-  viewer.panes.forEach((pane, k) => {
-    const [x, y] = [(k % across) * (width + gap), Math.floor(k / across) * (height + line + gap)];
-    context.fillStyle = "#f0f0f2";
-    if (pane.answer) {
-      const { probability, sentence, warnings } = pane.answer;
-      context.fillText([`${percent(probability)}  ${sentence}`, ...warnings].join("; "), x + 8, y + line / 2, width - 16);
-    }
-    context.drawImage(pane.canvas, x, y + line);
-  });
-  context.drawImage($("scale"), sheet.width - $("scale").width, line);
-  context.fillStyle = viewer.model.notice ? "#ffde8c" : "#b8b8c2";
-  const said = [`RadZero ${viewer.model.version}, ${viewer.model.name}`, viewer.model.notice].filter(Boolean).join(". ");
-  context.fillText(said, 8, sheet.height - line / 2, sheet.width - 16);
-  return sheet;
+  const { current, panes, colours, options, model } = viewer;
+  return drawSheet({ panes, colours, threshold: options.threshold, warnings: filmWarnings(current), model });
 }
 
 function asJson() {
@@ -603,7 +636,7 @@ const keys = {
 function listen() {
   $("open").addEventListener("click", () => $("files").click());
   $("files").addEventListener("change", (event) => {
-    add([...event.target.files].map((file) => ({ name: file.name, file })));
+    addFiles(event.target.files);
     event.target.value = "";
   });
   $("ask").addEventListener("submit", (event) => {
@@ -640,7 +673,8 @@ function listen() {
   $("save-dicom").addEventListener("click", saveDicom);
   document.addEventListener("keydown", (event) => {
     const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
-    if (scrolling && event.target.closest("aside") && !event.target.closest("#answers")) return; // the panel scrolls
+    const scrolled = event.target.closest("aside, #film-notes, #status"); // which the key scrolls
+    if (scrolling && scrolled && !event.target.closest("#answers")) return;
     const typing = event.target.closest("input[type=text], select, dialog, input[type=range]");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     const name = event.shiftKey && event.key.startsWith("Arrow") ? `Shift ${event.key}` : event.key;
@@ -661,8 +695,12 @@ function listen() {
       document.body.classList.remove("dropping");
     });
   }
-  document.addEventListener("drop", (event) => add([...event.dataTransfer.files].map((file) => ({ name: file.name, file }))));
-  new ResizeObserver(() => (viewer.fitted ? viewer.fit() : viewer.redraw())).observe($("panes"));
+  document.addEventListener("drop", (event) => addFiles(event.dataTransfer.files));
+  new ResizeObserver(() => {
+    if (viewer.fitted) viewer.fit();
+    else viewer.redraw();
+    for (const id of ["status", "film-notes"]) reachable($(id));
+  }).observe($("panes"));
 }
 
 async function start() {
@@ -675,7 +713,7 @@ async function start() {
     $("model").textContent = `${method}: ${name}`;
     $("notice").textContent = notice ?? "";
     $("notice").hidden = !notice;
-    $("set").append(...Object.keys(viewer.sets).map((set) => Object.assign(document.createElement("option"), { value: set, textContent: set })));
+    $("set").append(...Object.keys(viewer.sets).map((set) => make("option", { value: set, textContent: set })));
     const entries = await api.library();
     add(entries.map((name, library) => ({ name, library })));
     return "";

@@ -159,6 +159,11 @@ export function drawScale(canvas, colours, threshold) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((v) => Math.round(v * ratio));
   if (!width || !height || !colours.length) return;
   Object.assign(canvas, { width, height });
+  paintScale(canvas, colours, threshold, ratio);
+}
+
+export function paintScale(canvas, colours, threshold, ratio) {
+  const { width, height } = canvas;
   const context = canvas.getContext("2d");
   const [bar, rim] = [16 * ratio, 10 * ratio];
   const right = width - 6 * ratio;

@@ -1,0 +1,98 @@
+// A picture to keep: the panes as they are shown, each under its sentence, over what must be said with them.
+
+import { paintScale, percent } from "./pane.js";
+
+// Of the page's pixels; in a narrower picture the texts would take more room than the film.
+const LEAST_WIDTH = 640;
+const SCALE = { width: 58, height: 420 };
+const GROUND = "#101013";
+const TEXT = "#f0f0f2";
+const MUTED = "#b8b8c2";
+const NOTICE = "#ffde8c";
+
+// panes: at least one, all of one size. colours, threshold: of the scale. warnings: of the film. model: of v1/model.
+export function drawSheet({ panes, colours, threshold, warnings, model }) {
+  const ratio = window.devicePixelRatio || 1;
+  const [gap, margin, line] = [4 * ratio, 8 * ratio, 24 * ratio];
+  const across = panes.length > 1 ? 2 : 1;
+  const { width, height } = panes[0].canvas;
+  const scale = document.createElement("canvas");
+  Object.assign(scale, { width: SCALE.width * ratio, height: Math.min(SCALE.height * ratio, height) });
+  paintScale(scale, colours, threshold, ratio);
+  const cell = Math.max(width, Math.floor((LEAST_WIDTH * ratio - scale.width) / across));
+  const sheet = document.createElement("canvas");
+  sheet.width = across * (cell + gap) + scale.width;
+  const context = sheet.getContext("2d");
+  const font = `${17 * ratio}px system-ui, sans-serif`;
+  context.font = font;
+  const heads = panes.map((pane) => headOf(context, pane.answer, cell - 2 * margin));
+  const foot = footOf(context, warnings, model, sheet.width - 2 * margin);
+  const top = Math.max(1, ...heads.map((head) => head.length)) * line + margin;
+  const down = Math.ceil(panes.length / across);
+  sheet.height = down * (top + height + gap) + foot.length * line + margin; // which forgets the context's settings
+  Object.assign(context, { font, textBaseline: "middle", fillStyle: GROUND });
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  panes.forEach((pane, k) => {
+    const [x, y] = [(k % across) * (cell + gap), Math.floor(k / across) * (top + height + gap)];
+    write(context, heads[k], x + margin, y + margin / 2, line);
+    context.drawImage(pane.canvas, x + Math.floor((cell - width) / 2), y + top);
+  });
+  context.drawImage(scale, sheet.width - scale.width, top);
+  write(context, foot, margin, sheet.height - margin / 2 - foot.length * line, line);
+  return sheet;
+}
+
+const coloured = (colour, lines) => lines.map((text) => ({ text, colour }));
+
+function headOf(context, answer, width) {
+  if (!answer) return [];
+  return [
+    ...coloured(TEXT, wrapped(context, `${percent(answer.probability)}  ${answer.sentence}`, width, 2)),
+    ...coloured(NOTICE, wrapped(context, answer.warnings.join("; "), width, 2)),
+  ];
+}
+
+function footOf(context, warnings, model, width) {
+  return [
+    ...coloured(NOTICE, warnings.flatMap((text) => wrapped(context, `• ${text}`, width, 3))),
+    ...coloured(MUTED, wrapped(context, `RadZero ${model.version}, ${model.name}`, width, 1)),
+    ...coloured(NOTICE, wrapped(context, model.notice ?? "", width)),
+  ];
+}
+
+function write(context, lines, x, y, line) {
+  lines.forEach(({ text, colour }, k) => {
+    context.fillStyle = colour;
+    context.fillText(text, x, y + (k + 0.5) * line);
+  });
+}
+
+// A text in lines of this width, broken between words where there are any; what is beyond the last line becomes "…".
+export function wrapped(context, text, width, most = Infinity) {
+  const lines = [];
+  let rest = text;
+  while (rest) {
+    const count = fitting(context, rest, width);
+    if (count === rest.length) return [...lines, rest];
+    if (lines.length === most - 1) {
+      const room = width - context.measureText("…").width;
+      return [...lines, `${rest.slice(0, fitting(context, rest, room)).trimEnd()}…`];
+    }
+    const space = rest.lastIndexOf(" ", count);
+    const end = space > 0 ? space : count;
+    lines.push(rest.slice(0, end));
+    rest = rest.slice(end).trimStart();
+  }
+  return lines;
+}
+
+// How many characters of a text fit in a width; one at least, so that every line has something.
+function fitting(context, text, width) {
+  let [low, high] = [1, text.length];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (context.measureText(text.slice(0, middle)).width <= width) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
