@@ -703,7 +703,8 @@ def saved_texts(page: Page, name: str) -> tuple[list[tuple[str, float, float, fl
 
 
 def test_long_texts_leave_room_for_the_film(page: Page, model: RadZero):
-    sentence = ("There is a flibbertigibbet beside the left hemidiaphragm " * 40)[:2000].strip()
+    words = (f"flibbertigibbet{chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(200))  # all different, each named
+    sentence = ("There is " + " ".join(words))[:2000].strip()
     page.find("#sentence").clear()
     page.script("document.getElementById('sentence').value = arguments[0]", sentence)
     page.find("#ask button").click()

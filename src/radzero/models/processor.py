@@ -81,14 +81,11 @@ class RadZeroProcessor(ProcessorMixin):
         Punctuation around a word is no part of it.
         """
         unknown = self.tokenizer.unk_token_id
-        if unknown is None:
-            return []
-        known: dict[str, bool] = self.__dict__.setdefault("_known_words", {})
         words = list(dict.fromkeys(_without_punctuation(word) for word in sentence.split()))
-        for word in words:
-            if word not in known:
-                known[word] = unknown not in self.tokenizer(word, add_special_tokens=False)["input_ids"]
-        return [word for word in words if not known[word]]
+        if unknown is None or not words:
+            return []
+        tokens = self.tokenizer(words, add_special_tokens=False)["input_ids"]
+        return [word for word, ids in zip(words, tokens, strict=True) if unknown in ids]
 
     def token_count(self, sentence: str) -> int:
         """How many tokens a sentence has, special ones included, before it is cut."""
