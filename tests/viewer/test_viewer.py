@@ -724,6 +724,29 @@ def test_long_texts_leave_room_for_the_film(page: Page, model: RadZero):
     assert below.endswith(model.notice)
 
 
+def test_of_many_films_the_page_keeps_the_last_ones(page: Page, films: Path):
+    """The others are read again when they are chosen, with the answers and the window that they had."""
+    source = "document.querySelector('script[type=module]').src"
+    keep = f"import({source}).then(({{ limits }}) => {{ limits.pixels = arguments[0]; }}).then(arguments[1])"
+    sent = "return performance.getEntriesByType('resource').filter((one) => one.name.endsWith('pixels')).length"
+    page.ask(RIGHT)
+    page.find("body").send_keys("iW")
+    shown, answers, window = page.pixels(), page.answers(), page.find("#window").text
+    page.driver.execute_async_script(keep, 1)
+    page.open(films / "film.png")
+    page.wait(lambda: page.find("canvas.film").get_attribute("aria-label").startswith("film.png"))
+    before = page.script(sent)
+    page.choose("film.dcm")
+    assert page.script(sent) == before + 1
+    assert page.answers() == answers
+    assert page.find("#window").text == window
+    assert (page.pixels() == shown).all()
+    page.driver.execute_async_script(keep, 128e6)
+    page.choose("film.png")
+    page.choose("film.dcm")
+    assert page.script(sent) == before + 2
+
+
 def test_a_very_wide_film_is_seen_whole_and_smaller(page: Page):
     gradient = np.tile(np.linspace(0, 255, 60_000).astype(np.uint8), (40, 1))
     Image.fromarray(gradient).save(page.downloads / "wide.png")

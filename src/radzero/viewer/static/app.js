@@ -10,11 +10,13 @@ const $ = (id) => document.getElementById(id);
 const MOST_PANES = 4;
 const MOST_AT_ONCE = 64; // sentences of one request; the service answers at most 256
 const CHANGED = "The file has changed since it was opened: it was read anew";
+export const limits = { pixels: 128e6 }; // of all films that the page keeps, about 3.5 bytes each
 
 const viewer = {
   colours: [],
   model: null,
-  films: [], // { name, file | library, info, film, answers, changed, failure, loading, asking }
+  films: [], // { name, file | library, info, film, answers, changed, failure, loading, asking, seen }
+  recent: [], // those read, the last one read or chosen first
   current: null,
   panes: [],
   place: { zoom: 1, x: 0, y: 0 },
@@ -199,6 +201,7 @@ async function choose(entry, said = "") {
   const opened = await attempt(`Reading ${entry.name}…`, async () => {
     try {
       if (!entry.film) await load(entry);
+      else makeRoom(entry);
     } catch (error) {
       throw Object.assign(error, { message: [said, error.message].filter(Boolean).join("; ") });
     }
@@ -247,7 +250,6 @@ async function ofKept(entry, question) {
     return question(info.id);
   }
   await read(entry, info);
-  entry.changed = true;
   if (viewer.current === entry) {
     blank();
     present();
@@ -271,7 +273,24 @@ function load(entry) {
 
 async function read(entry, info) {
   const film = new Film(info, await api.pixels(info.id));
-  Object.assign(entry, { info, film, answers: new Map(), failure: null });
+  const other = entry.info && entry.info.sha256 !== info.sha256;
+  const answers = other || !entry.answers ? new Map() : entry.answers;
+  if (!other && entry.seen) film.see(entry.seen);
+  Object.assign(entry, { info, film, answers, changed: entry.changed || other, failure: null });
+  makeRoom(entry);
+}
+
+// Of many films the page keeps the pixels of those used last; the others are read again when they are chosen.
+function makeRoom(entry) {
+  viewer.recent = [entry, ...viewer.recent.filter((other) => other !== entry)];
+  let pixels = 0;
+  for (const kept of viewer.recent) {
+    if (!kept.film) continue;
+    pixels += kept.film.width * kept.film.height;
+    if (pixels <= limits.pixels || kept === entry || kept === viewer.current) continue;
+    const { window, inverted } = kept.film;
+    Object.assign(kept, { film: null, seen: { window, inverted } });
+  }
 }
 
 function describe() {

@@ -24,6 +24,12 @@ export class Film {
     this.grey = this.first;
   }
 
+  // As it was seen before.
+  see({ window, inverted }) {
+    Object.assign(this, { window, inverted });
+    this.table();
+  }
+
   get shown() {
     return this.window ?? this.info.window ?? this.guess();
   }
