@@ -156,8 +156,16 @@ class Reading:
         Raises:
             ValueError: for a sentence that was not asked.
         """
+        return (*self.sentence_warnings(sentence), *self.film_warnings)
+
+    def sentence_warnings(self, sentence: int | str) -> tuple[str, ...]:
+        """Warnings of one sentence alone, without its name.
+
+        Raises:
+            ValueError: for a sentence that was not asked.
+        """
         own = _named(self.sentences[self._index(sentence)])
-        return (*(text.removeprefix(own) for text in self.warnings if text.startswith(own)), *self.film_warnings)
+        return tuple(text.removeprefix(own) for text in self.warnings if text.startswith(own))
 
     @property
     def film_warnings(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from radzero.evaluation.titles import BENCHMARK_TITLES
 
 if TYPE_CHECKING:
     from radzero.answer import Reading
+    from radzero.batch_prediction import Inputs
     from radzero.training.manifest import ManifestRow
     from radzero.training.preparation import LeftOut
 
@@ -235,14 +236,23 @@ def predict(
         parts.append(f"{len(outcome.refused)} refused")
     if outcome.without_results:
         parts.append(f"{len(outcome.without_results)} without DICOM results (their lines say why)")
-    if found.left_out:
-        kinds = sorted({p.suffix.lower() for p in found.left_out})
-        parts.append(f"{_count(len(found.left_out), 'file')} in folders left out as not films ({' '.join(kinds)})")
-    console.print(f"{', '.join(parts)}; {target.lines}", highlight=False, soft_wrap=True)
-    for folder, reason in found.unsearched.items():
-        errors.print(f"[red]not searched[/] {_plain(str(folder))}: {_plain(reason)}", highlight=False, soft_wrap=True)
+    console.print(f"{', '.join([*parts, *_left_out(found)])}; {target.lines}", highlight=False, soft_wrap=True)
+    _say_unsearched(found)
     if outcome.refused or found.unsearched:
         raise typer.Exit(1)
+
+
+def _left_out(found: "Inputs") -> list[str]:
+    """What to say of files that were left out, if any were."""
+    if not found.left_out:
+        return []
+    kinds = sorted({p.suffix.lower() for p in found.left_out})
+    return [f"{_count(len(found.left_out), 'file')} in folders left out as not films ({' '.join(kinds)})"]
+
+
+def _say_unsearched(found: "Inputs") -> None:
+    for folder, reason in found.unsearched.items():
+        errors.print(f"[red]not searched[/] {_plain(str(folder))}: {_plain(reason)}", highlight=False, soft_wrap=True)
 
 
 _UNREAD_SHOWN = 3
@@ -877,23 +887,26 @@ def view(
     Only this machine reaches it, and on it only who has the link that is printed.
     """
     import secrets
-    import webbrowser
+    from contextlib import nullcontext
 
     from radzero.batch_prediction import find_inputs
 
     try:
-        library = find_inputs(inputs).files if inputs else []
+        found = find_inputs(inputs or [])
         token = secrets.token_urlsafe(24)
         settings, serve = _service(port=port, tokens=frozenset((token,)), max_upload_bytes=max_upload_mib * 2**20)
-        listener, run = serve(model, device, precision, library)
+        listener, run = serve(model, device, precision, found.files)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
+    from radzero.viewer.opening import opened_in_browser
+
     link = f"http://{settings.host}:{listener.getsockname()[1]}/?token={token}"
-    console.print(f"{_count(len(library), 'film')} offered. The page: {link}", highlight=False, soft_wrap=True)
+    offered = ", ".join([f"{_count(len(found.files), 'film')} offered", *_left_out(found)])
+    console.print(f"{offered}. The page: {link}", highlight=False, soft_wrap=True)
+    _say_unsearched(found)
     console.print("Ctrl-C ends it.")
-    if browser:
-        webbrowser.open(link)
-    run()
+    with opened_in_browser(link) if browser else nullcontext():
+        run()
 
 
 @app.command()

@@ -524,7 +524,7 @@ def test_tokens(reader: RadZero):
         link = client.get(f"/?token={TOKEN}", follow_redirects=False)
         assert (link.status_code, link.headers["location"]) == (303, "/")
         assert "HttpOnly" in link.headers["set-cookie"]
-        assert "SameSite=Strict" in link.headers["set-cookie"]
+        assert "SameSite=Lax" in link.headers["set-cookie"]
         client.cookies.clear()
         assert client.get("/?token=wrong-horse-battery", follow_redirects=False).status_code == 401
     base64 = "a+b/c+d/e+f/g+h/i+j/=="

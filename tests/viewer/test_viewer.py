@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pydicom
@@ -167,8 +169,8 @@ class Page:
         return path
 
 
-@pytest.fixture
-def page(link: str, tmp_path: Path) -> Iterator[Page]:
+@contextmanager
+def browser(downloads: Path) -> Iterator[Any]:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -178,11 +180,19 @@ def page(link: str, tmp_path: Path) -> Iterator[Page]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
         options.add_argument(argument)
     several = "profile.default_content_setting_values.automatic_downloads"
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path), several: 1})
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads), several: 1})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
         resize(driver, 1280, 800)
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(link: str, tmp_path: Path) -> Iterator[Page]:
+    with browser(tmp_path) as driver:
         driver.get(link)
         page = Page(driver, tmp_path)
         page.wait(lambda: "L" in page.find("#window").text)
@@ -191,8 +201,6 @@ def page(link: str, tmp_path: Path) -> Iterator[Page]:
         urls = requested(driver)
         assert urls
         assert {re.match(r"(\w+:)(//[^/:]*)?", url)[0] for url in urls} <= {"http://127.0.0.1", "blob:", "data:"}
-    finally:
-        driver.quit()
 
 
 def resize(driver: Any, width: int, height: int) -> None:
@@ -467,9 +475,9 @@ def test_more_sentences_than_one_request_may_hold(page: Page, films: Path):
     names = [f"nodule number {k}" for k in range(270)]
     page.begin_with({"v1/findings": {"many": names}})
     page.wait(lambda: page.find("#save-json").is_enabled())
-    page.script(
-        "const set = document.getElementById('set'); set.value = 'many'; set.dispatchEvent(new Event('change'))"
-    )
+    page.find("#set").send_keys("many")
+    assert page.answers() == {}  # a set is asked when that is asked for: keys go through the list
+    page.find("#ask-set button").click()
     page.wait(lambda: "270 answered" in page.said())
     assert "270 with warnings, see Answers" in page.said()
     assert page.script(
@@ -719,7 +727,10 @@ def test_long_texts_leave_room_for_the_film(page: Page, model: RadZero):
     assert width >= 640
     assert all(x + size <= width for _, x, _, size in texts)
     assert all(y <= height for *_, y, _ in texts)
-    assert sum(text.endswith("…") for text, *_ in texts) == 2  # the sentence and its warnings
+    above = " ".join(text for text, _, y, _ in texts if y < end)
+    assert " ".join(above.split()).count(sentence) == 1  # whole
+    assert above.endswith("reads the first 64 only")
+    assert "do not trust its answer" in above
     below = " ".join(text for text, _, y, _ in texts if y > end)
     assert below.endswith(model.notice)
 
@@ -819,3 +830,240 @@ def test_the_link_alone_opens_the_page(link: str):
     url = link.split("?")[0]
     assert requests.get(url, timeout=10).status_code == 401
     assert requests.get(f"{url}v1/library", timeout=10).status_code == 401
+
+
+def test_the_key_is_in_no_browser_s_arguments(page: Page, link: str, monkeypatch: pytest.MonkeyPatch):
+    """What every user of a machine can read of a browser is its command line."""
+    from radzero.viewer.opening import opened_in_browser
+
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page.driver.delete_all_cookies()
+    with opened_in_browser(link):
+        (address,) = opened
+        assert link.split("token=")[1] not in address
+        path = Path(unquote(urlsplit(address).path))
+        assert path.parent.stat().st_mode & 0o077 == 0
+        page.driver.get(address)
+        page.wait(lambda: page.driver.current_url == link.split("?")[0] and page.find("#model").text)
+        page.wait(lambda: page.answers() == {} and page.find("#films button").text == "film.dcm")
+        page.driver.get_log("performance")  # where the file's own address is
+    page.ask(RIGHT)
+    assert not path.exists()
+
+
+def test_films_can_be_told_apart(page: Page, films: Path):
+    from radzero.viewer import film_labels
+
+    paths = [Path("/a/x/1.dcm"), Path("/b/x/1.dcm"), Path("/b/x/2.dcm"), Path("/1.dcm")]
+    assert film_labels(paths) == ["a/x/1.dcm", "b/x/1.dcm", "2.dcm", "film/1.dcm"]
+    other = page.downloads / "other"
+    other.mkdir()
+    for name in ("film.dcm", "1.2.840.99.1"):
+        shutil.copy(films / "film.dcm", other / name)
+        page.open(other / name)
+    page.choose("1.2.840.99.1")
+    page.find("#save-json").click()
+    assert json.loads(page.downloaded("1.2.840.99.1.json").read_text())["film"] == "1.2.840.99.1"
+    page.click_film("film.dcm (2)")
+    page.wait(lambda: page.find("#save-json").is_enabled())
+    page.find("#save-json").click()
+    assert json.loads(page.downloaded("film (2).json").read_text())["film"] == "film.dcm (2)"
+
+
+def test_films_and_sentences_are_taken_off_their_lists(page: Page, films: Path):
+    page.open(films / "film.png")
+    page.choose("film.png")
+    for sentence in (RIGHT, LEFT, "There is cardiomegaly"):
+        page.ask(sentence)
+    page.choose("film.dcm")
+    page.script("[...document.querySelectorAll('#answers .choose')][1].click()")
+    page.wait(lambda: page.captions() == [LEFT])
+    page.find("#remove").click()
+    assert list(page.answers()) == [RIGHT, "There is cardiomegaly"]
+    page.wait(lambda: page.captions() == ["There is cardiomegaly"])
+    page.find("#close").click()
+    page.wait(lambda: page.said() == "film.dcm closed")
+    page.wait(lambda: page.find("canvas.film").get_attribute("aria-label").startswith("film.png"))
+    assert all(page.answers().values())
+    page.find("#close").click()
+    assert page.find("#empty").is_displayed()
+    assert page.find("canvas.film").get_attribute("aria-label") == "no film"
+    assert page.pixels().max() == 0
+    assert not page.find("#close").is_enabled()
+
+
+@pytest.mark.parametrize(
+    "strange", ["There is\u00a0large cavity", "There is a 'small' \"shadow\"", "There is \u202ecavity"]
+)
+def test_a_warning_stands_under_its_own_sentence(page: Page, films: Path, strange: str):
+    page.open(films / "film.png")
+    page.ask(RIGHT)
+    page.script("document.getElementById('sentence').value = arguments[0]", strange)
+    page.find("#ask button").click()
+    page.wait(lambda: strange in page.answers())
+    page.choose("film.dcm")  # where both are asked at once
+    page.wait(lambda: all(page.answers().values()))
+    page.find("#save-json").click()
+    said = json.loads(page.downloaded("film.json").read_text())["sentences"]
+    warned = {answer["sentence"]: answer["warnings"] for answer in said}
+    assert warned[RIGHT] == []
+    assert [text.startswith("this model has never seen the word") for text in warned[strange]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "denied"),
+    [
+        (RIGHT, LEFT, "There is no right pleural effusion"),
+        ("There are no nodules", None, "There are nodules"),
+        ("There is a pneumothorax", None, "There is no pneumothorax"),
+        ("THERE IS RIGHT EFFUSION", "THERE IS LEFT EFFUSION", "THERE IS no RIGHT EFFUSION"),
+        ("Left lower lobe opacity", "Right lower lobe opacity", None),
+        ("There is right effusion and no left effusion", None, None),
+        ("There is no right or left effusion", None, None),
+        ("There is nothing abnormal", None, None),
+        ("There is not a mass", None, None),
+    ],
+)
+def test_counterparts(counterparts: Any, text: str, other: str | None, denied: str | None):
+    assert counterparts(text) == [other, denied]
+
+
+@pytest.fixture(scope="module")
+def counterparts(link: str) -> Iterator[Any]:
+    """Other side and negation of a sentence, by the page's own functions."""
+    with browser(Path("/nonexistent")) as driver:
+        driver.get(link)
+        code = "import('./counterparts.js').then((m) => [m.otherSide(arguments[0]), m.negation(arguments[0])])"
+        yield lambda text: driver.execute_async_script(f"{code}.then(arguments[1])", text)
+
+
+def fingers(page: Page, *frames: list[tuple[float, float]]) -> None:
+    """Touch the film: every frame says where the fingers are, from its middle; one more or fewer lands or is lifted."""
+    left, top, width, height = page.script(
+        "const box = document.querySelector('canvas.film').getBoundingClientRect();"
+        "return [box.left, box.top, box.width, box.height]"
+    )
+    down = 0
+    for frame in [*frames, []]:
+        points = [{"x": left + width / 2 + x, "y": top + height / 2 + y, "id": k} for k, (x, y) in enumerate(frame)]
+        kind = "touchStart" if len(frame) > down else "touchEnd" if len(frame) < down else "touchMove"
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        down = len(frame)
+
+
+def pointed(page: Page) -> tuple[int, int]:
+    page.pixels()
+    found = re.match(r"x (\d+), y (\d+): ", page.find("#cursor").text)
+    return int(found[1]), int(found[2])
+
+
+def test_fingers(page: Page):
+    resize(page.driver, 820, 1180)
+    page.pixels()
+    page.find("body").send_keys("+")
+    window = page.find("#window").text
+    zoom = float(re.search(r"([\d.]+) %", window)[1]) / 100
+    fingers(page, [(30, -20)])  # a tap reads the value there
+    x, y = pointed(page)
+    fingers(page, [(-90, 60)], [(-86, 64)], [(-90, 60)])  # no finger rests quite still
+    assert page.find("#window").text == window
+    both = [(-70.0, 0.0), (70.0, 0.0)]
+    fingers(page, both, [(-20.0, 0.0), (70.0, 0.0)], [(-20.0, 0.0), (120.0, 0.0)])  # both to the right
+    fingers(page, [(30 + 50, -20)])
+    assert pointed(page) == pytest.approx((x, y), abs=2 / zoom)
+    fingers(page, [(-20.0, 0.0)])
+    held = pointed(page)
+    fingers(page, [(-20.0, 0.0)], [(-20.0, 0.0), (60.0, 0.0)], [(-20.0, 0.0), (140.0, 0.0)], [(-34.0, 20.0)])
+    assert page.find("#window").text.split(" · ")[0] == window.split(" · ")[0]  # the last finger slipped: no window
+    assert float(re.search(r"([\d.]+) %", page.find("#window").text)[1]) == pytest.approx(200 * zoom, rel=0.02)
+    fingers(page, [(-20.0, 0.0)])
+    assert pointed(page) == pytest.approx(held, abs=2)
+    fingers(page, [(0, 0)], [(20, 0)], [(80, 0)])
+    assert page.find("#window").text.split(" · ")[0] != window.split(" · ")[0]
+
+
+def test_the_view_is_kept_where_it_is_compared(page: Page):
+    page.ask(RIGHT)
+    for _ in range(4):
+        page.find("body").send_keys("+")
+    page.pixels()
+    zoom = page.find("#window").text
+    page.find("#other-side").click()
+    page.wait(lambda: len(page.all("figure")) == 2)
+    page.pixels()
+    assert page.find("#window").text == zoom
+    for _ in range(60):
+        page.find("body").send_keys("\ue008\ue014")  # shift and right: the film goes left, but not out of sight
+    assert page.pixels().max() > 0
+
+
+def test_what_is_changed_is_not_called_the_models(page: Page, films: Path):
+    assert "as the model saw it" in page.find("#window").text
+    page.find("#invert").click()
+    page.pixels()
+    assert "as the model saw it" not in page.find("#window").text
+    page.find("#save-json").click()
+    assert json.loads(page.downloaded("film.json").read_text())["view"]["changed"] is True
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_down_darkens_every_film(page: Page, films: Path, photometric: str):
+    ds = pydicom.dcmread(films / "film.dcm")
+    ds.PhotometricInterpretation = photometric
+    ds.save_as(page.downloads / "drawn.dcm")
+    page.open(page.downloads / "drawn.dcm")
+    page.choose("drawn.dcm")
+    before = page.pixels().mean()
+    drag(page, 0, 60)
+    assert page.pixels().mean() < before - 5
+
+
+def test_one_to_one_is_the_screen_s(page: Page, films: Path, model: RadZero):
+    metrics = {"width": 1280, "height": 800, "deviceScaleFactor": 2, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.find("#actual").click()
+    drawn = page.pixels()[:, :, 0]
+    film = model.predict(films / "film.dcm", RIGHT)[0].film
+    assert page.find("#window").text.endswith("· 100 %")
+    (top, left), (height, width) = [(s - f) // 2 for s, f in zip(drawn.shape, film.shape, strict=True)], film.shape
+    around = [drawn[top + dy :, left + dx :][:height, :width] for dy in (0, 1) for dx in (0, 1)]
+    assert min(np.abs(part - film).max() for part in around) <= 1
+
+
+def test_keys_whatever_caps_lock_says(page: Page):
+    def width() -> float:
+        page.pixels()
+        return float(re.match(r"W (\S+) ", page.find("#window").text)[1])
+
+    first = width()
+    page.script("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'W', bubbles: true }))")
+    narrower = width()
+    page.script(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'w', shiftKey: true, bubbles: true }))"
+    )
+    assert narrower < first
+    assert width() > narrower
+    page.ask(RIGHT)
+    page.find("#threshold").send_keys("v")  # sliders keep the keys that move them, and no others
+    assert re.match(r"x \d+, y \d+: \S+; similarity [\d.]+$", page.said())
+
+
+def test_forced_colours_show_what_is_on(page: Page):
+    page.ask(RIGHT)
+    features = [{"name": "forced-colors", "value": "active"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    ground = "return getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+    assert page.script(ground, "[data-tool=window]") != page.script(ground, "[data-tool=pan]")
+    assert page.script(ground, "#answers [aria-current=true]") != page.script(ground, "#fit")
+    assert page.script(ground, "#light-box") == "rgb(0, 0, 0)"
+
+
+@pytest.mark.parametrize("size", [(640, 400), (844, 390)])
+def test_a_low_screen_shows_the_whole_film(page: Page, size: tuple[int, int]):
+    resize(page.driver, *size)
+    page.ask(RIGHT)
+    heights = "['main', '#light-box', 'canvas.film'].map((part) => document.querySelector(part).clientHeight)"
+    room, box, film = page.script(f"return {heights}")
+    assert box <= room
+    assert film >= 100

@@ -168,7 +168,9 @@ class _Passage:
             raise _RefusedError(403, "foreign_origin", "pages of other sites may not use this service")
         if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
             if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
-                cookie = f"{self._cookie_name}={token}; Path=/; HttpOnly; SameSite=Strict"
+                # Lax: who comes from another page, as from the file that opens this one, brings it too; its requests,
+                # all but following a link, do not
+                cookie = f"{self._cookie_name}={token}; Path=/; HttpOnly; SameSite=Lax"
                 raise _RefusedError(303, "see_other", "to the page", location="/", set_cookie=cookie)
             given = b"authorization" in self.headers or self._cookie()
             code, said = ("wrong_token", "this token is not known") if given else ("no_token", "no token was given")

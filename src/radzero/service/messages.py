@@ -31,6 +31,7 @@ class Answer(BaseModel):
     peak: Annotated[
         list[int] | None, Field(description="x, y of the film pixel that fits best; none for methods without maps.")
     ] = None
+    warnings: Annotated[list[str], Field(description="Of this sentence alone.")]
 
 
 class Placement(BaseModel):
@@ -59,7 +60,7 @@ class ReadingMessage(BaseModel):
     model: str
     size: Annotated[list[int], Field(description="H, W in pixels.")]
     sentences: list[Answer]
-    warnings: list[str]
+    warnings: Annotated[list[str], Field(description="Of the film and of all sentences, each with its sentence.")]
     maps: Maps | None = None
 
     @classmethod
@@ -71,7 +72,10 @@ class ReadingMessage(BaseModel):
             film=reading.source,
             model=reading.model,
             size=list(reading.film.shape),
-            sentences=[Answer(**answer) for answer in said["sentences"]],
+            sentences=[
+                Answer(**answer, warnings=list(reading.sentence_warnings(k)))
+                for k, answer in enumerate(said["sentences"])
+            ],
             warnings=said["warnings"],
             maps=grid,
         )

@@ -1,5 +1,6 @@
 """The viewer: a page that asks films sentences, served beside the API. Nothing of it is loaded from elsewhere."""
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
         library: films that the page offers, by number; a page can name no others on this machine.
     """
     colours = similarity_colours(np.linspace(0, 1, 1001)).tolist()
+    labels = film_labels(library)
 
     @app.get("/colours.json", include_in_schema=False)
     async def map_colours() -> list[list[int]]:
@@ -34,7 +36,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
 
     @app.get("/v1/library", include_in_schema=False)
     async def names() -> list[str]:
-        return [safe_name(path.name) for path in library]
+        return labels
 
     @app.post("/v1/library/{index}", include_in_schema=False)
     async def open_film(index: int) -> FilmMessage:
@@ -46,10 +48,26 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
         except OSError as error:
             reason = f"the file can not be opened ({error.strerror})"
             raise RadiographError(path.name, Reason.UNREADABLE, reason, "Check that it is still there") from error
-        identity, kept = await service.keep(content, safe_name(path.name))
+        identity, kept = await service.keep(content, labels[index])
         return film_message(identity, kept)
 
     app.mount("/", _Page(app, directory=str(files("radzero.viewer") / "static"), html=True), name="viewer")
+
+
+def film_labels(paths: Sequence[Path]) -> list[str]:
+    """Names by which films can be told apart: a file's own, and for equal ones as many of its folders as it takes."""
+    places = [path.absolute().parts for path in paths]
+    depths = [1] * len(places)
+    while True:
+        labels = ["/".join(map(safe_name, place[-depth:])) for place, depth in zip(places, depths, strict=True)]
+        count = Counter(labels)
+        deeper = [
+            depth + (count[label] > 1 and depth < len(place))
+            for label, depth, place in zip(labels, depths, places, strict=True)
+        ]
+        if deeper == depths:
+            return labels
+        depths = deeper
 
 
 class _Page(StaticFiles):

@@ -1,6 +1,7 @@
 // The page: which films, which sentences, what is shown of them.
 
 import * as api from "./api.js";
+import { negation, otherSide } from "./counterparts.js";
 import { Film } from "./film.js";
 import { SimilarityMap } from "./map.js";
 import { drawScale, Pane, percent } from "./pane.js";
@@ -49,8 +50,8 @@ const viewer = {
     const { film } = this;
     if (!film) return;
     const { centre, width } = film.shown;
-    const source = film.window ? "" : " (as the model saw it)";
-    const zoom = 100 * this.place.zoom;
+    const source = film.changed ? "" : " (as the model saw it)";
+    const zoom = 100 * this.place.zoom * ratio();
     const enlarged = zoom < 1 ? number(zoom) : Math.round(zoom);
     $("window").textContent = `W ${number(width)} L ${number(centre)}${source} · ${enlarged} %`;
     $("invert").setAttribute("aria-pressed", String(film.inverted));
@@ -76,24 +77,32 @@ const viewer = {
     const least = Math.min(0.02, this.fittingZoom / 2); // very wide films are seen whole below 2 %
     const zoom = Math.min(40, Math.max(least, place.zoom * factor));
     const kept = place.zoom / zoom; // the point under the pointer stays where it is
-    this.place = { zoom, x: x + (place.x - x) * kept, y: y + (place.y - y) * kept };
-    this.fitted = false;
-    this.redraw();
+    this.look({ zoom, x: x + (place.x - x) * kept, y: y + (place.y - y) * kept });
+  },
+
+  zoomTo(zoom) {
+    this.look({ ...this.place, zoom });
   },
 
   panBy(dx, dy) {
     const { place } = this;
-    this.place = { ...place, x: place.x - dx / place.zoom, y: place.y - dy / place.zoom };
+    if (this.film) this.look({ ...place, x: place.x - dx / place.zoom, y: place.y - dy / place.zoom });
+  },
+
+  // The middle of the view stays on the film, so that it cannot get lost.
+  look({ zoom, x, y }) {
+    const { width, height } = this.film;
+    this.place = { zoom, x: Math.min(width, Math.max(0, x)), y: Math.min(height, Math.max(0, y)) };
     this.fitted = false;
     this.redraw();
   },
 
-  // Right widens, down brightens less: the way of radiology workstations. A screen's width is twice the window.
-  windowBy(dx, dy) {
+  // Of these steps 400 are the window's width: the level's, and how much wider.
+  windowBy(level, wider) {
     const { film } = this;
     const { centre, width } = film.shown;
     const step = width / 400;
-    film.setWindow(centre + dy * step, width + dx * step);
+    film.setWindow(centre + level * step, width + wider * step);
     this.redraw();
   },
 
@@ -112,14 +121,31 @@ const viewer = {
       $("cursor").textContent = $("value").textContent = "";
       return;
     }
-    const value = film.valueAt(x, y);
-    const { map } = pane.answer ?? {};
-    $("cursor").textContent = `x ${x}, y ${y}: ${Number.isNaN(value) ? "padding" : number(value)}`;
-    $("value").textContent = map ? `similarity ${map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
+    $("cursor").textContent = valueSaid(film, x, y);
+    $("value").textContent = similaritySaid(pane, x, y);
   },
 };
 
+const ratio = () => window.devicePixelRatio || 1; // screen pixels of one of the page's
 const number = (value) => String(Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
+
+function valueSaid(film, x, y) {
+  const value = film.valueAt(x, y);
+  return `x ${x}, y ${y}: ${Number.isNaN(value) ? "padding" : number(value)}`;
+}
+
+function similaritySaid({ answer }, x, y) {
+  return answer?.map ? `similarity ${answer.map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
+}
+
+// Also in the status line, which is read aloud, with the similarities of all sentences that are shown.
+function readMiddle(film) {
+  viewer.point({ pane: viewer.panes[0], middle: true });
+  const [x, y] = [viewer.place.x, viewer.place.y].map(Math.floor);
+  if (x >= film.width || y >= film.height) return;
+  const similarities = viewer.panes.map((pane) => similaritySaid(pane, x, y)).filter(Boolean);
+  status([valueSaid(film, x, y), ...similarities].join("; "));
+}
 
 function status(text, problem = false) {
   $("status").textContent = text;
@@ -159,11 +185,19 @@ const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // Opens the first of them that is a film, unless somebody chooses another meanwhile.
 async function add(entries, said = "") {
-  viewer.films.push(...entries);
+  for (const entry of entries) viewer.films.push(Object.assign(entry, { name: unlike(entry.name) }));
   for (const entry of entries) {
     const opened = await choose(entry, said);
     if (opened || !entry.failure || viewer.current !== entry) return;
   }
+}
+
+// A name that no film of the list has: a browser does not tell which folder a file is in.
+function unlike(name) {
+  const taken = new Set(viewer.films.map((entry) => entry.name));
+  let other = name;
+  for (let k = 2; taken.has(other); k++) other = `${name} (${k})`;
+  return other;
 }
 
 const addFiles = (files) =>
@@ -190,6 +224,25 @@ function listFilms() {
     }),
   ]);
   $("empty").hidden = viewer.films.length > 0;
+  $("close").disabled = !viewer.films.length;
+}
+
+// Takes the film that is shown off the list; the file is left alone.
+function closeFilm() {
+  const k = viewer.films.indexOf(viewer.current);
+  if (k < 0) return;
+  const [closed] = viewer.films.splice(k, 1);
+  viewer.recent = viewer.recent.filter((entry) => entry !== closed);
+  const next = viewer.films[Math.min(k, viewer.films.length - 1)];
+  if (next) {
+    choose(next, `${closed.name} closed`);
+    return;
+  }
+  viewer.current = null;
+  listFilms();
+  blank();
+  show();
+  status(`${closed.name} closed`);
 }
 
 // Shows a film, and says this when it is shown. Whether it is one.
@@ -229,6 +282,7 @@ function blank() {
   $("facts").replaceChildren();
   listWarnings();
   for (const id of ["window", "cursor", "value"]) $(id).textContent = "";
+  $("invert").setAttribute("aria-pressed", "false");
   for (const id of ["save-picture", "save-json", "save-dicom", "other-side", "negation"]) $(id).disabled = true;
   listAnswers();
   viewer.redraw();
@@ -282,7 +336,7 @@ async function read(entry, info) {
 
 // Of many films the page keeps the pixels of those used last; the others are read again when they are chosen.
 function makeRoom(entry) {
-  viewer.recent = [entry, ...viewer.recent.filter((other) => other !== entry)];
+  viewer.recent = [entry, ...viewer.recent.filter((other) => other !== entry)].filter((one) => viewer.films.includes(one));
   let pixels = 0;
   for (const kept of viewer.recent) {
     if (!kept.film) continue;
@@ -343,19 +397,8 @@ function keepAnswers(entry, reading) {
   reading.sentences.forEach((answer, k) => {
     if (!viewer.asked.includes(answer.sentence)) return; // cleared while it was being answered
     const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
-    entry.answers.set(answer.sentence, { ...answer, map, warnings: warningsOf(answer.sentence, reading, entry) });
+    entry.answers.set(answer.sentence, { ...answer, map });
   });
-}
-
-// What is said of this sentence: not the film's warnings, the model's, or those that begin with another sentence in
-// quotes. It stands beside the sentence, which it need not repeat.
-function warningsOf(sentence, reading, entry) {
-  const quoting = (text, other) => text.startsWith(`'${other}': `) || text.startsWith(`"${other}": `);
-  const others = reading.sentences.map((answer) => answer.sentence).filter((text) => text !== sentence);
-  return reading.warnings
-    .filter((text) => text !== viewer.model.notice && !entry.info.warnings.includes(text))
-    .filter((text) => !others.some((other) => quoting(text, other)))
-    .map((text) => (quoting(text, sentence) ? text.slice(sentence.length + 4) : text));
 }
 
 async function ask(sentences, { beside = false } = {}) {
@@ -454,6 +497,17 @@ function listAnswers() {
   ]);
 }
 
+function removeAnswer() {
+  const text = viewer.chosen;
+  const k = viewer.asked.indexOf(text);
+  if (k < 0) return;
+  viewer.asked = viewer.asked.filter((other) => other !== text);
+  viewer.beside = shownSentences().filter((other) => other !== text);
+  for (const entry of viewer.films) entry.answers?.delete(text);
+  viewer.chosen = viewer.beside.at(-1) ?? viewer.asked[Math.min(k, viewer.asked.length - 1)] ?? null;
+  show();
+}
+
 // -- panes ---------------------------------------------------------------------------------------------
 
 function arrange() {
@@ -479,11 +533,12 @@ function show() {
   $("other-side").disabled = !chosen || !otherSide(viewer.chosen);
   $("negation").disabled = !chosen || !negation(viewer.chosen);
   $("clear").disabled = !viewer.asked.length;
+  $("remove").disabled = !viewer.asked.includes(viewer.chosen);
   for (const id of ["save-picture", "save-json"]) $(id).disabled = !viewer.film;
   $("save-dicom").disabled = !chosen || !viewer.current?.info?.dicom;
   if (viewer.chosen !== viewer.revealed) reveal($("answers"));
   viewer.revealed = viewer.chosen;
-  if (sized) viewer.fit();
+  if (sized && viewer.fitted) viewer.fit();
   else viewer.redraw();
 }
 
@@ -497,20 +552,6 @@ function reveal(list) {
 }
 
 // -- counterparts --------------------------------------------------------------------------------------
-
-function otherSide(text) {
-  const swapped = text.replace(/\b(left|right)\b/gi, (side) => {
-    const other = side.toLowerCase() === "left" ? "right" : "left";
-    return side[0] === side[0].toUpperCase() ? other[0].toUpperCase() + other.slice(1) : other;
-  });
-  return swapped === text ? null : swapped;
-}
-
-function negation(text) {
-  if (/^there (is|are) no\b/i.test(text)) return text.replace(/^(there (?:is|are)) no\b/i, "$1");
-  if (/^there (is|are)\b/i.test(text)) return text.replace(/^(there (?:is|are))\b/i, "$1 no");
-  return null;
-}
 
 function counterpart(make) {
   const other = viewer.chosen && make(viewer.chosen);
@@ -527,7 +568,8 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const stem = (entry) => entry.name.replace(/\.[^.]*$/, "");
+// What a film's files are saved as; of "1.2.840.1" nothing is an ending.
+const stem = (entry) => entry.name.replace(/\.(dcm|dicom|png|jpe?g|tiff?)(?=$| \(\d+\)$)/i, "").replaceAll("/", "-");
 
 // What is saved is taken, with its name, before anything is waited for: another film may be chosen meanwhile.
 function savePicture() {
@@ -580,7 +622,7 @@ function asJson() {
     notice: model.notice,
     sentences,
     warnings: current.info.warnings,
-    view: { window: film.shown, changed: film.window !== null, inverted: film.inverted, threshold: options.threshold },
+    view: { window: film.shown, changed: film.changed, inverted: film.inverted, threshold: options.threshold },
   };
 }
 
@@ -641,11 +683,11 @@ const keys = {
   "Shift ArrowRight": () => viewer.panBy(-40, 0),
   "Shift ArrowUp": () => viewer.panBy(0, 40),
   "Shift ArrowDown": () => viewer.panBy(0, -40),
-  w: withFilm(() => viewer.windowBy(-20, 0)),
-  W: withFilm(() => viewer.windowBy(20, 0)),
-  l: withFilm(() => viewer.windowBy(0, -20)),
-  L: withFilm(() => viewer.windowBy(0, 20)),
-  v: withFilm(() => viewer.point({ pane: viewer.panes[0], middle: true })),
+  w: withFilm(() => viewer.windowBy(0, -20)),
+  "Shift w": withFilm(() => viewer.windowBy(0, 20)),
+  l: withFilm(() => viewer.windowBy(-20, 0)),
+  "Shift l": withFilm(() => viewer.windowBy(20, 0)),
+  v: withFilm(readMiddle),
   i: withFilm((film) => film.invert()),
   r: withFilm((film) => film.reset()),
   o: () => counterpart(otherSide),
@@ -662,10 +704,11 @@ function listen() {
     event.preventDefault();
     ask([$("sentence").value]);
   });
-  $("set").addEventListener("change", (event) => {
-    const names = viewer.sets[event.target.value];
+  $("ask-set").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const names = viewer.sets?.[$("set").value];
     if (names) ask(names.map((finding) => `There is ${finding}`));
-    event.target.value = "";
+    else status("Choose a finding set first", true);
   });
   for (const part of ["map", "contour", "peak"]) {
     $(`show-${part}`).addEventListener("change", (event) => setOption(part, event.target.checked));
@@ -676,7 +719,7 @@ function listen() {
     button.addEventListener("click", () => setTool(button.dataset.tool));
   }
   $("fit").addEventListener("click", () => viewer.fit());
-  $("actual").addEventListener("click", withFilm(() => Object.assign(viewer, { place: { ...viewer.place, zoom: 1 }, fitted: false })));
+  $("actual").addEventListener("click", withFilm(() => viewer.zoomTo(1 / ratio())));
   $("invert").addEventListener("click", keys.i);
   $("reset").addEventListener("click", keys.r);
   $("other-side").addEventListener("click", keys.o);
@@ -686,6 +729,8 @@ function listen() {
     for (const entry of viewer.films) entry.answers?.clear();
     show();
   });
+  $("remove").addEventListener("click", removeAnswer);
+  $("close").addEventListener("click", closeFilm);
   $("help").addEventListener("click", keys["?"]);
   $("save-picture").addEventListener("click", savePicture);
   $("save-json").addEventListener("click", saveJson);
@@ -694,10 +739,11 @@ function listen() {
     const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
     const scrolled = event.target.closest("aside, #film-notes, #status"); // which the key scrolls
     if (scrolling && scrolled && !event.target.closest("#answers")) return;
-    const typing = event.target.closest("input[type=text], select, dialog, input[type=range]");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const name = event.shiftKey && event.key.startsWith("Arrow") ? `Shift ${event.key}` : event.key;
-    const work = keys[name] ?? keys[name.toLowerCase()];
+    const sliding = event.target.closest("input[type=range]") && event.key.length > 1; // arrows, Home, Page
+    const typing = event.target.closest("input[type=text], select, dialog");
+    if (typing || sliding || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.length > 1 ? event.key : event.key.toLowerCase(); // whatever Caps Lock says
+    const work = (event.shiftKey && keys[`Shift ${key}`]) || keys[key];
     if (!work) return;
     event.preventDefault();
     work();

@@ -30,6 +30,16 @@ export class Film {
     this.table();
   }
 
+  // Whether it is shown otherwise than the model saw it.
+  get changed() {
+    return this.window !== null || this.inverted;
+  }
+
+  // Whether low values are bright now.
+  get lowIsBright() {
+    return this.info.inverted !== this.inverted;
+  }
+
   get shown() {
     return this.window ?? this.info.window ?? this.guess();
   }
@@ -56,12 +66,11 @@ export class Film {
 
   table() {
     const flip = this.inverted;
-    const dark = this.info.inverted !== flip; // low values bright
     this.grey = this.first.map((first, k) => {
       if (Number.isNaN(this.values[k])) return 0; // padding is no part of the film: black under every window
       if (!this.window) return flip ? 255 - first : first;
       const g = windowed(this.values[k], this.window);
-      return Math.round(255 * (dark ? 1 - g : g));
+      return Math.round(255 * (this.lowIsBright ? 1 - g : g));
     });
   }
 

@@ -3,6 +3,7 @@
 import { outline, tint } from "./map.js";
 
 const PEAK = "#5aebff";
+const SLIP = 10; // of the page's pixels: a finger that moves less rests
 
 export class Pane {
   constructor(viewer) {
@@ -19,6 +20,7 @@ export class Pane {
     this.figure.append(this.canvas, caption);
     this.answer = null;
     this.pointers = new Map();
+    this.gesture = null; // tap, drag or pinch
     this.listen();
   }
 
@@ -98,8 +100,10 @@ export class Pane {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.pointers.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", () => this.viewer.point(null));
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.up(event));
+    canvas.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") this.viewer.point(null); // a finger hides what it points at until it is lifted
+    });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("dblclick", () => this.viewer.fit());
     canvas.addEventListener("wheel", (event) => {
@@ -121,7 +125,15 @@ export class Pane {
   down(event) {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, button: event.button });
+    this.gesture = this.pointers.size > 1 ? "pinch" : event.pointerType === "touch" ? "tap" : "drag";
     this.canvas.focus({ preventScroll: true });
+    this.viewer.point({ pane: this, x: event.clientX, y: event.clientY });
+  }
+
+  // Of a pinch the last finger does nothing more: fingers are never lifted at once.
+  up(event) {
+    this.pointers.delete(event.pointerId);
+    if (!this.pointers.size) this.gesture = null;
   }
 
   move(event) {
@@ -130,26 +142,33 @@ export class Pane {
     const last = this.pointers.get(event.pointerId);
     if (!last || !viewer.film) return;
     const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
-    if (this.pointers.size === 2) {
-      this.pinch(event, last, dx, dy);
+    if (this.gesture === "tap") {
+      if (Math.hypot(dx, dy) < SLIP) return;
+      this.gesture = "drag"; // from here on
+    } else if (this.gesture === "pinch") {
+      if (this.pointers.size === 2) this.pinch(event, last);
     } else if (last.button !== 0 || event.shiftKey || viewer.tool === "pan") {
       viewer.panBy(dx, dy);
     } else if (viewer.tool === "zoom") {
       viewer.zoomBy(Math.exp(-dy / 150), viewer.place.x, viewer.place.y);
     } else {
-      viewer.windowBy(dx, dy);
+      viewer.windowBy(viewer.film.lowIsBright ? -dy : dy, dx); // down darkens every film, right takes contrast from it
     }
     last.x = event.clientX;
     last.y = event.clientY;
   }
 
-  pinch(event, last, dx, dy) {
+  // What is between the fingers stays between them.
+  pinch(event, last) {
+    const { viewer } = this;
+    const now = { x: event.clientX, y: event.clientY };
     const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)[1];
-    const before = Math.hypot(last.x - other.x, last.y - other.y);
-    const after = Math.hypot(event.clientX - other.x, event.clientY - other.y);
-    this.viewer.panBy(dx / 2, dy / 2);
-    const at = this.filmAt(event);
-    if (at && before > 0 && after > 0) this.viewer.zoomBy(after / before, ...at);
+    const apart = (one) => Math.hypot(one.x - other.x, one.y - other.y);
+    const middle = (one) => ({ x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 });
+    const [from, to] = [middle(last), middle(now)];
+    viewer.panBy(to.x - from.x, to.y - from.y);
+    const at = this.filmAt(to);
+    if (at && apart(last) > 0 && apart(now) > 0) viewer.zoomBy(apart(now) / apart(last), ...at);
   }
 }
 
@@ -173,7 +192,7 @@ export function paintScale(canvas, colours, threshold, ratio) {
     context.fillStyle = `rgb(${colours[Math.round(v * (colours.length - 1))].join(" ")})`;
     context.fillRect(right - bar, y, bar, 1);
   }
-  context.fillStyle = "#f0f0f2";
+  context.fillStyle = "#f0f0f2"; // on the light box, which is black under every theme
   context.font = `${12 * ratio}px system-ui, sans-serif`;
   context.textAlign = "right";
   context.textBaseline = "middle";

@@ -42,20 +42,22 @@ export function drawSheet({ panes, colours, threshold, warnings, model }) {
   return sheet;
 }
 
+const listed = (context, texts, width) => texts.flatMap((text) => wrapped(context, `• ${text}`, width));
+
 const coloured = (colour, lines) => lines.map((text) => ({ text, colour }));
 
 function headOf(context, answer, width) {
   if (!answer) return [];
   return [
-    ...coloured(TEXT, wrapped(context, `${percent(answer.probability)}  ${answer.sentence}`, width, 2)),
-    ...coloured(NOTICE, wrapped(context, answer.warnings.join("; "), width, 2)),
+    ...coloured(TEXT, wrapped(context, `${percent(answer.probability)}  ${answer.sentence}`, width)),
+    ...coloured(NOTICE, listed(context, answer.warnings, width)),
   ];
 }
 
 function footOf(context, warnings, model, width) {
   return [
-    ...coloured(NOTICE, warnings.flatMap((text) => wrapped(context, `• ${text}`, width, 3))),
-    ...coloured(MUTED, wrapped(context, `RadZero ${model.version}, ${model.name}`, width, 1)),
+    ...coloured(NOTICE, listed(context, warnings, width)),
+    ...coloured(MUTED, wrapped(context, `RadZero ${model.version}, ${model.name}`, width)),
     ...coloured(NOTICE, wrapped(context, model.notice ?? "", width)),
   ];
 }
@@ -67,17 +69,13 @@ function write(context, lines, x, y, line) {
   });
 }
 
-// A text in lines of this width, broken between words where there are any; what is beyond the last line becomes "…".
-export function wrapped(context, text, width, most = Infinity) {
+// A text in lines of this width, broken between words where there are any.
+export function wrapped(context, text, width) {
   const lines = [];
   let rest = text;
   while (rest) {
     const count = fitting(context, rest, width);
     if (count === rest.length) return [...lines, rest];
-    if (lines.length === most - 1) {
-      const room = width - context.measureText("…").width;
-      return [...lines, `${rest.slice(0, fitting(context, rest, room)).trimEnd()}…`];
-    }
     const space = rest.lastIndexOf(" ", count);
     const end = space > 0 ? space : count;
     lines.push(rest.slice(0, end));

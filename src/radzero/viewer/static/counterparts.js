@@ -1,0 +1,20 @@
+// The sentence that a sentence is compared with.
+// Null where the words alone do not tell what the counterpart is: of "right or left", or of what is joined or denied.
+
+const SIDE = /\b(left|right)\b/gi;
+
+export function otherSide(text) {
+  const sides = new Set((text.match(SIDE) ?? []).map((side) => side.toLowerCase()));
+  if (sides.size !== 1) return null;
+  return text.replace(SIDE, (side) => {
+    const other = side.toLowerCase() === "left" ? "right" : "left";
+    if (side === side.toUpperCase()) return other.toUpperCase();
+    return side[0] === side[0].toUpperCase() ? other[0].toUpperCase() + other.slice(1) : other;
+  });
+}
+
+export function negation(text) {
+  const [, there, no, rest] = /^(there (?:is|are))( no)? (.+)$/i.exec(text) ?? [];
+  if (!there || /\b(no|not|nor|none|nothing|neither|without|never|and|or|but)\b/i.test(rest)) return null;
+  return no ? `${there} ${rest}` : `${there} no ${rest.replace(/^(an?|some|any) /i, "")}`;
+}
