@@ -1,8 +1,6 @@
 """The front door: load a model once, ask films any sentences, get readings."""
 
-import math
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +22,7 @@ from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint, weights_hash
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
+from radzero.sentence_cache import SentenceCache
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
 
@@ -58,7 +57,7 @@ class RadZero:
         self.processor = processor
         self.name = name
         self.folder = folder
-        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+        self._embeddings = SentenceCache(_SENTENCE_CACHE, _SENTENCE_CACHE_BYTES)
 
     @property
     def notice(self) -> str | None:
@@ -141,23 +140,22 @@ class RadZero:
 
         The last 50,000 are, or as many as fit into 256 MiB.
         """
-        missing = [s for s in dict.fromkeys(sentences) if s not in self._embeddings]
-        missing.sort(key=len)  # sentences of like length together: less padding
-        fresh: dict[str, Tensor] = {s: self._embeddings[s] for s in sentences if s in self._embeddings}
-        for start in range(0, len(missing), chunk):
-            part = missing[start : start + chunk]
-            tokens = {k: v.to(self.device) for k, v in self.processor.sentences(part).items()}
-            rows = (row.clone() for row in self.model.encode_sentences(**tokens))  # a view would keep all of them
-            fresh.update(zip(part, rows, strict=True))
-        for text in dict.fromkeys(sentences):
-            self._embeddings[text] = fresh[text]
-            self._embeddings.move_to_end(text)
-        each = math.prod(self.model.sentence_shape) * self.dtype.itemsize
-        while len(self._embeddings) > min(_SENTENCE_CACHE, _SENTENCE_CACHE_BYTES // each):
-            self._embeddings.popitem(last=False)
         if not sentences:
             return torch.empty(0, *self.model.sentence_shape, device=self.device)
-        return torch.stack([fresh[s] for s in sentences])
+        distinct = list(dict.fromkeys(sentences))
+        known = [text for text in distinct if text in self._embeddings]
+        missing = sorted(
+            (text for text in distinct if text not in self._embeddings), key=len
+        )  # of like length together: less padding
+        parts = [self._embeddings.get(known)] if known else []
+        for start in range(0, len(missing), chunk):
+            tokens = self.processor.sentences(missing[start : start + chunk])
+            parts.append(self.model.encode_sentences(**{key: value.to(self.device) for key, value in tokens.items()}))
+        features = torch.cat(parts)
+        place = {text: k for k, text in enumerate([*known, *missing])}
+        in_order = features[[place[text] for text in distinct]]
+        self._embeddings.keep(distinct, in_order)
+        return features[[place[text] for text in sentences]]
 
     @torch.inference_mode()
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:

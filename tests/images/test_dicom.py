@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -762,3 +763,40 @@ def test_png_and_dicom_of_the_same_pixels_agree(tmp_path: Path) -> None:
     Image.fromarray(grey).save(png)
     dicom.write_bytes(dicom_bytes(255 - grey, PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_allclose(read_radiograph(png).pixels, read_radiograph(dicom).pixels, atol=1e-7)
+
+
+def with_elements(count: int, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """A film whose header has so many empty private elements."""
+    plain = dicom_bytes(chest_like(96, 80), bits=12)
+    start = plain.index(b"\xe0\x7f\x10\x00")
+    elements = (struct.pack("<HH2sH", 0x31 + 2 * (k >> 16), k & 0xFFFF, b"LO", 0) for k in range(count))
+    content = plain[:start] + b"".join(elements) + plain[start:]
+    if syntax == ExplicitVRLittleEndian:
+        return content
+    deflated = dicom_bytes(chest_like(96, 80), syntax, bits=12)
+    meta = deflated[: 132 + 12 + int.from_bytes(deflated[140:144], "little")]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return meta + packer.compress(content[content.index(b"\x08\x00\x16\x00") :]) + packer.flush()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_headers_of_too_many_elements_are_refused(syntax: str):
+    assert read_radiograph(with_elements(2000, syntax)).height == 96
+    with pytest.raises(RadiographError, match="too many data elements") as refused:
+        read_radiograph(with_elements(600_000, syntax))
+    assert refused.value.reason is Reason.TOO_LARGE
+    read_radiograph(with_elements(2000, syntax), limits=ReadLimits(max_header_reads=10_000))
+    with pytest.raises(RadiographError, match="more than 1,000"):
+        read_radiograph(with_elements(2000, syntax), limits=ReadLimits(max_header_reads=1000))
+
+
+@pytest.mark.parametrize("keyword", ["WindowCenter", "PatientOrientation", "VOILUTSequence"])
+def test_values_beyond_reason_are_not_made_into_objects(keyword: str):
+    content = dicom_bytes(chest_like(96, 80), ImplicitVRLittleEndian, bits=12)
+    tag = {"WindowCenter": 0x00281050, "PatientOrientation": 0x00200020, "VOILUTSequence": 0x00283010}[keyword]
+    value = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 400_000 if keyword == "VOILUTSequence" else b"1\\" * 400_000
+    before = content.index(b"\xe0\x7f\x10\x00")
+    element = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+    film = read_radiograph(content[:before] + element + content[before:])
+    assert any(keyword in text and "was ignored" in text for text in film.warnings)
+    assert film.pixels.shape == (96, 80)

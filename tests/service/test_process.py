@@ -26,7 +26,7 @@ from radzero.phantom.film import make_film
 from radzero.reading import load
 from radzero.service.server import _connection_class, open_socket
 from radzero.service.settings import ServiceSettings
-from service.running import running
+from service.running import Running, running
 
 SENTENCE = "There is right pleural effusion"
 
@@ -165,7 +165,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = uvicorn.Config(app, http=_connection_class(), log_config=None, lifespan="off")
+    config = uvicorn.Config(app, http=_connection_class(60), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with open_socket(ServiceSettings(port=0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -201,6 +201,98 @@ def test_a_header_has_its_time_and_connections_are_bounded(connections: int):
         one.close()
     assert closed >= 4
     assert requests.get(url, timeout=10).text == "ok"
+
+
+@pytest.fixture(scope="module")
+def hasty(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that gives every request two seconds."""
+    folder = tmp_path_factory.mktemp("hasty")
+    with running(folder, "serve", "--port", 0, "-m", tiny_checkpoint, "--time-limit", 2) as service:
+        yield service
+
+
+def connected(service: Running) -> socket.socket:
+    port = int(service.url.rsplit(":", 1)[1])
+    return socket.create_connection(("127.0.0.1", port), 20)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that still comes until the other side closes."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("line", ["POST /v1/health", "POST /v1/nothing", "GET /v1/health", "POST /v1/predict"])
+def test_a_body_that_never_comes_holds_no_connection(hasty: Running, line: str):
+    """Also when a byte of it comes after the answer, which ends the server's own patience."""
+    with connected(hasty) as one:
+        one.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
+        answer = one.recv(65536)
+        assert b"connection: close" in answer.lower()
+        try:
+            one.sendall(b"x")
+        except ConnectionError:
+            return
+        rest(one)
+
+
+def test_answers_that_are_not_taken_hold_no_connection(hasty: Running):
+    with connected(hasty) as one:
+        one.setblocking(False)
+        request, sent = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100, time.monotonic()
+        while time.monotonic() < sent + 1:  # until there is no more room for answers, nor so for requests
+            try:
+                one.send(request)
+                sent = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.02)
+        until = time.monotonic() + 15
+        while one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            assert time.monotonic() < until
+            try:
+                one.send(b"G")
+            except BlockingIOError:
+                time.sleep(0.1)
+            except ConnectionError:
+                break
+    assert requests.get(f"{hasty.url}/v1/health", timeout=10).ok
+
+
+def test_every_refusal_has_one_form(hasty: Running):
+    with connected(hasty) as one:
+        one.sendall(b"what is this\r\n\r\n")
+        head, body = rest(one).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def test_who_goes_away_while_sending_is_noted_so(hasty: Running):
+    with connected(hasty) as one:
+        head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        one.sendall(f"{head}Content-Length: 100000\r\n\r\n--x\r\n".encode())
+        time.sleep(0.3)
+    until = time.monotonic() + 10
+    while '"status": 499' not in hasty.log.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_the_log_is_json_whatever_a_film_is(hasty: Running):
+    """libtiff would write what it thinks of a damaged file to standard error itself."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)).save(
+        buffer, "TIFF", compression="tiff_lzw"
+    )
+    content = bytearray(buffer.getvalue())
+    content[200:260] = b"\xff" * 60
+    assert ask(hasty.url, bytes(content)).status_code in (200, 422)
+    lines = hasty.log.read_text().splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
 
 
 def test_two_services_never_share_a_port():

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import socket
 import struct
 import threading
@@ -31,6 +32,7 @@ from starlette.testclient import TestClient
 
 import radzero.service.engine
 from dicom_factory import chest_like, dicom_bytes, lut_item, scan_bomb
+from radzero.models.checkpoints import weights_hash
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero, load
@@ -235,12 +237,68 @@ def test_padding_has_no_value_and_lies_at_the_dark_end(
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_values_that_float32_does_not_hold(client: TestClient):
-    content = dicom_bytes(chest_like(60, 48), bits=12, RescaleSlope="1e38", RescaleIntercept=0)
-    film = client.post("/v1/films", files={"file": ("x.dcm", content)}).json()
-    values, _, pixels = unpacked(client.get(f"/v1/films/{film['id']}/pixels").content, (60, 48))
-    assert np.isinf(values[pixels.max()])
-    assert not np.isnan(values).any()
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("1e308", "0"), ("1e305", "-1.5e308"), ("1e-300", "0"), ("1", "1e300")]
+)
+def test_an_absurd_rescale_is_ignored(client: TestClient, slope: str, intercept: str):
+    content = dicom_bytes(chest_like(60, 48), bits=12, RescaleSlope=slope, RescaleIntercept=intercept)
+    plain = dicom_bytes(chest_like(60, 48), bits=12)
+    files = [("files", ("a.dcm", plain)), ("files", ("b.dcm", content))]
+    first, second = client.post("/v1/batch", files=files, data={"sentence": SENTENCES}).json()["films"]
+    assert "absurd" in str(second["reading"]["warnings"])
+    assert second["reading"]["sentences"] == first["reading"]["sentences"]
+
+
+def test_header_values_of_no_use(client: TestClient):
+    """An empty spacing; texts that are longer than any may be, which would be kept and sent."""
+    long = {"BodyPartExamined": "C" * 60_000, "Modality": "M" * 60_000, "StudyInstanceUID": "1." * 3000 + "1"}
+    ds = pydicom.dcmread(io.BytesIO(dicom_bytes(chest_like(60, 48), bits=12)))
+    for keyword, text in long.items():
+        ds.add_new(keyword, "UT", text)
+    ds.add_new("PixelSpacing", "DS", "")
+    buffer = io.BytesIO()
+    ds.save_as(buffer)
+    content = buffer.getvalue().replace(b"\x28\x00\x30\x00DS\x00\x00", b"\x28\x00\x30\x00DS\x04\x00\\0.1")
+    answer = client.post("/v1/films", files={"file": ("x.dcm", content)})
+    assert answer.status_code == 201
+    film = answer.json()
+    assert film["spacing"] is None
+    assert len(answer.content) < 2000
+    assert film["dicom"]["body_part"] == "C" * 16
+    assert "study_instance_uid" not in film["dicom"]
+    client.delete(f"/v1/films/{film['id']}")
+
+
+def test_one_content_type(client: TestClient):
+    """Two parts of a service that take another of several for the true one do not check the same thing."""
+    headers = [("content-type", "application/json"), ("content-type", "multipart/form-data; boundary=x")]
+    answer = client.post("/v1/films/x/ask", content=b"{}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
+def test_no_path_is_another(client: TestClient):
+    answer = client.post("/v1/predict/", files={"file": ("a", b"")}, follow_redirects=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "not_allowed")  # the viewer's page has it
+    assert client.get("/v1/model/").status_code == 404
+
+
+def test_the_hash_is_of_the_weights_that_answer(tiny_checkpoint: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    with client_of(load(folder, device="cpu")) as client:
+        expected = load(folder).sha256
+        shutil.rmtree(folder)
+        assert client.get("/v1/model").json()["sha256"] == expected
+    with pytest.raises(FileNotFoundError, match="not there any more"):
+        weights_hash(folder)
+
+
+def test_whatever_goes_wrong_with_the_model_it_answers_again(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    reader = load(tiny_checkpoint, device="cpu")
+    with client_of(reader) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(reader, "embed_sentences", lambda asked: {}["nothing"])
+            assert ask(client, png()).status_code == 500
+        assert ask(client, png()).status_code == 200
 
 
 def test_pixels_of_pictures_and_of_a_voi_lut(client: TestClient, tiny_model: RadZero):

@@ -105,7 +105,7 @@ def _judge_modality(header: Header) -> None:
     modality = header.code("Modality")
     if modality not in RADIOGRAPHY:
         header.warnings.append(
-            f"modality {modality or 'unknown'} is not radiography (CR, DX): check that this is a radiograph"
+            f"modality {modality[:16] or 'unknown'} is not radiography (CR, DX): check that this is a radiograph"
         )
     intent = header.code("PresentationIntentType")
     if intent == "FOR PROCESSING" or header.text("SOPClassUID") == FOR_PROCESSING_SOP:
@@ -175,17 +175,25 @@ def _judge_orientation(header: Header) -> None:
 
 
 def facts(header: Header, syntax: TransferSyntax, film: StoredFilm | None) -> DicomFacts:
-    """Collect the header values that a result should carry; none of them names the patient."""
+    """Collect the header values that a result should carry; none of them names the patient.
+
+    What is longer than DICOM allows (PS3.5 6.2) is cut, and a UID that is so is none.
+    """
     return DicomFacts(
-        sop_class_uid=header.text("SOPClassUID") or None,
-        sop_instance_uid=header.text("SOPInstanceUID") or None,
-        study_instance_uid=header.text("StudyInstanceUID") or None,
-        series_instance_uid=header.text("SeriesInstanceUID") or None,
-        modality=header.code("Modality") or None,
-        photometric_interpretation=header.code("PhotometricInterpretation"),
+        sop_class_uid=_uid(header, "SOPClassUID"),
+        sop_instance_uid=_uid(header, "SOPInstanceUID"),
+        study_instance_uid=_uid(header, "StudyInstanceUID"),
+        series_instance_uid=_uid(header, "SeriesInstanceUID"),
+        modality=header.code("Modality")[:16] or None,
+        photometric_interpretation=header.code("PhotometricInterpretation")[:16],
         transfer_syntax=syntax.value,
-        body_part=header.code("BodyPartExamined") or None,
-        patient_orientation="\\".join(header.texts("PatientOrientation")) or None,
+        body_part=header.code("BodyPartExamined")[:16] or None,
+        patient_orientation="\\".join(text[:16] for text in header.texts("PatientOrientation")[:2]) or None,
         window=film.window if film else None,
         lut=film.lut if film else None,
     )
+
+
+def _uid(header: Header, keyword: str) -> str | None:
+    uid = header.text(keyword)
+    return uid if 0 < len(uid) <= 64 else None

@@ -12,6 +12,7 @@ interpretation decides, and a contradicting shape is a warning.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from .dicom_header import Header
 from .grey import row_blocks
 from .radiograph import StoredFilm, VoiLut, Window
 
+_MOST_DIGITS = 12
+"""By which a rescale may enlarge or shrink what has at most 16 bits; windows of more leave float64's range."""
 DEFAULT_WINDOW_PERCENT = (0.5, 99.5)
 
 
@@ -126,15 +129,24 @@ def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -
         if lut is not None:
             choices.append(f"modality: LUT sequence, {len(lut.entries)} entries of {lut.bits} bits")
             return lut(values), True
+    slope, intercept = read_rescale(header)
+    if (slope, intercept) == (1.0, 0.0):
+        return values, False
+    choices.append(f"modality: rescale slope {slope:g} intercept {intercept:g}")
+    return values * slope + intercept, True
+
+
+def read_rescale(header: Header) -> tuple[float, float]:
+    """Slope and intercept to modality values; 1 and 0 where they are absent or (with a warning) absurd."""
     slope = next(iter(header.numbers("RescaleSlope")), 1.0)
     intercept = next(iter(header.numbers("RescaleIntercept")), 0.0)
     if slope == 0.0:
         header.warnings.append("Rescale Slope 0 is invalid and was taken as 1")
         slope = 1.0
-    if (slope, intercept) == (1.0, 0.0):
-        return values, False
-    choices.append(f"modality: rescale slope {slope:g} intercept {intercept:g}")
-    return values * slope + intercept, True
+    if abs(math.log10(abs(slope))) > _MOST_DIGITS or abs(intercept) > 10.0**_MOST_DIGITS:
+        header.warnings.append(f"the rescale (slope {slope:g}, intercept {intercept:g}) is absurd and was ignored")
+        return 1.0, 0.0
+    return slope, intercept
 
 
 def read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Header) -> LookupTable | None:

@@ -16,6 +16,8 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
@@ -143,10 +145,14 @@ def _walks(head: bytes, size: int, syntax: TransferSyntax) -> bool:
 
 
 class _BoundedFile:
-    """A file whose ``read`` asks for no more than is left: a damaged length must not allocate gigabytes."""
+    """A file whose ``read`` asks for no more than is left, and not too often.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    A damaged length must not allocate gigabytes, nor a million empty elements become as many objects.
+    """
+
+    def __init__(self, file: BinaryIO, source: str, limits: ReadLimits) -> None:
+        self._file, self._source, self._most = file, source, limits.max_header_reads
+        self._reads = 0
         self._size = file.seek(0, os.SEEK_END)
         self.seek = file.seek
         self.tell = file.tell
@@ -154,6 +160,14 @@ class _BoundedFile:
         file.seek(0)
 
     def read(self, count: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > self._most:
+            raise RadiographError(
+                self._source,
+                Reason.TOO_LARGE,
+                f"the header holds too many data elements (more than {self._most:,} pieces)",
+                "If the file is genuine, raise ReadLimits.max_header_reads",
+            )
         left = max(0, self._size - self._file.tell())
         return self._file.read(left if count < 0 else min(count, left))
 
@@ -201,7 +215,7 @@ def open_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> DicomFile:
     Raises:
         RadiographError: ``bad_header``, ``unsupported`` (transfer syntax), ``too_large``, ``truncated``.
     """
-    stream: Any = _BoundedFile(file)
+    stream: Any = _BoundedFile(file, source, limits)
     with refusing(source, Reason.BAD_HEADER, "the DICOM file meta information is damaged", _DAMAGED):
         has_preamble = stream.read(132)[128:] == b"DICM"
         stream.seek(132 if has_preamble else 0)
@@ -214,7 +228,7 @@ def open_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> DicomFile:
         named = Header(meta, [], "").text("TransferSyntaxUID")
     syntax = _transfer_syntax(named, stream, source)
     if syntax is TransferSyntax.DEFLATED:
-        stream = BytesIO(_inflate(stream.read(), source, limits))
+        stream = _BoundedFile(BytesIO(_inflate(stream.read(), source, limits)), source, limits)
 
     reached: list[int] = []
 
@@ -270,6 +284,20 @@ def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
     return inflated
 
 
+_MOST_BYTES = {"SQ": 2**21}
+_MOST_VALUE_BYTES = 2**18
+"""Of what is made into values; a LUT's data are at most 128 KiB, and few other attributes have a thousandth of it."""
+
+
+def bytes_beyond_reason(dataset: Dataset, keyword: str) -> int:
+    """Bytes of an attribute that has too many to be made into values, each an object; else 0."""
+    raw = dataset.get_item(keyword) if keyword in dataset else None
+    if not isinstance(raw, RawDataElement) or raw.value is None:
+        return 0
+    size = len(raw.value)
+    return size if size > _MOST_BYTES.get(dictionary_VR(keyword), _MOST_VALUE_BYTES) else 0
+
+
 class Header:
     """Typed, forgiving access to a pydicom data set.
 
@@ -283,6 +311,9 @@ class Header:
         self.source = source
 
     def _value(self, keyword: str) -> Any:
+        if size := bytes_beyond_reason(self.dataset, keyword):
+            self._warn(f"the DICOM attribute {keyword} has {size:,} bytes and was ignored")
+            return None
         try:
             return self.dataset[keyword].value if keyword in self.dataset else None
         except Exception as exc:

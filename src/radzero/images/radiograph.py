@@ -100,14 +100,17 @@ class ReadLimits:
             decoding.
         max_file_bytes: size of the file on disk.
         max_inflated_bytes: size of a deflated DICOM data set after inflation.
+        max_header_reads: pieces in which a DICOM file's header may be read, two or three per data element: a small
+            element takes some hundred bytes of memory, however few it has.
     """
 
     max_pixels: int = 100_000_000
     max_file_bytes: int = 1 << 30
     max_inflated_bytes: int = 1 << 29
+    max_header_reads: int = 500_000
 
     def __post_init__(self) -> None:
-        for name in ("max_pixels", "max_file_bytes", "max_inflated_bytes"):
+        for name in ("max_pixels", "max_file_bytes", "max_inflated_bytes", "max_header_reads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ReadLimits.{name} must be at least 1, not {getattr(self, name)}")
 

@@ -331,9 +331,15 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the folder's safetensors files, in the order of their names."""
+    """SHA-256 over the folder's safetensors files, in the order of their names.
+
+    Raises:
+        FileNotFoundError: when there are none.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    if not (paths := sorted(folder.glob("*.safetensors"))):
+        raise FileNotFoundError(f"{folder}: its weights (*.safetensors) are not there any more")
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -16,8 +16,8 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import DSfloat
 
 from radzero.images import RadiographError, ReadLimits, Reason
-from radzero.images.dicom_display import read_lut
-from radzero.images.dicom_header import Header, TransferSyntax, open_dicom, sniff_dicom
+from radzero.images.dicom_display import read_lut, read_rescale
+from radzero.images.dicom_header import Header, TransferSyntax, bytes_beyond_reason, open_dicom, sniff_dicom
 from radzero.images.radiograph import refusing
 from radzero.images.warning_filters import quiet
 
@@ -114,8 +114,9 @@ def _note_modality(header: Dataset, reader: Header) -> None:
     if lut := _modality_lut(reader):
         header.ModalityLUTSequence = [lut]
     elif slopes or intercepts:
-        header.RescaleSlope = DSfloat(next(iter(slopes), 1.0) or 1.0, auto_format=True)
-        header.RescaleIntercept = DSfloat(next(iter(intercepts), 0.0), auto_format=True)
+        slope, intercept = read_rescale(reader)
+        header.RescaleSlope = DSfloat(slope, auto_format=True)
+        header.RescaleIntercept = DSfloat(intercept, auto_format=True)
         header.RescaleType = kind
 
 
@@ -149,13 +150,15 @@ def _modality_lut(full: Header) -> Dataset | None:
         signed = 1 in full.words("PixelRepresentation")
         if lut := read_lut(item, np.array([-1.0 if signed else 0.0]), "modality LUT", full):
             written = lut_item(lut.first, lut.entries.astype(np.uint16))
-            written.ModalityLUTType = item.text("ModalityLUTType") or "US"  # unspecified
+            written.ModalityLUTType = item.text("ModalityLUTType")[:64] or "US"  # unspecified
             return written
     return None
 
 
 def _valid(full: Dataset, keyword: str) -> DataElement | None:
     """The element anew, or None when it is absent or breaks the rules of its value representation."""
+    if bytes_beyond_reason(full, keyword):
+        return None
     try:
         value = full[keyword].value if keyword in full else None
         kind = dictionary_VR(keyword)

@@ -52,6 +52,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (400, "The request is malformed."),
         (401, "A token is needed."),
         (403, "A page of another site asked."),
+        (405, "The path takes another method."),
         (413, "The request, the film or the number of sentences is too large."),
         (421, "The Host header names another host."),
         (422, "The film cannot be read, or a value is not valid; nothing was done."),
@@ -62,6 +63,16 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "The film is not kept (any more)."}
+}
+
+_ZIP = {
+    "content": {"application/zip": {}},
+    "headers": {
+        "radzero-left-out": {
+            "description": "Kinds that the film cannot have; left-out.txt says why.",
+            "schema": {"type": "string"},
+        }
+    },
 }
 
 
@@ -100,6 +111,7 @@ class Service:
         )
         self.films: BoundedCache[KeptFilm] = BoundedCache(settings.cache_bytes // 2)
         self.stopping = False
+        self.sha256 = reader.sha256  # now: the files may be others, or gone, when somebody asks
 
     def sentences(self, sentences: Sequence[str], findings: Sequence[str]) -> list[str]:
         """What is asked, checked.
@@ -183,6 +195,7 @@ def create_app(reader: RadZero, settings: ServiceSettings | None = None) -> Fast
         docs_url=None,  # these pages load their scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
         responses=_REFUSALS,
     )
     app.state.service = service
@@ -213,7 +226,12 @@ def _routes(service: Service) -> APIRouter:
             raise refusal(503, "not_ready", "every decoder has been busy with one film for longer than the time limit")
         return {"status": "ready"}
 
-    @routes.get("/metrics", tags=["operation"], response_class=Response)
+    @routes.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=Response,
+        responses={200: {"content": {prometheus.CONTENT_TYPE: {}}}},
+    )
     async def metrics() -> Response:
         """Counters in Prometheus' format."""
         known = service.metrics
@@ -229,7 +247,7 @@ def _routes(service: Service) -> APIRouter:
         return ModelMessage(
             name=reader.name,
             method=reader.model.config.method,
-            sha256=reader.sha256,
+            sha256=service.sha256,
             notice=reader.notice,
             has_maps=reader.model.has_maps,
             version=__version__,
@@ -327,7 +345,7 @@ def _routes(service: Service) -> APIRouter:
         "/films/{identity}/results",
         tags=["films"],
         response_class=Response,
-        responses={**_NOT_FOUND, 200: {"content": {"application/zip": {}}}},
+        responses={**_NOT_FOUND, 200: _ZIP, 501: {"model": Refusal, "description": "highdicom is not installed."}},
     )
     async def results(identity: str, question: ResultQuestion) -> Response:
         """DICOM objects of a DICOM film that is kept, as a ZIP file.
@@ -409,7 +427,10 @@ def _spacing(header: Dataset | None) -> tuple[float, float] | None:
         value = header.get(keyword) if header else None
         if not isinstance(value, MultiValue) or len(value) != 2:
             continue
-        rows, columns = map(float, value)
+        try:
+            rows, columns = map(float, value)
+        except (TypeError, ValueError):  # an empty one
+            continue
         if math.isfinite(rows + columns) and min(rows, columns) > 0:
             return rows, columns
     return None

@@ -47,7 +47,8 @@ class EncodedFilm:
         """Memory that it holds."""
         stored = self.stored.words.nbytes + self.stored.values.nbytes + self.stored.table.nbytes if self.stored else 0
         lut = self.seen.dicom.lut.entries.nbytes if self.seen.dicom and self.seen.dicom.lut else 0
-        return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored + lut
+        said = sum(map(len, self.seen.warnings))
+        return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored + lut + said
 
 
 class Sized(Protocol):
@@ -314,7 +315,7 @@ class Engine:
         try:
             for job, answer in zip(jobs, work(jobs), strict=True):
                 job.answer.set_result(answer)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # whatever it is, its request is answered with it, and the thread goes on
             if len(jobs) == 1:
                 jobs[0].answer.set_exception(error)
                 return

@@ -116,7 +116,8 @@ class _Passage:
         self.id = uuid.uuid4().hex
         self.read = self.held = 0
         self.status = 0
-        self.ended = False
+        self.ended = self.gone = False
+        self.whole = self.headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in self.headers
         self.refusal: _RefusedError | None = None
 
     async def serve(self) -> None:
@@ -140,7 +141,7 @@ class _Passage:
     async def _admit(self) -> None:
         self._check_access()
         if self.scope["path"] in UNCOUNTED_ROUTES:
-            await self.gate.app(self.scope, self._receive, self._answer)
+            await self.gate.app(self.scope, self._limited, self._answer)
             return
         size = self._announced()
         if self.gate.full or not self.gate.holds(size):
@@ -159,6 +160,8 @@ class _Passage:
     # -- access ----------------------------------------------------------------------------------------
 
     def _check_access(self) -> None:
+        if sum(name.lower() == b"content-type" for name, _ in self.scope["headers"]) > 1:
+            raise _RefusedError(400, "bad_request", "more than one Content-Type")  # which is meant, no two parts agree
         host = self.headers.get(b"host", b"").decode("latin-1")
         settings = self.gate.settings
         if is_loopback(settings.host) and not _is_local(host):
@@ -229,6 +232,10 @@ class _Passage:
     async def _limited(self) -> Message:
         message = await self._receive()
         self.read += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            self.gone = not self.whole
+        else:
+            self.whole = not message.get("more_body")
         if self.read > self._most_bytes and self.refusal is None:
             self.refusal = self._too_large()
             raise self.refusal  # the framework may answer this as an error of its own: see _answer
@@ -253,6 +260,8 @@ class _Passage:
             self.status = message["status"]
             own = {key for key, _ in message.get("headers", ())}
             extra = [(key, value) for key, value in _HEADERS if key not in own]
+            if not self.whole:
+                extra.append((b"connection", b"close"))  # what follows is no next request
             message = {**message, "headers": [*message.get("headers", ()), *extra, (b"x-request-id", self.id.encode())]}
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
@@ -269,8 +278,6 @@ class _Passage:
         body = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
         extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in refusal.headers.items()]
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
-        if self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers:
-            headers.append((b"connection", b"close"))  # the body was not read to its end
         self.refusal = None
         await self._answer({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self._answer({"type": "http.response.body", "body": body})
@@ -278,7 +285,7 @@ class _Passage:
     def _note(self, seconds: float) -> None:
         found = self.scope.get("route")
         route = getattr(found, "path", None) or "(none)"
-        status = self.status or 499  # the other side went away
+        status = 499 if self.gone or not self.status else self.status  # the other side went away
         method = self.method if self.method in _METHODS else "other"
         self.gate.metrics.requests.labels(method, route, str(status)).inc()
         self.gate.metrics.seconds.labels(route).observe(seconds)

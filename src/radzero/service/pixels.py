@@ -23,8 +23,7 @@ def pack_pixels(film: EncodedFilm) -> bytes:
         order = _order(stored)
         level = np.empty(len(order), dtype="<u2")
         level[order] = np.arange(len(order))
-        with np.errstate(over="ignore"):  # a file may have values that float32 does not
-            values = stored.values[order].astype("<f4")
+        values = stored.values[order].astype("<f4")
         grey = np.rint(stored.table[order] * 255).astype(np.uint8)
         pixels = level[stored.words]
     padding = b"\0" * (-len(grey) % 4)

@@ -1,11 +1,15 @@
 """A service on a socket: uvicorn, told to log nothing of its own and to finish what it accepted."""
 
 import asyncio
+import ctypes
+import json
 import logging
 import os
 import signal
 import socket
 from typing import TYPE_CHECKING
+
+from PIL import _imaging
 
 from radzero.service.gate import ForeignFormatter, Gate, JsonFormatter
 from radzero.service.settings import ServiceSettings
@@ -50,7 +54,8 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     _log_lines()
     config = uvicorn.Config(
         app,
-        http=_connection_class(),
+        http=_connection_class(settings.time_limit_s),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -95,15 +100,26 @@ def _log_lines() -> None:
         logger.setLevel(logging.INFO if name == "radzero.service" else logging.WARNING)
     logging.getLogger().handlers = [foreign]
     logging.captureWarnings(True)
+    _quiet_libtiff()
 
 
-def _connection_class() -> "type[H11Protocol]":
-    """uvicorn's connections, which may neither send their headers for ever nor be too many."""
-    from h11 import IDLE
+def _quiet_libtiff() -> None:
+    """libtiff would write what it thinks of a damaged file itself; that the file is refused is said anyway."""
+    library = ctypes.CDLL(_imaging.__file__)  # Pillow's, and through it what it is linked to
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if (setter := getattr(library, name, None)) is not None:
+            setter.argtypes, setter.restype = (ctypes.c_void_p,), ctypes.c_void_p
+            setter(None)
+
+
+def _connection_class(patience_s: float) -> "type[H11Protocol]":
+    """uvicorn's connections, which may neither send their headers nor take their answers for ever, nor be too many."""
+    from h11 import IDLE, Data, EndOfMessage, Response
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Connection(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
+        _deadline: asyncio.TimerHandle | None = None  # of what is to be sent
+        _taking: asyncio.TimerHandle | None = None  # of what is to be taken
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -118,7 +134,44 @@ def _connection_class() -> "type[H11Protocol]":
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
-            super().connection_lost(exc)
+            super().connection_lost(exc)  # which calls resume_writing
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._must_take()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._taking is not None:
+                self._taking.cancel()
+                self._taking = None
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._see_closed()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            self._see_closed()
+
+        def send_400_response(self, msg: str) -> None:
+            """Of what is no HTTP: in the form of every refusal."""
+            body = json.dumps({"error": {"code": "bad_request", "message": msg}}).encode()
+            size = (b"content-length", str(len(body)).encode())
+            headers = [(b"content-type", b"application/json"), size, (b"connection", b"close")]
+            for event in (Response(status_code=400, headers=headers), Data(data=body), EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+            self._see_closed()
+
+        def _see_closed(self) -> None:
+            """A connection is closed when the other side has taken everything, or has not for long enough."""
+            if self.transport.is_closing() and self.transport.get_write_buffer_size():
+                self._must_take()
+
+        def _must_take(self) -> None:
+            if self._taking is None:
+                self._taking = self.loop.call_later(patience_s, self.transport.abort)
 
         def _watch(self) -> None:
             """Wait for the rest of a header, once it has begun."""
