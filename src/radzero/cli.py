@@ -1038,18 +1038,25 @@ def dicomweb(
             tally.failed[series] = why
             say("failed", f"series {series}: {why}")
 
+        def attempt(uid: str, work: Callable[[], None]) -> None:
+            before = processor.problems(uid)
+            processor.attempt(uid, work)
+            for what, why in processor.problems(uid).items() - before.items():
+                say(what, why)
+
         try:
             while True:
                 tally.earlier, tally.failed = 0, {}
                 try:
-                    for uid in processor.ledger.films_waiting():
-                        processor.attempt(uid, partial(processor.send, uid))
+                    waiting = processor.ledger.films_waiting()
+                    for uid in waiting:
+                        attempt(uid, partial(processor.send, uid))
                     for film in source.films(modalities, keys, on_problem):
-                        before = processor.problems(film.instance)
-                        work = partial(processor.process, film.instance, partial(source.fetch, film))
-                        processor.attempt(film.instance, work)
-                        for what, why in processor.problems(film.instance).items() - before.items():
-                            say(what, why)
+                        lost = processor.ledger.state(film.instance) is None  # from the outbox, to be made again
+                        if film.instance not in waiting or lost:
+                            attempt(
+                                film.instance, partial(processor.process, film.instance, partial(source.fetch, film))
+                            )
                         progress.advance(bar)
                 except UnreachableError as error:
                     if watch is None:
@@ -1205,7 +1212,7 @@ def _key_value(text: str) -> tuple[str, str]:
 
 
 def _tally(tally: Any) -> str:
-    parts = [f"{tally.done} films with {tally.stored} results stored"]
+    parts = [f"{_count(tally.done, 'film')} with {_count(tally.stored, 'result')} stored"]
     if tally.earlier:
         parts.append(f"{tally.earlier} done earlier")
     if tally.refused:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -389,6 +390,91 @@ def test_a_result_that_is_not_taken_keeps_back_no_other(tiny_model: RadZero, tmp
     work.ledger.close()
 
 
+@pytest.mark.parametrize("kind", ["gone", "empty", "cut", "another's"])
+@pytest.mark.parametrize("sent", [0, 1])
+def test_a_result_that_the_outbox_lost_is_made_again(tiny_model: RadZero, tmp_path: Path, kind: str, sent: int):
+    """As when the power failed; what had been stored by then is not stored again."""
+    uid = "1.2.3.1.1.1"
+    destination = Flaky()
+    destination.fail_before.add(1 + sent)
+    work = processor(tiny_model, tmp_path, destination)
+    with pytest.raises(UnreachableError):
+        work.process(uid, lambda: film(1))
+    work.ledger.close()
+    paths = sorted((tmp_path / "outbox").iterdir())
+    for path in paths:
+        if kind == "gone":
+            path.unlink()
+        elif kind == "another's":
+            path.write_bytes(film(2))
+        else:
+            path.write_bytes(path.read_bytes()[: 0 if kind == "empty" else 700])
+    again = processor(tiny_model, tmp_path, destination)
+    again.attempt(uid, lambda: again.send(uid))  # where there is no film at hand
+    assert "is to be made again" in again.tally.failed[uid]
+    assert again.ledger.films_waiting() == []
+    again.attempt(uid, lambda: again.process(uid, lambda: film(1)))
+    assert again.tally.failed == {}
+    assert again.ledger.state(uid) == "done"
+    assert sorted(destination.have) == sorted(set(destination.have))
+    assert len(destination.have) == 2
+    again.ledger.close()
+
+
+def test_what_is_still_not_taken_is_named_again_and_tried_once(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Shelf(Flaky):
+        encrypted, refuses = True, True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tries: Counter[str] = Counter()
+
+        def films(self, *_: Any) -> list[FilmAddress]:
+            return [FilmAddress("1", "1", "1.2.3.1.1.1")]
+
+        def fetch(self, address: FilmAddress) -> bytes:
+            return film(1)
+
+        def store(self, result: Dataset) -> None:
+            self.tries[result.SOPInstanceUID] += 1
+            if self.refuses and result.Modality == "SR":
+                raise NotTakenError("takes no SR")
+            super().store(result)
+
+    shelf = Shelf()
+    monkeypatch.setattr("radzero.pacs.dicomweb.open_servers", lambda *_: (shelf, shelf))
+    command = ["dicomweb", "http://localhost/x", "--state", tmp_path, "-s", SENTENCE, "-m", tiny_checkpoint]
+    for number in (1, 2):
+        said = call(*command, code=1).output
+        assert said.count("failed takes no SR") == 1
+        assert max(shelf.tries.values()) == number
+    shelf.refuses = False
+    said = call(*command).output
+    assert "1 film with 1 result stored" in said
+    assert "earlier" not in said
+
+
+def test_a_film_whose_result_is_lost_goes_on_at_once(tiny_model: RadZero, tmp_path: Path):
+    destination = Flaky()
+    destination.fail_before.add(1)
+    work = processor(tiny_model, tmp_path, destination)
+    with pytest.raises(UnreachableError):
+        work.process("1.5", lambda: film(5))
+    for path in (tmp_path / "outbox").iterdir():
+        path.write_bytes(b"")
+    work.process("1.5", lambda: film(5))
+    assert work.ledger.state("1.5") == "done"
+    assert len(destination.have) == 2
+    work.ledger.close()
+
+
+def test_the_order_of_kinds_makes_no_other_task(tiny_model: RadZero):
+    tasks = [Task((SENTENCE,), kinds, 0.5).identity(tiny_model, "here") for kinds in (("sr", "seg"), ("seg", "sr"))]
+    assert tasks[0] == tasks[1]
+
+
 def test_what_is_to_be_known_of_a_film_is_said(tiny_model: RadZero, tmp_path: Path):
     work = processor(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
     work.process("1.5", lambda: film(5, ViewPosition="LL"))
@@ -463,6 +549,9 @@ def test_who_may_send(tiny_checkpoint: Path, tmp_path: Path):
     assert "by one of --store-url" in call("listen", "--state", tmp_path / "s", "-s", "x", code=2).output
     with pytest.raises(ValueError, match="AET@HOST:PORT"):
         Peer.parse("host:104")
+    for title in ("PÄCS", "A\\B", "   ", "", "X" * 17, "A\n"):
+        with pytest.raises(ValueError, match="the title has"):
+            Peer.parse(f"{title}@host:104")
     assert Peer.parse("PACS@[::1]:104") == Peer("PACS", "::1", 104)
 
 

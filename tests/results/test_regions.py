@@ -89,3 +89,12 @@ def test_large_films_are_outlined_on_fewer_pixels():
     assert region.area == pytest.approx(np.pi * 300 * 500 * half**2, rel=0.002)
     assert region.outline.min(axis=0) == pytest.approx([1800.5 - 300 * half, 700.5 - 500 * half], abs=0.6)
     assert len(region.outline) < 400
+
+
+def test_no_outline_leaves_the_film():
+    """A point between the last pixel's centre and the film's edge may be rounded to beyond it."""
+    rows = np.linspace(0.931584939213849, 0.3694044110916809, 64, dtype=np.float32)
+    width = 2532
+    (region,) = find_regions(np.repeat(rows[:, None], width, axis=1), 0.5)
+    assert region.outline[:, 0].max() == width
+    assert region.outline.min() >= 0

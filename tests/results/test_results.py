@@ -3,7 +3,7 @@
 import io
 import shutil
 import subprocess
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import highdicom as hd
@@ -30,6 +30,7 @@ from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero
 from radzero.results import ResultError, ResultKind, make_possible_results, make_results, read_header, result_kinds
+from radzero.results.regions import Region
 
 SENTENCES = ("There is right pleural effusion", "There is no nodule")
 MADE = datetime(2026, 3, 4, 5, 6, 7)
@@ -111,10 +112,49 @@ def test_results_are_of_their_film(tiny_model: RadZero):
         assert result.Manufacturer == "RadZero"
         assert result.SoftwareVersions == radzero.__version__
         assert result.SeriesDescription.endswith("(not for diagnosis)")  # the tiny model has a notice
-        if result.Modality != "OT":
-            assert str(source.SOPInstanceUID) in str(result)
+        assert str(source.SOPInstanceUID) in str(result)
     assert len({result.SOPInstanceUID for result in results}) == 7
     assert len({result.SeriesInstanceUID for result in results}) == 5
+
+
+def test_all_that_is_known_of_patient_and_study_is_repeated(tiny_model: RadZero, tmp_path: Path):
+    """An archive that takes from several hospitals files by the issuer of a number, too."""
+    known = {
+        **{
+            "PatientID": "7",
+            "PatientName": "A^B",
+            "IssuerOfPatientID": "HERE",
+            "PatientAge": "056Y",
+            "PatientSize": 1.7,
+        },
+        **{
+            "PatientWeight": 70.5,
+            "PatientComments": "seen\r\ntwice",
+            "EthnicGroup": "X",
+            "PatientIdentityRemoved": "YES",
+        },
+        **{"DeidentificationMethod": "by hand", "StudyID": "S", "StudyDate": "20260101", "StudyTime": "101112"},
+        **{"StudyDescription": "Thorax", "AccessionNumber": "A1", "ReferringPhysicianName": "C^D"},
+        "TimezoneOffsetFromUTC": "+0530",
+    }
+    content = dicom_bytes(chest_like(120, 96), bits=12, **{**DX, **known})
+    made = make_possible_results(read(tiny_model, content), read_header(content), list(ResultKind))
+    assert made.left_out == {}
+    there = datetime.now(timezone(timedelta(hours=5, minutes=30))).replace(tzinfo=None)
+    for result in made.results:
+        assert {keyword: str(result[keyword].value) for keyword in known} == {k: str(v) for k, v in known.items()}
+        begun = datetime.strptime(result.SeriesDate + result.SeriesTime, "%Y%m%d%H%M%S")
+        assert timedelta(0) <= there - begun < timedelta(minutes=5)
+        assert shutil.which("dciodvfy") is None or problems(result, tmp_path) == []
+
+
+def test_highdicom_reads_its_segmentations(tiny_model: RadZero, tmp_path: Path):
+    """Also of a film with Pixel Spacing, of which it once made measures that it did not read."""
+    content = dicom_bytes(chest_like(120, 96), bits=12, PixelSpacing=[0.3, 0.3], **DX)
+    for kind in ("seg", "seg-map"):
+        (made,) = make_results(read(tiny_model, content), read_header(content), [kind])
+        made.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
+        assert hd.seg.segread(tmp_path / "seg.dcm").number_of_segments == 2
 
 
 def test_the_same_reading_gives_the_same_bytes_and_another_gives_other_uids(tiny_model: RadZero):
@@ -415,6 +455,63 @@ def test_names_without_what_is_no_text():
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.PatientName = "Zhang^XiaoDong=\x1b$)A张^\x1b$)A小东=Yomi"
     assert str(read_header(to_bytes(ds)).PatientName) == "Zhang^XiaoDong==Yomi"
+    ds.PatientName = "A^B^C^D^E^F=Wang^B^C^D^E"
+    assert str(read_header(to_bytes(ds)).PatientName) == "=Wang^B^C^D^E"
+
+
+@pytest.mark.parametrize("spacing", ["-1\\1", "0\\0", "0.2", "0.2\\0.2\\0.2"])
+def test_a_spacing_that_is_none_is_left_out(tiny_model: RadZero, spacing: str):
+    ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
+    ds.add(DataElement("PixelSpacing", "DS", spacing, validation_mode=pydicom.config.IGNORE))
+    content = to_bytes(ds)
+    header = read_header(content)
+    assert "PixelSpacing" not in header
+    assert "ImagerPixelSpacing" in header
+    assert make_possible_results(read(tiny_model, content), header, list(ResultKind)).left_out == {}
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    "more", [{}, {"RescaleSlope": 2, "RescaleIntercept": -100}, {"WindowCenter": 1500, "WindowWidth": 2000}]
+)
+def test_the_presentation_state_has_padding_black(
+    tiny_model: RadZero, signed: bool, photometric: str, more: dict[str, float], tmp_path: Path
+):
+    stored = chest_like(120, 96).astype(np.int16 if signed else np.uint16)
+    stored -= 2048 if signed else 0
+    padding = -2048 if signed else 4095 if photometric == "MONOCHROME2" else 0
+    stored[stored == padding] = padding + 1 if padding < 4095 else padding - 1
+    stored[:, :9] = stored[-7:] = padding
+    ds = dataset(stored, ExplicitVRLittleEndian, 12, **DX, **more)
+    ds.PhotometricInterpretation = photometric
+    ds.add_new("PixelPaddingValue", "SS" if signed else "US", padding)
+    content = to_bytes(ds)
+    reading = read(tiny_model, content)
+    assert reading.film[:, :9].max() == 0
+    state = make_results(reading, read_header(content), ["gsps"])[0]
+    grey = shown(state, stored)
+    if state.PresentationLUTShape == "INVERSE":
+        grey = 255 - grey
+    assert np.abs(grey - reading.film).max() <= 1
+    assert shutil.which("dciodvfy") is None or problems(state, tmp_path) == []
+
+
+def test_outlines_of_very_many_points_can_be_read(tiny_model: RadZero, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A value of more than 65,534 bytes has no explicit value representation that keeps its floats."""
+    angles = np.linspace(0, 2 * np.pi, 10_001)
+    circle = np.stack([48 + 30 * np.cos(angles), 60 + 30 * np.sin(angles)], axis=1)
+    circle[-1] = circle[0]
+    monkeypatch.setattr("radzero.results.objects.find_regions", lambda *_: [Region(circle, (), 2800.0)])
+    content = FILMS["DX"]()
+    for result in make_results(read(tiny_model, content), read_header(content), ["sr", "gsps"]):
+        result.save_as(tmp_path / "r.dcm", enforce_file_format=True)
+        found = [element for element in pydicom.dcmread(tmp_path / "r.dcm").iterall() if element.tag == 0x00700022]
+        long = [element for element in found if len(element.value) > 2]
+        assert [element.VR for element in long] == ["FL"] * len(long) != []
+        points = np.array(long[0].value).reshape(-1, 2)
+        assert np.abs(np.hypot(*(points - [48, 60]).T) - 30).max() < 1e-3
+        assert tuple(points[0]) == tuple(points[-1])
 
 
 def test_a_palette_has_no_greyscale_state(tiny_model: RadZero):
@@ -425,15 +522,35 @@ def test_a_palette_has_no_greyscale_state(tiny_model: RadZero):
         make_results(read(tiny_model, content), header, ["gsps"])
 
 
-def test_a_frame_of_a_class_of_many(tiny_model: RadZero, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("sop_class", "modality", "frames"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.12.1", "XA", 1),
+        ("1.2.840.10008.5.1.4.1.1.12.1", "XA", None),
+        ("1.2.840.10008.5.1.4.1.1.12.2", "RF", None),
+        ("1.2.840.10008.5.1.4.1.1.7.2", "OT", 1),
+    ],
+)
+def test_a_frame_of_a_class_of_many(
+    tiny_model: RadZero, sop_class: str, modality: str, frames: int | None, tmp_path: Path
+):
     ds = dataset(chest_like(120, 96), ExplicitVRLittleEndian, 12, **DX)
-    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.12.1"
-    ds.Modality, ds.NumberOfFrames = "XA", 1
+    ds.SOPClassUID, ds.Modality = sop_class, modality
+    if frames:
+        ds.NumberOfFrames = frames
     content = to_bytes(ds)
     made = make_possible_results(read(tiny_model, content), read_header(content), list(ResultKind))
-    assert set(made.left_out) == {ResultKind.SEG, ResultKind.SEG_MAP}  # which would need the measures of frames
+    assert made.left_out == {}
     for result in made.results:
         assert shutil.which("dciodvfy") is None or problems(result, tmp_path) == []
+        references = [
+            (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID)
+            for element in result.iterall()
+            if element.VR == "SQ"
+            for item in element.value
+            if "ReferencedSOPInstanceUID" in item
+        ]
+        assert set(references) == {(sop_class, ds.SOPInstanceUID)}
 
 
 def test_what_is_to_be_known_of_a_film_stands_in_its_results(tiny_model: RadZero, tmp_path: Path):

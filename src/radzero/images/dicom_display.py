@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .dicom_header import Header
 from .grey import row_blocks
-from .radiograph import StoredFilm, VoiLut, Window
+from .radiograph import Padding, StoredFilm, VoiLut, Window
 
 _MOST_DIGITS = 12
 """By which a rescale may enlarge or shrink what has at most 16 bits; windows of more leave float64's range."""
@@ -81,7 +81,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
         choices: decisions, in order.
     """
     counts = stored.histogram()
-    padded = _exclude_padding(stored, counts, header, choices)
+    padding = _exclude_padding(stored, counts, header, choices)
     values, modality_applied = _modality(stored.domain(), header, choices)
     chosen = _voi(values, counts, header, choices)
     if chosen is None:
@@ -92,30 +92,36 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
     if inverted:
         table = 1.0 - table
         choices.append("MONOCHROME1: inverted")
-    if padded is not None:
+    if padding is not None:
+        padded = _is_padding(stored, padding)
         table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
         values = np.where(padded, np.nan, values)
     _check_presentation_shape(header)
-    return StoredFilm(stored.words, values, table.astype(np.float32), shown_by_window, inverted, lut)
+    return StoredFilm(stored.words, values, table.astype(np.float32), shown_by_window, inverted, lut, padding)
 
 
 def _exclude_padding(
     stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
-) -> NDArray[np.bool_] | None:
-    """Take padding out of the histogram, unless nothing would be left; says which values of the domain it is."""
+) -> Padding | None:
+    """Take padding out of the histogram, unless nothing would be left; says which values it is."""
     padding = header.words("PixelPaddingValue")
     if not padding:
         return None
     limit = header.words("PixelPaddingRangeLimit") or padding
-    domain = stored.domain()
     low, high = sorted(_signed(word) if stored.signed else word for word in (padding[0], limit[0]))
-    padded = (domain >= low) & (domain <= high)
+    found = Padding(low, high, stored.signed)
+    padded = _is_padding(stored, found)
     number = int(counts[padded].sum())
     if not 0 < number < counts.sum():
         return None
     counts[padded] = 0
     choices.append(f"pixel padding {low}..{high}: {number} pixels left out of the window statistics and shown black")
-    return padded
+    return found
+
+
+def _is_padding(stored: StoredPixels, padding: Padding) -> NDArray[np.bool_]:
+    domain = stored.domain()
+    return (domain >= padding.low) & (domain <= padding.high)
 
 
 def _signed(word: int) -> int:

@@ -21,7 +21,7 @@ from radzero.reading import RadZero
 _TABLES = """
 CREATE TABLE IF NOT EXISTS films (task TEXT, uid TEXT, state TEXT, reason TEXT, PRIMARY KEY (task, uid));
 CREATE TABLE IF NOT EXISTS results (
-    task TEXT, film TEXT, uid TEXT, sent INTEGER, stored INTEGER, PRIMARY KEY (task, film, uid)
+    task TEXT, film TEXT, uid TEXT, sent INTEGER, stored INTEGER, sha256 TEXT, PRIMARY KEY (task, film, uid)
 );
 """
 
@@ -42,7 +42,7 @@ class Task:
 
     def identity(self, reader: RadZero, destination: str) -> str:
         """A hash of all that makes two tasks the same, the model and where results go included."""
-        parts = [reader.sha256 or reader.name, self.sentences, self.kinds, self.threshold, destination]
+        parts = [reader.sha256 or reader.name, self.sentences, sorted(self.kinds), self.threshold, destination]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -54,11 +54,25 @@ class Parcel:
         uid: its SOP Instance UID.
         path: its file.
         tried: whether it was being sent once, and may have arrived.
+        sha256: of the file.
     """
 
     uid: str
     path: Path
     tried: bool
+    sha256: str
+
+    def read(self) -> bytes:
+        """The file, as it was written.
+
+        Raises:
+            OSError: when it is gone or cannot be read.
+            ValueError: when it is not what was written.
+        """
+        content = self.path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ValueError(f"{self.path} is damaged")
+        return content
 
 
 class Ledger:
@@ -105,21 +119,32 @@ class Ledger:
 
     def ready(self, film: str, results: Sequence[Dataset]) -> None:
         """Put a film's results into the outbox, all of them or none."""
+        rows = []
         for result in results:
-            content = BytesIO()
-            result.save_as(content, enforce_file_format=True)
-            write_whole(self._path(result.SOPInstanceUID), content.getvalue())
-        rows = [(self.task, film, str(result.SOPInstanceUID)) for result in results]
+            buffer = BytesIO()
+            result.save_as(buffer, enforce_file_format=True)
+            content, uid = buffer.getvalue(), str(result.SOPInstanceUID)
+            write_whole(self._path(uid), content)
+            rows.append((self.task, film, uid, hashlib.sha256(content).hexdigest()))
+        marks = ", ".join("?" * len(rows))
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, 0, 0)", rows)
+            # where they are made a second time, it stays known what may have arrived
+            again = "ON CONFLICT (task, film, uid) DO UPDATE SET sha256=excluded.sha256"
+            self._database.executemany(f"INSERT INTO results VALUES (?, ?, ?, 0, 0, ?) {again}", rows)
+            other = f"DELETE FROM results WHERE task=? AND film=? AND stored=0 AND uid NOT IN ({marks})"
+            self._database.execute(other, (self.task, film, *(row[2] for row in rows)))
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
+
+    def forget(self, film: str) -> None:
+        """Note that a film's results are to be made again, since one in the outbox is lost."""
+        self._database.execute("DELETE FROM films WHERE task=? AND uid=?", (self.task, film))
 
     def waiting(self, film: str) -> list[Parcel]:
         """Results of a film that are not known to be stored."""
-        query = "SELECT uid, sent FROM results WHERE task=? AND film=? AND stored=0 ORDER BY rowid"
+        query = "SELECT uid, sent, sha256 FROM results WHERE task=? AND film=? AND stored=0 ORDER BY rowid"
         rows = self._database.execute(query, (self.task, film)).fetchall()
-        return [Parcel(str(uid), self._path(uid), bool(sent)) for uid, sent in rows]
+        return [Parcel(str(uid), self._path(uid), bool(sent), str(sha256)) for uid, sent, sha256 in rows]
 
     def films_waiting(self) -> list[str]:
         """Films with results that are not known to be stored."""

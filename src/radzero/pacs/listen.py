@@ -1,6 +1,5 @@
 """A DICOM receiver: films arrive by C-STORE, are safe on disk before they are acknowledged, and become results."""
 
-import os
 import queue
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from radzero.files import flush, flush_folder
 from radzero.images.dicom_header import TransferSyntax
 from radzero.pacs.process import NotTakenError, Processor, UnreachableError
 
@@ -32,6 +32,11 @@ FILM_CLASSES = (
 )
 _SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _HAS_IT = 0x0111  # duplicate SOP instance: an earlier try arrived
+
+
+def is_title(text: str) -> bool:
+    """Whether this may be an application entity's title (PS3.5 6.2, AE)."""
+    return 1 <= len(text) <= 16 and text.isascii() and text.isprintable() and "\\" not in text and bool(text.strip())
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ class Peer:
         """
         title, at, address = text.partition("@")
         host, colon, port = address.rpartition(":")
-        if not (at and colon and 1 <= len(title) <= 16 and host and port.isdigit() and 0 < int(port) < 65536):
-            raise ValueError(f"{text!r}: name a peer as AET@HOST:PORT, the title of at most 16 characters")
+        if not (at and colon and host and port.isdecimal() and port.isascii() and 0 < int(port) < 65536):
+            raise ValueError(f"{text!r}: name a peer as AET@HOST:PORT")
+        if not is_title(title):
+            raise ValueError(f"{text!r}: the title has 1 to 16 characters of ASCII, no backslash, and not blanks alone")
         return cls(title, host.strip("[]"), int(port))
 
 
@@ -225,9 +232,9 @@ class Listener:
         try:
             with partial.open("wb") as file:
                 file.write(event.encoded_dataset())
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
             partial.replace(path)
+            flush_folder(self.inbox)
         except OSError:
             partial.unlink(missing_ok=True)
             return _NO_ROOM

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from radzero.files import write_whole
 from radzero.images import RadiographError, ReadLimits, read_radiograph
-from radzero.pacs.ledger import Ledger, Task
+from radzero.pacs.ledger import Ledger, Parcel, Task
 from radzero.reading import RadZero
 from radzero.results import ResultError, make_possible_results, read_header
 from radzero.results.identity import MANUFACTURER
@@ -25,6 +26,10 @@ class UnreachableError(RuntimeError):
 
 class NotTakenError(UnreachableError):
     """A server that answers, but does not give one film or take one result; others may fare better."""
+
+
+class LostError(NotTakenError):
+    """A result in the outbox that is gone or damaged; the film's results are to be made again."""
 
 
 class Destination(Protocol):
@@ -103,25 +108,32 @@ class Processor:
         if state == "refused":
             self.tally.refused[uid] = self.ledger.reason(uid)
             return
-        if state != "ready":
-            content = fetch()
-            try:
-                results = self._results(content, uid)
-            except (RadiographError, ResultError) as error:
-                self.ledger.refuse(uid, str(error))
-                self.tally.refused[uid] = str(error)
+        if state == "ready":
+            with suppress(LostError):
+                self.send(uid)
                 return
-            except UnreachableError:
-                raise
-            except Exception as error:  # a defect of the program's; it must not keep the other films
-                frame = traceback.extract_tb(error.__traceback__)[-1]
-                at = f"{type(error).__name__}, {Path(frame.filename).name}:{frame.lineno}"
-                raise NotTakenError(f"{uid}: RadZero fails on it ({at}); please report that") from error
-            self.ledger.ready(uid, results)
+        self._make(uid, fetch)
+
+    def _make(self, uid: str, fetch: Callable[[], bytes]) -> None:
+        content = fetch()
+        try:
+            results = self._results(content, uid)
+        except (RadiographError, ResultError) as error:
+            self.ledger.refuse(uid, str(error))
+            self.tally.refused[uid] = str(error)
+            return
+        except UnreachableError:
+            raise
+        except Exception as error:  # a defect of the program's; it must not keep the other films
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            at = f"{type(error).__name__}, {Path(frame.filename).name}:{frame.lineno}"
+            raise NotTakenError(f"{uid}: RadZero fails on it ({at}); please report that") from error
+        self.ledger.ready(uid, results)
         self.send(uid)
 
     def attempt(self, uid: str, work: Callable[[], None]) -> None:
         """Do something about a film; when the server does not give or take just this, note it and go on."""
+        self.tally.failed.pop(uid, None)
         try:
             work()
         except NotTakenError as error:
@@ -140,10 +152,11 @@ class Processor:
 
         Raises:
             UnreachableError: when the destination does not take one.
+            LostError: when one is not there any more; its film is then as one that was never seen.
         """
         problems = []
         for parcel in self.ledger.waiting(uid):
-            result = pydicom.dcmread(parcel.path)
+            result = self._unpack(uid, parcel)
             try:
                 if not (parcel.tried and self.destination.holds(result)):
                     self.ledger.sending(uid, parcel.uid)
@@ -157,6 +170,16 @@ class Processor:
             raise NotTakenError("; ".join(problems))
         self.ledger.done(uid)
         self.tally.done += 1
+
+    def _unpack(self, uid: str, parcel: Parcel) -> Dataset:
+        try:
+            content = parcel.read()
+        except (FileNotFoundError, ValueError) as error:
+            self.ledger.forget(uid)
+            raise LostError(
+                f"{uid}: its result {parcel.path.name} is gone or damaged and is to be made again"
+            ) from error
+        return pydicom.dcmread(BytesIO(content))
 
     def _results(self, content: bytes, uid: str) -> list[Dataset]:
         header = read_header(content, limits=self.limits)

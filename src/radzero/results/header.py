@@ -1,5 +1,6 @@
 """What results take from a film's DICOM header: who, which study, which image; read forgivingly, never the pixels."""
 
+import math
 import os
 import re
 from io import BytesIO
@@ -13,6 +14,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage
 from pydicom.valuerep import DSfloat
 
 from radzero.images import RadiographError, ReadLimits, Reason
@@ -28,12 +30,22 @@ _CARRIED = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize"),
     *("PatientWeight", "PatientComments", "EthnicGroup", "PatientSpeciesDescription", "PatientIdentityRemoved"),
     *("DeidentificationMethod", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
-    *("ReferringPhysicianName", "Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
+    *(
+        "ReferringPhysicianName",
+        "TimezoneOffsetFromUTC",
+        "Modality",
+        "BodyPartExamined",
+        "ViewPosition",
+        "Laterality",
+        "ImageLaterality",
+    ),
     *("PatientOrientation", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
     *("ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber", "SeriesNumber"),
     *("Manufacturer", "BurnedInAnnotation", "PixelAspectRatio", "NominalScannedPixelSpacing", "NumberOfFrames"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
+OF_PATIENT_AND_STUDY = _CARRIED[_CARRIED.index("PatientName") : _CARRIED.index("Modality")]
+"""What every result repeats where the film has it."""
 _EMPTY_WHEN_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
@@ -42,6 +54,9 @@ _LOSSY = dict.fromkeys((TransferSyntax.JPEG_BASELINE, TransferSyntax.JPEG_EXTEND
 """Methods of compressions that cannot be but lossy."""
 _WAYS = re.compile(r"[APRLHF]{1,3}|(LE|RT|D|V|CR|CD|R|M|L|DI|PR|PA|PL){1,3}")
 """Of a row or column: of people, or of animals (PS3.3 C.7.6.1.1.1)."""
+_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+_MAY_HAVE_FRAMES = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
+"""Classes that need not say that they have one."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG_TEXTS = frozenset(("LT", "ST", "UT"))
 
@@ -87,8 +102,16 @@ def _carried(full: Dataset, name: str) -> Dataset:
         header.SamplesPerPixel = 1
     if not all(_WAYS.fullmatch(way) for way in pair(header, "PatientOrientation") or ("",)):
         header.pop("PatientOrientation", None)
+    if header.get("SOPClassUID") in _MAY_HAVE_FRAMES:
+        header.NumberOfFrames = 1
     if "NumberOfFrames" in header:  # one frame, of a class that may have more; highdicom looks into this
         header.SharedFunctionalGroupsSequence = [Dataset()]
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = pair(header, keyword)
+        if not spacing or not all(math.isfinite(value) and value > 0 for value in map(float, spacing)):
+            header.pop(keyword, None)
+    if not _OFFSET.fullmatch(str(header.get("TimezoneOffsetFromUTC", ""))):
+        header.pop("TimezoneOffsetFromUTC", None)
     _note_modality(header, reader)
     for keyword in _EMPTY_WHEN_ABSENT:
         if keyword not in header:
@@ -174,6 +197,9 @@ def _valid(full: Dataset, keyword: str) -> DataElement | None:
 
 
 def _sound_name(name: str) -> str:
-    """A person's name without the groups (alphabetic, ideographic, phonetic) that are too long or no text."""
-    groups = name.split("=")[:3]
-    return "=".join("" if len(group) > 64 or _CONTROL.search(group) else group for group in groups).rstrip("=")
+    """A person's name without the groups (alphabetic, ideographic, phonetic) that are no name (PS3.5 6.2, PN)."""
+
+    def is_sound(group: str) -> bool:
+        return len(group) <= 64 and group.count("^") <= 4 and not _CONTROL.search(group)
+
+    return "=".join(group if is_sound(group) else "" for group in name.split("=")[:3]).rstrip("=")

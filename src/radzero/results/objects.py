@@ -9,8 +9,8 @@ sc       Secondary Capture, one per sentence: the picture that ``reading.overlay
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,14 +20,14 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from radzero import __version__
 from radzero.answer import Reading
 from radzero.images import DicomFacts
 from radzero.images.dicom_display import window
 from radzero.images.warning_filters import quiet
-from radzero.results.header import ResultError, lut_item, pair
+from radzero.results.header import OF_PATIENT_AND_STUDY, ResultError, lut_item, pair
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
 from radzero.results.regions import Region, find_regions
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _SERIES_NUMBER = 9100
 """Of the first kind; PACS sort a study's series by number, and films come first."""
-_LINE_POINTS = 16_000
-"""Points of one graphic object; PS3.3 C.10.5 counts them in 16 bits."""
+_LINE_POINTS = 8000
+"""Points of one graphic object: two floats of 4 bytes each, in an element of at most 65,534 bytes (PS3.5 7.1.2)."""
 _UNUSUAL = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
 """What highdicom raises at an unusual header."""
 _CHEST_FILM = Code("399208008", "SCT", "Plain chest X-ray")
@@ -175,7 +175,7 @@ def make_results(
             f"{reading.source}: a film in colour can have no greyscale presentation state; leave gsps out"
         )
     _require_highdicom()
-    film = _Film(reading, header, threshold, made or datetime.now())
+    film = _Film(reading, header, threshold, made or _now(header))
     makers: dict[ResultKind, Callable[[_Film], list[Dataset]]] = {
         ResultKind.SEG: _binary,
         ResultKind.SEG_MAP: _fractional,
@@ -189,7 +189,16 @@ def make_results(
         raise ResultError(f"{reading.source}: its header allows no DICOM result ({error})") from error
     for result in results:
         _date(result, film.made)
+        for keyword in OF_PATIENT_AND_STUDY:
+            if keyword in header and keyword not in result:
+                result[keyword] = header[keyword]
     return results
+
+
+def _now(header: Dataset) -> datetime:
+    """The time where the film's other times are of, if it says where."""
+    offset = header.get("TimezoneOffsetFromUTC")
+    return datetime.now(datetime.strptime(offset, "%z").tzinfo if offset else None)
 
 
 class Made(NamedTuple):
@@ -208,7 +217,7 @@ def make_possible_results(
         ResultError: when no kind can be made: why not the first.
         ValueError, ImportError: as there.
     """
-    made, results, left_out = datetime.now(), [], {}
+    made, results, left_out = _now(header), [], {}
     for kind in dict.fromkeys(ResultKind(kind) for kind in kinds):
         try:
             results += make_results(reading, header, [kind], threshold=threshold, made=made)
@@ -282,8 +291,14 @@ def _segmentation(film: _Film, kind: ResultKind, pixels: npt.NDArray[Any], what:
         )
         segment.SegmentDescription = shortened(f"{sentence} ({film.percent(k):g} %)", 1024)
         segments.append(segment)
+    source = deepcopy(film.header)
+    # its pixels are the film's own; of Pixel Measures without a slice's thickness highdicom's reader makes nothing
+    source.pop("PixelSpacing", None)
+    if "NumberOfFrames" in source:  # of a class of many frames it wants positions in space, which a projection lacks
+        source.SOPClassUID = SecondaryCaptureImageStorage
+        del source.NumberOfFrames, source.SharedFunctionalGroupsSequence
     seg = hd.seg.Segmentation(
-        source_images=[film.header],
+        source_images=[source],
         pixel_array=pixels,
         segmentation_type="BINARY" if kind is ResultKind.SEG else "FRACTIONAL",
         segment_descriptions=segments,
@@ -293,12 +308,23 @@ def _segmentation(film: _Film, kind: ResultKind, pixels: npt.NDArray[Any], what:
         coding_schemes=_coding_schemes(),
         **film.common(kind),
     )
+    seg.walk(_refer_to(film.header))
     # type 2C of the General Image module, which highdicom leaves out for projections
     seg.PatientOrientation = film.header.get("PatientOrientation", "")
     if remarks := film.remarks():
         seg.ImageComments = shortened("; ".join(remarks), 10_000)
     _repeat_losses(seg, film.header)
     return seg
+
+
+def _refer_to(header: Dataset) -> Callable[[Dataset, Any], None]:
+    """For ``Dataset.walk``: wherever the film is referred to, it is by its own class."""
+
+    def correct(dataset: Dataset, element: Any) -> None:
+        if element.keyword == "ReferencedSOPInstanceUID" and element.value == header.SOPInstanceUID:
+            dataset.ReferencedSOPClassUID = header.SOPClassUID
+
+    return correct
 
 
 def _repeat_losses(result: Dataset, header: Dataset) -> None:
@@ -413,7 +439,7 @@ def _groups(film: _Film, index: int) -> Iterable[Any]:
             ),
             referenced_region=sr.ImageRegion(
                 graphic_type=sr.GraphicTypeValues.POLYLINE,
-                graphic_data=region.outline,
+                graphic_data=_few(region.outline),
                 source_image=sr.SourceImageForRegion(film.header.SOPClassUID, film.header.SOPInstanceUID),
             ),
             finding_category=_FINDING,
@@ -478,7 +504,7 @@ def _state(film: _Film, index: int) -> Dataset:
     state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
     for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
         state.pop(keyword, None)
-        if keyword in header:
+        if keyword in header and not _needs_one_lut(film):
             state[keyword] = header[keyword]
     _note_aspect(state, header)
     return state
@@ -489,7 +515,7 @@ def _note_aspect(state: Dataset, header: Dataset) -> None:
     area = state.DisplayedAreaSelectionSequence[0]
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = pair(header, keyword)
-        if spacing and all(math.isfinite(value) and value > 0 for value in map(float, spacing)):
+        if spacing:
             area.pop("PresentationPixelAspectRatio", None)
             area.PresentationPixelSpacing = spacing
             return
@@ -499,14 +525,14 @@ def _note_aspect(state: Dataset, header: Dataset) -> None:
 
 
 def _voi(film: _Film) -> Sequence[Any] | None:
-    """The window or VOI LUT that the film was displayed with; both LUTs in one where it has a modality LUT."""
+    """The window or VOI LUT that the film was displayed with; one LUT of stored values where these do not tell all."""
     from highdicom import VOILUT, pr
 
     facts = film.reading.dicom
     if facts is None or (facts.window is None and facts.lut is None):
         return None
-    if modality := film.header.get("ModalityLUTSequence"):
-        first, grey = _from_stored(modality[0], facts)
+    if _needs_one_lut(film):
+        first, grey = _from_stored(film.header, facts)
         lut = VOILUT(max(0, first), grey)
         lut.update(lut_item(first, grey))
         return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
@@ -519,16 +545,35 @@ def _voi(film: _Film) -> Sequence[Any] | None:
     return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
 
 
-def _from_stored(modality: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
-    """First stored value, and the grey of it and those behind it. (dciodvfy wants modality LUTs to use all 16 bits.)"""
-    values = np.frombuffer(modality.LUTData, "<u2")
+def _needs_one_lut(film: _Film) -> bool:
+    """Whether the film has a modality LUT (dciodvfy wants one to use all 16 bits), or padding, which is black."""
+    facts = film.reading.dicom
+    return "ModalityLUTSequence" in film.header or (facts is not None and facts.padding is not None)
+
+
+def _from_stored(header: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
+    """First stored value, and the grey of it and of those behind it, before a MONOCHROME1's inversion."""
+    modality, padding = header.get("ModalityLUTSequence"), facts.padding
+    if padding is not None:
+        stored = np.arange(2**16) - (2**15 if padding.signed else 0)
+    else:
+        stored = modality[0].LUTDescriptor[1] + np.arange(len(modality[0].LUTData) // 2)
+    if modality:
+        entries = np.frombuffer(modality[0].LUTData, "<u2").astype(np.float64)
+        values = entries[np.clip(stored - modality[0].LUTDescriptor[1], 0, len(entries) - 1)]
+    else:
+        values = stored * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0))
     if facts.lut is not None:
-        return modality.LUTDescriptor[1], facts.lut.entries[
-            np.clip(values.astype(np.int64) - facts.lut.first, 0, len(facts.lut.entries) - 1)
-        ]
-    assert facts.window is not None
-    grey = window(values.astype(np.float64), facts.window.centre, facts.window.width, facts.window.function)
-    return modality.LUTDescriptor[1], np.rint(grey * 65535).astype(np.uint16)
+        index = np.clip(np.rint(values) - facts.lut.first, 0, len(facts.lut.entries) - 1).astype(np.int64)
+        grey = facts.lut.entries[index]
+    else:
+        assert facts.window is not None
+        shown = window(values, facts.window.centre, facts.window.width, facts.window.function)
+        grey = np.rint(shown * 65535).astype(np.uint16)
+    if padding is not None:
+        black = 65535 if header.PhotometricInterpretation == "MONOCHROME1" else 0
+        grey = np.where((stored >= padding.low) & (stored <= padding.high), black, grey).astype(np.uint16)
+    return int(stored[0]), grey
 
 
 def _few(polygon: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -548,6 +593,7 @@ def _captures(film: _Film) -> list[Dataset]:
 @quiet()
 def _capture(film: _Film, index: int, picture: npt.NDArray[np.uint8]) -> Dataset:
     from highdicom.sc import SCImage
+    from highdicom.sr import CodedConcept
 
     capture = SCImage.from_ref_dataset(
         film.header,
@@ -565,4 +611,9 @@ def _capture(film: _Film, index: int, picture: npt.NDArray[np.uint8]) -> Dataset
     if burned := film.header.get("BurnedInAnnotation"):  # the picture adds what was asked, never of whom
         capture.BurnedInAnnotation = burned
     capture.PatientOrientation = pair(film.header, "PatientOrientation")
+    source = Dataset()
+    source.ReferencedSOPClassUID = film.header.SOPClassUID
+    source.ReferencedSOPInstanceUID = film.header.SOPInstanceUID
+    source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
+    capture.SourceImageSequence = [source]
     return capture

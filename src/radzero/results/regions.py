@@ -57,6 +57,7 @@ def find_regions(
     points, offsets = generator.filled(threshold - _BELOW, np.inf)
     regions = []
     for polygon, offset in zip(points, offsets, strict=True):
+        np.clip(polygon, 0.0, (width, height), out=polygon)  # what is interpolated may be rounded past the film's edge
         rings = [polygon[a:b] for a, b in pairwise(offset)]
         holes = tuple(_simplify(ring, tolerance) for ring in rings[1:] if _area(ring) >= min_area)
         outline = _simplify(rings[0], tolerance)
