@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from multiprocessing import active_children
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -586,12 +587,11 @@ def test_a_crash_while_the_run_is_noted_leaves_no_half_note(
 ):
     run(tiny_model, [folder / "a.png"], tmp_path / "out")
 
-    def write_half(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
+    def write_half(file: BinaryIO) -> None:
+        file.truncate(file.tell() // 2)
         raise InterruptionError
 
-    monkeypatch.setattr(Path, "write_bytes", write_half)
+    monkeypatch.setattr("radzero.files.flush", write_half)
     with pytest.raises(InterruptionError):
         run(tiny_model, [folder / "a.png"], tmp_path / "out")
     monkeypatch.undo()
