@@ -27,17 +27,21 @@ export function drawSheet({ panes, colours, threshold, warnings, model }) {
   context.font = font;
   const heads = panes.map((pane) => headOf(context, pane.answer, cell - 2 * margin));
   const foot = footOf(context, warnings, model, sheet.width - 2 * margin);
-  const top = Math.max(1, ...heads.map((head) => head.length)) * line + margin;
-  const down = Math.ceil(panes.length / across);
-  sheet.height = down * (top + height + gap) + foot.length * line + margin; // which forgets the context's settings
+  const rows = Array.from({ length: Math.ceil(panes.length / across) }, (_, row) => {
+    const lines = heads.slice(row * across, (row + 1) * across).map((head) => head.length);
+    return Math.max(1, ...lines) * line + margin; // above the films of this row
+  });
+  const startOf = (row) => rows.slice(0, row).reduce((sum, top) => sum + top + height + gap, 0);
+  sheet.height = startOf(rows.length) + foot.length * line + margin; // which forgets the context's settings
   Object.assign(context, { font, textBaseline: "middle", fillStyle: GROUND });
   context.fillRect(0, 0, sheet.width, sheet.height);
   panes.forEach((pane, k) => {
-    const [x, y] = [(k % across) * (cell + gap), Math.floor(k / across) * (top + height + gap)];
+    const row = Math.floor(k / across);
+    const [x, y] = [(k % across) * (cell + gap), startOf(row)];
     write(context, heads[k], x + margin, y + margin / 2, line);
-    context.drawImage(pane.canvas, x + Math.floor((cell - width) / 2), y + top);
+    context.drawImage(pane.canvas, x + Math.floor((cell - width) / 2), y + rows[row]);
   });
-  context.drawImage(scale, sheet.width - scale.width, top);
+  context.drawImage(scale, sheet.width - scale.width, rows[0]);
   write(context, foot, margin, sheet.height - margin / 2 - foot.length * line, line);
   return sheet;
 }
