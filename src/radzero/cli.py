@@ -1052,12 +1052,17 @@ def dicomweb(
                     for uid in waiting:
                         attempt(uid, partial(processor.send, uid))
                     for film in source.films(modalities, keys, on_problem):
-                        lost = processor.ledger.state(film.instance) is None  # from the outbox, to be made again
-                        if film.instance not in waiting or lost:
+                        if film.instance not in waiting or processor.ledger.state(film.instance) == "lost":
                             attempt(
                                 film.instance, partial(processor.process, film.instance, partial(source.fetch, film))
                             )
                         progress.advance(bar)
+                    for uid in processor.ledger.films_lost():  # and not among the films that this query finds
+                        if uid not in tally.failed:
+                            tally.failed[uid] = (
+                                f"{uid}: its results are to be made again; ask for it with a wider --query"
+                            )
+                            say("failed", tally.failed[uid])
                 except UnreachableError as error:
                     if watch is None:
                         raise

@@ -17,11 +17,14 @@ def flush_folder(folder: Path) -> None:
     """Wait until a folder's names are on the disk, where the system can be asked for that (not on Windows)."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written, but not read
+        return
     try:
         os.fsync(handle)
     except OSError as error:  # of a file system that has no such thing
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
     finally:
         os.close(handle)

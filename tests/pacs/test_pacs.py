@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -468,6 +469,67 @@ def test_a_film_whose_result_is_lost_goes_on_at_once(tiny_model: RadZero, tmp_pa
     assert work.ledger.state("1.5") == "done"
     assert len(destination.have) == 2
     work.ledger.close()
+
+
+def test_a_lost_result_is_named_until_it_is_made_again(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also by a run whose query does not find its film."""
+
+    class Shelf(Flaky):
+        encrypted, films_of_query = True, ["1.2.3.1.1.1"]
+
+        def films(self, *_: Any) -> list[FilmAddress]:
+            return [FilmAddress("1", "1", uid) for uid in self.films_of_query]
+
+        def fetch(self, address: FilmAddress) -> bytes:
+            return film(1)
+
+    shelf = Shelf()
+    shelf.fail_before.add(1)
+    monkeypatch.setattr("radzero.pacs.dicomweb.open_servers", lambda *_: (shelf, shelf))
+    command = ["dicomweb", "http://localhost/x", "--state", tmp_path, "-s", SENTENCE, "-m", tiny_checkpoint]
+    call(*command, code=2)
+    for path in (tmp_path / "outbox").iterdir():
+        path.unlink()
+    shelf.films_of_query = []
+    for _ in range(2):
+        assert "to be made again" in call(*command, code=1).output
+    shelf.films_of_query = ["1.2.3.1.1.1"]
+    assert "1 film with 2 results stored" in call(*command).output
+    assert list((tmp_path / "outbox").iterdir()) == []
+
+
+def test_nothing_stays_in_the_outbox_for_good(tiny_model: RadZero, tmp_path: Path):
+    one, two = results_of(tiny_model), results_of(tiny_model)
+    two[0].SOPInstanceUID += ".1"
+    ledger = Ledger(tmp_path, "task")
+    ledger.ready("1.5", [*one, *two])
+    ledger.forget("1.5")
+    ledger.ready("1.5", one)  # as another version may make them
+    assert len(list(ledger.outbox.iterdir())) == len(ledger.waiting("1.5")) == 1
+    ledger.forget("1.5")
+    ledger.refuse("1.5", "no film")
+    assert list(ledger.outbox.iterdir()) == ledger.waiting("1.5") == []
+    ledger.close()
+
+
+def test_a_state_folder_of_an_earlier_day(tiny_model: RadZero, tmp_path: Path):
+    """Which knew no hashes: what waits in it is made again."""
+    destination = Flaky()
+    destination.fail_before.add(1)
+    work = processor(tiny_model, tmp_path, destination)
+    with pytest.raises(UnreachableError):
+        work.process("1.5", lambda: film(5))
+    work.ledger.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database:
+        database.execute("ALTER TABLE results DROP COLUMN sha256")
+        database.commit()
+    again = processor(tiny_model, tmp_path, destination)
+    again.process("1.5", lambda: film(5))
+    assert again.ledger.state("1.5") == "done"
+    assert len(destination.have) == 2
+    again.ledger.close()
 
 
 def test_the_order_of_kinds_makes_no_other_task(tiny_model: RadZero):

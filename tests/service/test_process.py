@@ -263,6 +263,36 @@ def test_answers_that_are_not_taken_hold_no_connection(hasty: Running):
     assert requests.get(f"{hasty.url}/v1/health", timeout=10).ok
 
 
+def test_the_rest_of_an_answer_has_its_time_too():
+    """A connection that is closed and has less to give than makes the other side be waited for."""
+
+    async def app(scope: object, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"content-length", b"400000"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(400_000)})
+
+    server = uvicorn.Server(uvicorn.Config(app, http=_connection_class(1), log_config=None, lifespan="off"))
+    with open_socket(ServiceSettings(port=0)) as listener, socket.socket() as one:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.settimeout(10)
+        one.connect(listener.getsockname())
+        one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        taken = 0
+        while taken < 385_000:  # and no more
+            taken += len(one.recv(1000))
+        until = time.monotonic() + 10
+        while server.server_state.connections and time.monotonic() < until:
+            time.sleep(0.05)
+        held = len(server.server_state.connections)
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+    assert held == 0
+
+
 def test_every_refusal_has_one_form(hasty: Running):
     with connected(hasty) as one:
         one.sendall(b"what is this\r\n\r\n")

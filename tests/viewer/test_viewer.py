@@ -756,6 +756,19 @@ def test_of_many_films_the_page_keeps_the_last_ones(page: Page, films: Path):
     page.choose("film.png")
     page.choose("film.dcm")
     assert page.script(sent) == before + 2
+    gone = page.downloads / "gone.png"
+    shutil.copy(films / "film.png", gone)
+    page.open(gone)
+    page.choose("gone.png")
+    page.driver.execute_async_script(keep, 1)
+    page.choose("film.dcm")
+    gone.unlink()
+    page.click_film("gone.png")
+    page.wait(lambda: "cannot be read any more" in page.said())
+    assert page.captions() == [""]  # no answer beside a film that is not there
+    assert set(page.answers().values()) == {""}
+    for control in ("#save-dicom", "#save-json", "#other-side", "#negation"):
+        assert not page.find(control).is_enabled()
 
 
 def test_a_very_wide_film_is_seen_whole_and_smaller(page: Page):
@@ -856,7 +869,7 @@ def test_films_can_be_told_apart(page: Page, films: Path):
     from radzero.viewer import film_labels
 
     paths = [Path("/a/x/1.dcm"), Path("/b/x/1.dcm"), Path("/b/x/2.dcm"), Path("/1.dcm")]
-    assert film_labels(paths) == ["a/x/1.dcm", "b/x/1.dcm", "2.dcm", "film/1.dcm"]
+    assert film_labels(paths) == ["a/x/1.dcm", "b/x/1.dcm", "2.dcm", "1.dcm"]
     other = page.downloads / "other"
     other.mkdir()
     for name in ("film.dcm", "1.2.840.99.1"):
@@ -923,6 +936,9 @@ def test_a_warning_stands_under_its_own_sentence(page: Page, films: Path, strang
         ("There is no right or left effusion", None, None),
         ("There is nothing abnormal", None, None),
         ("There is not a mass", None, None),
+        ("There is no longer effusion", None, None),
+        ("There are two nodules", None, None),
+        ("There is hardly any right effusion", "There is hardly any left effusion", None),
     ],
 )
 def test_counterparts(counterparts: Any, text: str, other: str | None, denied: str | None):

@@ -90,6 +90,9 @@ class Ledger:
         self._database.execute("PRAGMA locking_mode=EXCLUSIVE")  # a second process would send everything again
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_TABLES)
+        columns = {row[1] for row in self._database.execute("PRAGMA table_info(results)")}
+        if "sha256" not in columns:  # of a folder of an earlier day; what waits there is made again
+            self._database.execute("ALTER TABLE results ADD COLUMN sha256 TEXT")
         self._database.execute("BEGIN IMMEDIATE")
         self._database.execute("COMMIT")
 
@@ -98,7 +101,7 @@ class Ledger:
         self._database.close()
 
     def state(self, film: str) -> str | None:
-        """None, "ready" (results wait), "done" or "refused"."""
+        """None, "ready" (results wait), "lost" (they are to be made again), "done" or "refused"."""
         query = "SELECT state FROM films WHERE task=? AND uid=?"
         row = self._database.execute(query, (self.task, film)).fetchone()
         return str(row[0]) if row else None
@@ -115,6 +118,7 @@ class Ledger:
 
     def refuse(self, film: str, reason: str) -> None:
         """Note that a film can have no result, and why."""
+        self._drop(film, ())
         self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'refused', ?)", (self.task, film, reason))
 
     def ready(self, film: str, results: Sequence[Dataset]) -> None:
@@ -126,19 +130,26 @@ class Ledger:
             content, uid = buffer.getvalue(), str(result.SOPInstanceUID)
             write_whole(self._path(uid), content)
             rows.append((self.task, film, uid, hashlib.sha256(content).hexdigest()))
-        marks = ", ".join("?" * len(rows))
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
             # where they are made a second time, it stays known what may have arrived
             again = "ON CONFLICT (task, film, uid) DO UPDATE SET sha256=excluded.sha256"
             self._database.executemany(f"INSERT INTO results VALUES (?, ?, ?, 0, 0, ?) {again}", rows)
-            other = f"DELETE FROM results WHERE task=? AND film=? AND stored=0 AND uid NOT IN ({marks})"
-            self._database.execute(other, (self.task, film, *(row[2] for row in rows)))
+            self._drop(film, [row[2] for row in rows])
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
 
     def forget(self, film: str) -> None:
         """Note that a film's results are to be made again, since one in the outbox is lost."""
-        self._database.execute("DELETE FROM films WHERE task=? AND uid=?", (self.task, film))
+        self._database.execute("UPDATE films SET state='lost' WHERE task=? AND uid=?", (self.task, film))
+
+    def _drop(self, film: str, wanted: Sequence[str]) -> None:
+        """Forget results of a film other than these, of an earlier time that they were made, and that wait."""
+        query = "SELECT uid FROM results WHERE task=? AND film=? AND stored=0"
+        for (uid,) in self._database.execute(query, (self.task, film)).fetchall():
+            if uid not in wanted:
+                self._path(uid).unlink(missing_ok=True)
+                query = "DELETE FROM results WHERE task=? AND film=? AND uid=?"
+                self._database.execute(query, (self.task, film, uid))
 
     def waiting(self, film: str) -> list[Parcel]:
         """Results of a film that are not known to be stored."""
@@ -148,8 +159,15 @@ class Ledger:
 
     def films_waiting(self) -> list[str]:
         """Films with results that are not known to be stored."""
-        query = "SELECT uid FROM films WHERE task=? AND state='ready' ORDER BY rowid"
-        return [str(row[0]) for row in self._database.execute(query, (self.task,)).fetchall()]
+        return self._films_that_are("ready")
+
+    def films_lost(self) -> list[str]:
+        """Films whose results are to be made again."""
+        return self._films_that_are("lost")
+
+    def _films_that_are(self, state: str) -> list[str]:
+        query = "SELECT uid FROM films WHERE task=? AND state=? ORDER BY rowid"
+        return [str(row[0]) for row in self._database.execute(query, (self.task, state)).fetchall()]
 
     def sending(self, film: str, uid: str) -> None:
         """Note, before a result is sent, that it may from now on have arrived."""

@@ -152,7 +152,7 @@ class Processor:
 
         Raises:
             UnreachableError: when the destination does not take one.
-            LostError: when one is not there any more; its film is then as one that was never seen.
+            LostError: when one is not there any more; all of its film are then to be made again.
         """
         problems = []
         for parcel in self.ledger.waiting(uid):

@@ -134,7 +134,8 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
-            super().connection_lost(exc)  # which calls resume_writing
+            self._taken()
+            super().connection_lost(exc)
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -142,9 +143,8 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            if self._taking is not None:
-                self._taking.cancel()
-                self._taking = None
+            self._taken()
+            self._see_closed()  # the rest is still to be taken
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -172,6 +172,11 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
         def _must_take(self) -> None:
             if self._taking is None:
                 self._taking = self.loop.call_later(patience_s, self.transport.abort)
+
+        def _taken(self) -> None:
+            if self._taking is not None:
+                self._taking.cancel()
+                self._taking = None
 
         def _watch(self) -> None:
             """Wait for the rest of a header, once it has begun."""

@@ -56,7 +56,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
 
 def film_labels(paths: Sequence[Path]) -> list[str]:
     """Names by which films can be told apart: a file's own, and for equal ones as many of its folders as it takes."""
-    places = [path.absolute().parts for path in paths]
+    places = [path.absolute().parts[1:] for path in paths]
     depths = [1] * len(places)
     while True:
         labels = ["/".join(map(safe_name, place[-depth:])) for place, depth in zip(places, depths, strict=True)]

@@ -185,18 +185,19 @@ const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // Opens the first of them that is a film, unless somebody chooses another meanwhile.
 async function add(entries, said = "") {
-  for (const entry of entries) viewer.films.push(Object.assign(entry, { name: unlike(entry.name) }));
+  const taken = new Set(viewer.films.map((entry) => entry.name));
+  for (const entry of entries) viewer.films.push(Object.assign(entry, { name: unlike(entry.name, taken) }));
   for (const entry of entries) {
     const opened = await choose(entry, said);
     if (opened || !entry.failure || viewer.current !== entry) return;
   }
 }
 
-// A name that no film of the list has: a browser does not tell which folder a file is in.
-function unlike(name) {
-  const taken = new Set(viewer.films.map((entry) => entry.name));
+// A name that is not taken, and is from now on: a browser does not tell which folder a file is in.
+function unlike(name, taken) {
   let other = name;
   for (let k = 2; taken.has(other); k++) other = `${name} (${k})`;
+  taken.add(other);
   return other;
 }
 
@@ -454,7 +455,7 @@ const shownSentences = () => {
 };
 
 function listAnswers() {
-  const answers = viewer.current?.answers ?? new Map();
+  const answers = (viewer.film && viewer.current.answers) ?? new Map();
   relist($("answers"), [
     ...viewer.asked.map((text) => {
       const answer = answers.get(text);
@@ -525,7 +526,7 @@ function arrange() {
 
 function show() {
   const sized = arrange();
-  const answers = viewer.current?.answers ?? new Map();
+  const answers = (viewer.film && viewer.current.answers) ?? new Map(); // none beside a film that is not there
   const shown = shownSentences();
   viewer.panes.forEach((pane, k) => pane.show(answers.get(shown[k]) ?? null));
   listAnswers();

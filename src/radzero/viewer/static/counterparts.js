@@ -13,8 +13,14 @@ export function otherSide(text) {
   });
 }
 
+const UNCLEAR = new RegExp(
+  "\\b(no|not|nor|none|nothing|neither|without|never|hardly|barely|scarcely|and|or|but|little|few|fewer|less|least|" +
+    "more|most|longer|only|one|two|three|four|five|six|seven|eight|nine|ten|several|many|multiple|both|\\d+)\\b",
+  "i",
+);
+
 export function negation(text) {
   const [, there, no, rest] = /^(there (?:is|are))( no)? (.+)$/i.exec(text) ?? [];
-  if (!there || /\b(no|not|nor|none|nothing|neither|without|never|and|or|but)\b/i.test(rest)) return null;
+  if (!there || UNCLEAR.test(rest)) return null;
   return no ? `${there} ${rest}` : `${there} no ${rest.replace(/^(an?|some|any) /i, "")}`;
 }
