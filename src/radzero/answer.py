@@ -164,13 +164,13 @@ class Reading:
         Raises:
             ValueError: for a sentence that was not asked.
         """
-        own = _named(self.sentences[self._index(sentence)])
+        own = warning_prefix(self.sentences[self._index(sentence)])
         return tuple(text.removeprefix(own) for text in self.warnings if text.startswith(own))
 
     @property
     def film_warnings(self) -> tuple[str, ...]:
         """Warnings of the film, without those of sentences."""
-        named = tuple(map(_named, self.sentences))
+        named = tuple(map(warning_prefix, self.sentences))
         return tuple(text for text in self.warnings if not text.startswith(named))
 
     def save(self, folder: str | Path, *, threshold: float = 0.5) -> list[Path]:
@@ -229,7 +229,7 @@ class SeenFilm:
     dicom: DicomFacts | None = field(default=None, repr=False)
 
 
-def _named(sentence: str) -> str:
+def warning_prefix(sentence: str) -> str:
     """How a warning of a sentence begins."""
     return f"{sentence!r}: "
 

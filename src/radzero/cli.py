@@ -1048,7 +1048,7 @@ def dicomweb(
             while True:
                 tally.earlier, tally.failed = 0, {}
                 try:
-                    waiting = processor.ledger.films_waiting()
+                    waiting = dict.fromkeys(processor.ledger.films_waiting())
                     for uid in waiting:
                         attempt(uid, partial(processor.send, uid))
                     for film in source.films(modalities, keys, on_problem):

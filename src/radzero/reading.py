@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radzero.answer import Reading, SeenFilm
+from radzero.answer import Reading, SeenFilm, warning_prefix
 from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry
 from radzero.models.base import VisionLanguageModel
@@ -142,20 +142,18 @@ class RadZero:
         """
         if not sentences:
             return torch.empty(0, *self.model.sentence_shape, device=self.device)
-        distinct = list(dict.fromkeys(sentences))
+        distinct = dict.fromkeys(sentences)
         known = [text for text in distinct if text in self._embeddings]
-        missing = sorted(
-            (text for text in distinct if text not in self._embeddings), key=len
-        )  # of like length together: less padding
+        missing = [text for text in distinct if text not in self._embeddings]
+        missing.sort(key=len)  # of like length together: less padding
         parts = [self._embeddings.get(known)] if known else []
         for start in range(0, len(missing), chunk):
             tokens = self.processor.sentences(missing[start : start + chunk])
             parts.append(self.model.encode_sentences(**{key: value.to(self.device) for key, value in tokens.items()}))
         features = torch.cat(parts)
-        place = {text: k for k, text in enumerate([*known, *missing])}
-        in_order = features[[place[text] for text in distinct]]
-        self._embeddings.keep(distinct, in_order)
-        return features[[place[text] for text in sentences]]
+        rows = {text: row for row, text in enumerate([*known, *missing])}
+        self._embeddings.keep(list(rows), features)
+        return features[[rows[text] for text in sentences]]
 
     @torch.inference_mode()
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
@@ -253,10 +251,12 @@ class RadZero:
         for text in asked:
             if words := self.processor.unknown_words(text):
                 named = f"the word{'s' if len(words) > 1 else ''} {', '.join(words)}"
-                warnings.append(f"{text!r}: this model has never seen {named}; do not trust its answer")
+                warnings.append(f"{warning_prefix(text)}this model has never seen {named}; do not trust its answer")
             if (length := self.processor.token_count(text)) > self.processor.max_tokens:
                 limit = self.processor.max_tokens
-                warnings.append(f"{text!r}: has {length} tokens, and this model reads the first {limit} only")
+                warnings.append(
+                    f"{warning_prefix(text)}has {length} tokens, and this model reads the first {limit} only"
+                )
         return tuple(warnings)
 
 

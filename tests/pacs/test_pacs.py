@@ -290,6 +290,18 @@ class Flaky:
             raise UnreachableError("sent, and the answer was lost")
 
 
+class Shelf(Flaky):
+    """A server of one film, which its query finds or not."""
+
+    encrypted, films_of_query = True, ("1.2.3.1.1.1",)
+
+    def films(self, *_: Any) -> list[FilmAddress]:
+        return [FilmAddress("1", "1", uid) for uid in self.films_of_query]
+
+    def fetch(self, address: FilmAddress) -> bytes:
+        return film(1)
+
+
 def processor(model: RadZero, folder: Path, destination: object, kinds: tuple[str, ...] = ("seg", "sr")) -> Processor:
     task = Task((SENTENCE,), kinds, 0.5)
     return Processor(model, task, destination, Ledger(folder, task.identity(model, destination.name)))  # type: ignore[attr-defined, arg-type]
@@ -425,18 +437,12 @@ def test_a_result_that_the_outbox_lost_is_made_again(tiny_model: RadZero, tmp_pa
 def test_what_is_still_not_taken_is_named_again_and_tried_once(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class Shelf(Flaky):
-        encrypted, refuses = True, True
+    class NoReports(Shelf):
+        refuses = True
 
         def __init__(self) -> None:
             super().__init__()
             self.tries: Counter[str] = Counter()
-
-        def films(self, *_: Any) -> list[FilmAddress]:
-            return [FilmAddress("1", "1", "1.2.3.1.1.1")]
-
-        def fetch(self, address: FilmAddress) -> bytes:
-            return film(1)
 
         def store(self, result: Dataset) -> None:
             self.tries[result.SOPInstanceUID] += 1
@@ -444,7 +450,7 @@ def test_what_is_still_not_taken_is_named_again_and_tried_once(
                 raise NotTakenError("takes no SR")
             super().store(result)
 
-    shelf = Shelf()
+    shelf = NoReports()
     monkeypatch.setattr("radzero.pacs.dicomweb.open_servers", lambda *_: (shelf, shelf))
     command = ["dicomweb", "http://localhost/x", "--state", tmp_path, "-s", SENTENCE, "-m", tiny_checkpoint]
     for number in (1, 2):
@@ -475,16 +481,6 @@ def test_a_lost_result_is_named_until_it_is_made_again(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Also by a run whose query does not find its film."""
-
-    class Shelf(Flaky):
-        encrypted, films_of_query = True, ["1.2.3.1.1.1"]
-
-        def films(self, *_: Any) -> list[FilmAddress]:
-            return [FilmAddress("1", "1", uid) for uid in self.films_of_query]
-
-        def fetch(self, address: FilmAddress) -> bytes:
-            return film(1)
-
     shelf = Shelf()
     shelf.fail_before.add(1)
     monkeypatch.setattr("radzero.pacs.dicomweb.open_servers", lambda *_: (shelf, shelf))
@@ -492,10 +488,10 @@ def test_a_lost_result_is_named_until_it_is_made_again(
     call(*command, code=2)
     for path in (tmp_path / "outbox").iterdir():
         path.unlink()
-    shelf.films_of_query = []
+    shelf.films_of_query = ()
     for _ in range(2):
         assert "to be made again" in call(*command, code=1).output
-    shelf.films_of_query = ["1.2.3.1.1.1"]
+    shelf.films_of_query = ("1.2.3.1.1.1",)
     assert "1 film with 2 results stored" in call(*command).output
     assert list((tmp_path / "outbox").iterdir()) == []
 

@@ -191,7 +191,7 @@ def facts(header: Header, syntax: TransferSyntax, film: StoredFilm | None) -> Di
         patient_orientation="\\".join(text[:16] for text in header.texts("PatientOrientation")[:2]) or None,
         window=film.window if film else None,
         lut=film.lut if film else None,
-        padding=film.padded if film else None,
+        padding_range=film.padding_range if film else None,
     )
 
 

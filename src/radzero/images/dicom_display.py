@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .dicom_header import Header
 from .grey import row_blocks
-from .radiograph import Padding, StoredFilm, VoiLut, Window
+from .radiograph import PaddingRange, StoredFilm, VoiLut, Window
 
 _MOST_DIGITS = 12
 """By which a rescale may enlarge or shrink what has at most 16 bits; windows of more leave float64's range."""
@@ -102,14 +102,14 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
 
 def _exclude_padding(
     stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
-) -> Padding | None:
+) -> PaddingRange | None:
     """Take padding out of the histogram, unless nothing would be left; says which values it is."""
     padding = header.words("PixelPaddingValue")
     if not padding:
         return None
     limit = header.words("PixelPaddingRangeLimit") or padding
     low, high = sorted(_signed(word) if stored.signed else word for word in (padding[0], limit[0]))
-    found = Padding(low, high, stored.signed)
+    found = PaddingRange(low, high, stored.signed)
     padded = _is_padding(stored, found)
     number = int(counts[padded].sum())
     if not 0 < number < counts.sum():
@@ -119,7 +119,7 @@ def _exclude_padding(
     return found
 
 
-def _is_padding(stored: StoredPixels, padding: Padding) -> NDArray[np.bool_]:
+def _is_padding(stored: StoredPixels, padding: PaddingRange) -> NDArray[np.bool_]:
     domain = stored.domain()
     return (domain >= padding.low) & (domain <= padding.high)
 

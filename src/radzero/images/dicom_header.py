@@ -284,8 +284,7 @@ def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
     return inflated
 
 
-_MOST_BYTES = {"SQ": 2**21}
-_MOST_VALUE_BYTES = 2**18
+_MOST_SEQUENCE_BYTES, _MOST_VALUE_BYTES = 2**21, 2**18
 """Of what is made into values; a LUT's data are at most 128 KiB, and few other attributes have a thousandth of it."""
 
 
@@ -294,8 +293,8 @@ def bytes_beyond_reason(dataset: Dataset, keyword: str) -> int:
     raw = dataset.get_item(keyword) if keyword in dataset else None
     if not isinstance(raw, RawDataElement) or raw.value is None:
         return 0
-    size = len(raw.value)
-    return size if size > _MOST_BYTES.get(dictionary_VR(keyword), _MOST_VALUE_BYTES) else 0
+    most = _MOST_SEQUENCE_BYTES if dictionary_VR(keyword) == "SQ" else _MOST_VALUE_BYTES
+    return len(raw.value) if len(raw.value) > most else 0
 
 
 class Header:

@@ -133,7 +133,7 @@ class VoiLut:
 
 
 @dataclass(frozen=True)
-class Padding:
+class PaddingRange:
     """Stored values that are no part of the film, ``low`` to ``high``, and whether stored values are signed."""
 
     low: int
@@ -152,7 +152,7 @@ class StoredFilm:
         window: of modality values, that made the table; None for a VOI LUT.
         inverted: whether low values are bright (MONOCHROME1).
         lut: the VOI LUT that made the table, if one did.
-        padded: which stored values are padding, where some are.
+        padding_range: which stored values are padding, where some are.
     """
 
     words: NDArray[np.unsignedinteger]
@@ -161,7 +161,7 @@ class StoredFilm:
     window: Window | None
     inverted: bool
     lut: VoiLut | None = None
-    padded: Padding | None = None
+    padding_range: PaddingRange | None = None
 
     @property
     def padding(self) -> NDArray[np.bool_]:
@@ -180,8 +180,8 @@ class StoredFilm:
 class DicomFacts:
     """The header of a DICOM file, without anything that names the patient. Absent values are ``None``.
 
-    ``window`` or ``lut`` is what the film was displayed with, but for ``padding``, which is black; all are None for
-    colour.
+    ``window`` or ``lut`` is what the film was displayed with, but for ``padding_range``, which is black; all are None
+    for colour.
     """
 
     sop_class_uid: str | None
@@ -195,7 +195,7 @@ class DicomFacts:
     patient_orientation: str | None
     window: Window | None = None
     lut: VoiLut | None = field(default=None, compare=False, repr=False)
-    padding: Padding | None = None
+    padding_range: PaddingRange | None = None
 
 
 @dataclass(frozen=True, eq=False)

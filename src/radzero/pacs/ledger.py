@@ -148,8 +148,8 @@ class Ledger:
         for (uid,) in self._database.execute(query, (self.task, film)).fetchall():
             if uid not in wanted:
                 self._path(uid).unlink(missing_ok=True)
-                query = "DELETE FROM results WHERE task=? AND film=? AND uid=?"
-                self._database.execute(query, (self.task, film, uid))
+                delete = "DELETE FROM results WHERE task=? AND film=? AND uid=?"
+                self._database.execute(delete, (self.task, film, uid))
 
     def waiting(self, film: str) -> list[Parcel]:
         """Results of a film that are not known to be stored."""

@@ -34,11 +34,6 @@ _SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _HAS_IT = 0x0111  # duplicate SOP instance: an earlier try arrived
 
 
-def is_title(text: str) -> bool:
-    """Whether this may be an application entity's title (PS3.5 6.2, AE)."""
-    return 1 <= len(text) <= 16 and text.isascii() and text.isprintable() and "\\" not in text and bool(text.strip())
-
-
 @dataclass(frozen=True)
 class Peer:
     """An application that results are sent to: its title, host and port."""
@@ -54,12 +49,18 @@ class Peer:
         Raises:
             ValueError: for another form.
         """
+        from pynetdicom import AE
+
         title, at, address = text.partition("@")
         host, colon, port = address.rpartition(":")
         if not (at and colon and host and port.isdecimal() and port.isascii() and 0 < int(port) < 65536):
             raise ValueError(f"{text!r}: name a peer as AET@HOST:PORT")
-        if not is_title(title):
-            raise ValueError(f"{text!r}: the title has 1 to 16 characters of ASCII, no backslash, and not blanks alone")
+        try:
+            AE(ae_title=title)
+        except ValueError as error:
+            raise ValueError(
+                f"{text!r}: the title has 1 to 16 characters of ASCII, no backslash, and not blanks alone"
+            ) from error
         return cls(title, host.strip("[]"), int(port))
 
 

@@ -194,8 +194,7 @@ class Processor:
             if "memory" in str(error):
                 raise NotTakenError(f"{uid}: there was not enough memory for it") from error
             raise ResultError(f"{uid}: the model failed on it: {error}") from error
-        own = tuple(map(repr, self.task.sentences))  # of the sentences, which are the same for every film
-        if said := [text for text in reading.warnings if not text.startswith(own)]:
+        if said := reading.film_warnings:  # those of sentences are the same for every film
             self.tally.warned[uid] = f"{uid}: {'; '.join(said)}"
         made = make_possible_results(reading, header, self.task.kinds, threshold=self.task.threshold)
         if made.left_out:

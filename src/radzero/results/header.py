@@ -25,27 +25,22 @@ from radzero.images.warning_filters import quiet
 
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """Without these nothing can refer to a film."""
-_CARRIED = (
-    *IDENTITY,
+OF_PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize"),
     *("PatientWeight", "PatientComments", "EthnicGroup", "PatientSpeciesDescription", "PatientIdentityRemoved"),
     *("DeidentificationMethod", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
-    *(
-        "ReferringPhysicianName",
-        "TimezoneOffsetFromUTC",
-        "Modality",
-        "BodyPartExamined",
-        "ViewPosition",
-        "Laterality",
-        "ImageLaterality",
-    ),
+    *("ReferringPhysicianName", "TimezoneOffsetFromUTC"),
+)
+"""What every result repeats where the film has it."""
+_CARRIED = (
+    *IDENTITY,
+    *OF_PATIENT_AND_STUDY,
+    *("Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
     *("PatientOrientation", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
     *("ImagerPixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "InstanceNumber", "SeriesNumber"),
     *("Manufacturer", "BurnedInAnnotation", "PixelAspectRatio", "NominalScannedPixelSpacing", "NumberOfFrames"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
-OF_PATIENT_AND_STUDY = _CARRIED[_CARRIED.index("PatientName") : _CARRIED.index("Modality")]
-"""What every result repeats where the film has it."""
 _EMPTY_WHEN_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),

@@ -23,7 +23,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from radzero import __version__
-from radzero.answer import Reading
+from radzero.answer import Reading, warning_prefix
 from radzero.images import DicomFacts
 from radzero.images.dicom_display import window
 from radzero.images.warning_filters import quiet
@@ -122,8 +122,8 @@ class _Film:
     def remarks(self, index: int | None = None) -> list[str]:
         """What is to be known before a result is trusted: of the model, of the film, of one or all sentences."""
         others = () if index is None else (*self.reading.sentences[:index], *self.reading.sentences[index + 1 :])
-        own = tuple(f"{other!r}: " for other in others)
-        said = [text for text in self.reading.warnings if not text.startswith(own)]
+        of_others = tuple(map(warning_prefix, others))
+        said = [text for text in self.reading.warnings if not text.startswith(of_others)]
         return [*([self.reading.notice] if self.reading.notice else []), *said]
 
     def percent(self, index: int) -> float:
@@ -548,12 +548,12 @@ def _voi(film: _Film) -> Sequence[Any] | None:
 def _needs_one_lut(film: _Film) -> bool:
     """Whether the film has a modality LUT (dciodvfy wants one to use all 16 bits), or padding, which is black."""
     facts = film.reading.dicom
-    return "ModalityLUTSequence" in film.header or (facts is not None and facts.padding is not None)
+    return "ModalityLUTSequence" in film.header or (facts is not None and facts.padding_range is not None)
 
 
 def _from_stored(header: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
     """First stored value, and the grey of it and of those behind it, before a MONOCHROME1's inversion."""
-    modality, padding = header.get("ModalityLUTSequence"), facts.padding
+    modality, padding = header.get("ModalityLUTSequence"), facts.padding_range
     if padding is not None:
         stored = np.arange(2**16) - (2**15 if padding.signed else 0)
     else:

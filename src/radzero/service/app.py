@@ -441,7 +441,7 @@ def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
     seen, stored = kept.film.seen, kept.film.stored
     facts = None
     if seen.dicom:
-        said = asdict(replace(seen.dicom, window=None, lut=None, padding=None))
+        said = asdict(replace(seen.dicom, window=None, lut=None, padding_range=None))
         facts = {key: value for key, value in said.items() if value is not None}
     window = stored.window if stored else None
     return FilmMessage(

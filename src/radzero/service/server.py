@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import _imaging
 
@@ -112,14 +112,34 @@ def _quiet_libtiff() -> None:
             setter(None)
 
 
+class _Patience:
+    """For how long the other side is waited for, before its connection is cut."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """From now on, unless it has begun."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
+
+    def end(self) -> None:
+        """It has done what it was waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 def _connection_class(patience_s: float) -> "type[H11Protocol]":
     """uvicorn's connections, which may neither send their headers nor take their answers for ever, nor be too many."""
     from h11 import IDLE, Data, EndOfMessage, Response
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Connection(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None  # of what is to be sent
-        _taking: asyncio.TimerHandle | None = None  # of what is to be taken
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._header, self._answer = _Patience(_HEADER_S), _Patience(patience_s)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -133,17 +153,17 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._relax()
-            self._taken()
+            self._header.end()
+            self._answer.end()
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._must_take()
+            self._answer.begin(self.transport)
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._taken()
+            self._answer.end()
             self._see_closed()  # the rest is still to be taken
 
         def on_response_complete(self) -> None:
@@ -167,28 +187,14 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
         def _see_closed(self) -> None:
             """A connection is closed when the other side has taken everything, or has not for long enough."""
             if self.transport.is_closing() and self.transport.get_write_buffer_size():
-                self._must_take()
-
-        def _must_take(self) -> None:
-            if self._taking is None:
-                self._taking = self.loop.call_later(patience_s, self.transport.abort)
-
-        def _taken(self) -> None:
-            if self._taking is not None:
-                self._taking.cancel()
-                self._taking = None
+                self._answer.begin(self.transport)
 
         def _watch(self) -> None:
             """Wait for the rest of a header, once it has begun."""
-            if self.conn.their_state is not IDLE:
-                self._relax()
-            elif self._deadline is None:
-                self._deadline = self.loop.call_later(_HEADER_S, self.transport.abort)
-
-        def _relax(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+            if self.conn.their_state is IDLE:
+                self._header.begin(self.transport)
+            else:
+                self._header.end()
 
     return Connection
 
