@@ -696,6 +696,7 @@ def train(
                     task, completed=record["step"] + 1, description=f"loss {record['loss']:.3f}"
                 )
             )
+            trainer.close()
     except (ValueError, OSError, TrainingError, TooManyUnreadableError, ImportError) as error:
         raise _fail(error) from error
     if trainer.accelerator.is_main_process:

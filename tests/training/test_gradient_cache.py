@@ -1,12 +1,9 @@
 """Gradient caching and data parallelism against one pass of one process over the whole batch."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +14,7 @@ from radzero.models.similarity import pair_logits
 from radzero.training.gradient_cache import Towers, backward, joined, split_batch
 from radzero.training.losses import multi_positive_loss
 from radzero.training.sharding import Shards, gather_owners, gather_rows, sharded_multi_positive_loss
+from ranks import run_ranks
 
 COUNTS = [2, 0, 3, 1, 4]  # sentences of each image
 PRECISIONS = ("float64", "float32", "bf16")
@@ -107,10 +105,8 @@ def test_both_passes_drop_the_same():
     assert next_number == torch.rand(()), "and the stream goes on where one pass would have left it"
 
 
-def run_rank(rank: int, world: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def every_share(rank: int, world: int) -> dict[tuple[str, int], tuple[Tensor, dict[str, Tensor]]]:
+    """Loss and gradients of a rank, in every precision and number of passes."""
     results = {}
     for precision in PRECISIONS:
         images, ids, mask, owner = data(precision)
@@ -133,16 +129,14 @@ def run_rank(rank: int, world: int, folder: str) -> None:
             with autocast(precision):
                 loss = backward(towers, batch, loss_here, no_sync=towers.no_sync)
             results[precision, parts] = (loss / world, gradients(model))
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_data_parallel_ranks_end_with_the_gradient_of_one_process(world: int, tmp_path: Path):
     """Every parameter, in one pass or by gradient caching: to the last digits; in bfloat16, as near to the truth as one
     process comes."""
-    mp.spawn(run_rank, args=(world, str(tmp_path)), nprocs=world)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    results = run_ranks(every_share, world, tmp_path)
     _, truth = whole_batch()
     for precision in PRECISIONS:
         wanted_loss, wanted = whole_batch(precision)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -14,8 +13,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 import yaml
 from scipy.special import expit
@@ -42,6 +39,7 @@ from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_
 from radzero.training.model_building import build_start
 from radzero.training.trainer import batch_loss
 from radzero.training.vocabulary import phantom_words
+from ranks import run_ranks
 
 FUSED = {"fusion_layers": 2, "fusion_mlp": 24, "simr_widths": [12, 8], "text_layers": 2, "text_positions": 7}
 METHODS: dict[str, dict[str, Any]] = {
@@ -204,14 +202,6 @@ def run_world(rank: int, world: int, encoders: str, names: tuple[str, ...]) -> d
     return results
 
 
-def run_rank(rank: int, world: int, folder: str, encoders: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    torch.save(run_world(rank, world, encoders, tuple(METHODS)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def ranks(tiny_encoders: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict]]:
     """Results of every rank of a world, which is run once."""
@@ -220,9 +210,7 @@ def ranks(tiny_encoders: str, tmp_path_factory: pytest.TempPathFactory) -> Calla
     def results(world: int) -> list[dict]:
         if world == 1:
             return [run_world(0, 1, tiny_encoders, tuple(METHODS))]
-        folder = tmp_path_factory.mktemp(f"world{world}")
-        mp.spawn(run_rank, args=(world, str(folder), tiny_encoders), nprocs=world)
-        return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
+        return run_ranks(run_world, world, tmp_path_factory.mktemp(f"world{world}"), tiny_encoders, tuple(METHODS))
 
     return results
 

@@ -1,13 +1,10 @@
 """Losses over several processes against one process with the whole batch: gloo, spawned here."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from radzero.models.similarity import pair_logits, similarity_logits
@@ -20,6 +17,7 @@ from radzero.training.sharding import (
     sharded_multi_positive_loss,
     sharded_quiet_map_loss,
 )
+from ranks import run_ranks
 
 LENGTH, WIDTH, FEATURES = 7, 6, 5
 # Images and sentences per image of every rank; the last ranks run out of sentences, and of images.
@@ -98,47 +96,28 @@ def share(
     return loss.detach(), towers
 
 
-def run_rank(rank: int, world: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def every_share(rank: int, world: int) -> dict[tuple[str, str], tuple[Tensor, list[Tensor]]]:
+    """Value and gradients of this rank's share of every loss."""
     results = {}
     for dtype in (torch.float64, torch.float32):
         for name, options in LOSSES.items():
             loss, towers = share(rank, world, dtype, **options)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in towers.parameters()]
             results[name, str(dtype)] = (loss, gradients)
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict]]:
     """Results of every rank of a world, which is run once."""
-    known: dict[int, list[dict]] = {}
 
+    @cache
     def results(world: int) -> list[dict]:
-        if world not in known:
-            folder = tmp_path_factory.mktemp(f"world{world}")
-            if world == 1:
-                known[1] = [
-                    {
-                        (name, str(dtype)): _single(dtype, options)
-                        for dtype in (torch.float64, torch.float32)
-                        for name, options in LOSSES.items()
-                    }
-                ]
-            else:
-                mp.spawn(run_rank, args=(world, str(folder)), nprocs=world)
-                known[world] = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
-        return known[world]
+        if world == 1:
+            return [every_share(0, 1)]
+        return run_ranks(every_share, world, tmp_path_factory.mktemp(f"world{world}"))
 
     return results
-
-
-def _single(dtype: torch.dtype, options: dict[str, bool]) -> tuple[Tensor, list[Tensor]]:
-    loss, towers = share(0, 1, dtype, **options)
-    return loss, [p.grad for p in towers.parameters()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

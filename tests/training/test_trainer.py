@@ -41,7 +41,11 @@ RUN = (
     "from radzero.training.config import load_config\n"
     "from radzero.training.trainer import Trainer\n"
     "if __name__ == '__main__':\n"
-    "    Trainer(load_config(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2])).train()\n"
+    "    trainer = Trainer(load_config(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]))\n"
+    "    trainer.train()\n"
+    "    trainer.close()\n"
+    "    threads = {task.read_text() for task in Path('/proc/self/task').glob('*/comm')}\n"
+    "    assert not any('gloo' in name for name in threads), threads\n"
 )
 
 

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+# Imported by whatever needs it first, and its functions' default arguments are the default group of that moment. After
+# init_process_group, they would keep the group's threads alive beyond destroy_process_group; a gloo thread that still
+# runs when the interpreter ends aborts the process ("terminate called without an active exception").
+import torch.distributed.nn.functional
 import torch.nn.functional as F
 from torch import Tensor
 

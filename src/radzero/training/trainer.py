@@ -4,6 +4,7 @@ Built on Accelerate, which transformers' users know and which brings data parall
 torchrun without a framework around the loop. The loss is not its business: see :mod:`radzero.training.sharding`.
 """
 
+import gc
 import hashlib
 import json
 import math
@@ -190,6 +191,7 @@ class Trainer:
         on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
     ) -> None:
         self.config, self.run = config, run
+        self._own_group = not dist.is_initialized()
         self.accelerator = _accelerator(config, run)
         self._take_folder()
         films = config.data.phantoms.films if config.data.phantoms else 0
@@ -337,6 +339,21 @@ class Trainer:
                 if epoch_ends and self._patience_is_out():
                     break
         return Result(self._finish(), self.step, self.best, self.step < self.steps)
+
+    def close(self) -> None:
+        """End the trackers and, where this trainer began it, the process group; the trainer cannot be used afterwards.
+
+        On several processes, to be called before each of them ends: a thread of gloo, the CPU's backend, that is still
+        alive then can abort a process whose work is done.
+        """
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if dist.is_initialized() and self._own_group:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.free_memory()
+            del self.towers, self.optimizer, self.model  # they hold the group
+            gc.collect()
+            dist.destroy_process_group()
 
     def _begin(self, stretch: _Stretch) -> None:
         sizes = stretch.config.model.small
