@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import BertModel, Dinov2Model
 
 import radzero
+import ranks
 from command_line import call
 from radzero.models.radzero import RadZeroModel
 from radzero.phantom.writing import FilmFormat, write_phantoms
@@ -37,15 +38,15 @@ loss: {binary_weight: 0.2, ignore: stated}
 loop: {epochs: 2, images_per_rank: 8, learning_rate: 1.0e-3, warmup_steps: 3, precision: fp32, save_every: 2}
 """
 RUN = (
-    "import sys; from pathlib import Path\n"
+    f"import sys; from pathlib import Path; sys.path.append({str(Path(ranks.__file__).parent)!r})\n"
+    "from ranks import assert_no_gloo_thread_is_left\n"
     "from radzero.training.config import load_config\n"
     "from radzero.training.trainer import Trainer\n"
     "if __name__ == '__main__':\n"
     "    trainer = Trainer(load_config(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2]))\n"
     "    trainer.train()\n"
     "    trainer.close()\n"
-    "    threads = {task.read_text() for task in Path('/proc/self/task').glob('*/comm')}\n"
-    "    assert not any('gloo' in name for name in threads), threads\n"
+    "    assert_no_gloo_thread_is_left()\n"
 )
 
 
