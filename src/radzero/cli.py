@@ -1,6 +1,7 @@
 """The ``radzero`` command: one thin function per verb; the work is in the modules that they name."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -57,6 +58,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=errors,
+        disable=os.environ.get("RANK", "0") != "0",  # of torchrun's processes, the first speaks
     )
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -238,7 +239,9 @@ class Trainer:
         )
         if loop.sharding == "fsdp":
             return towers, optimizer
-        return self.accelerator.prepare(towers, optimizer)
+        with warnings.catch_warnings():  # Accelerate does not know the argument's new name yet
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare(towers, optimizer)
 
     def _cached(self, films: Any, split: str) -> TrainingFilms:
         """The films, or their vision tokens where those are kept on disk."""
