@@ -1049,7 +1049,7 @@ def dicomweb(
 
         try:
             while True:
-                tally.earlier, tally.failed = 0, {}
+                tally.earlier, tally.refused_earlier, tally.failed = 0, 0, {}
                 try:
                     waiting = dict.fromkeys(processor.ledger.films_waiting())
                     for uid in waiting:
@@ -1175,6 +1175,7 @@ def _processor(
 ) -> Any:
     """What films go through, from a command's options."""
     import sqlite3
+    import warnings
 
     import torch
 
@@ -1188,6 +1189,7 @@ def _processor(
     asked = list(dict.fromkeys(text.strip() for text in asked))
     if not asked or not all(asked):
         raise ValueError('ask something: -s "There is pleural effusion", or --findings chexpert')
+    warnings.filterwarnings("ignore", module=r"py(net)?dicom\b")  # they quote what was sent
     task = Task(tuple(asked), tuple(result_kinds(results)), threshold)
     torch.set_float32_matmul_precision(precision.value)
     reader = load(model, device=device)
@@ -1225,6 +1227,8 @@ def _tally(tally: Any) -> str:
         parts.append(f"{tally.earlier} done earlier")
     if tally.refused:
         parts.append(f"{len(tally.refused)} refused")
+    if tally.refused_earlier:
+        parts.append(f"{tally.refused_earlier} refused earlier")
     if tally.failed:
         parts.append(f"{len(tally.failed)} not fetched or stored, to be tried again")
     return ", ".join(parts)

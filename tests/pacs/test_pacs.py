@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +25,14 @@ import pydicom
 import pytest
 import requests
 from pydicom.dataset import Dataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+from pynetdicom import AE
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
@@ -177,6 +185,23 @@ def test_store_find_ask_store_fetch(orthanc: Orthanc, tiny_checkpoint: Path, tin
     assert np.abs(seg.pixel_array[:, ::-1] / 255 - reading.map(0)).max() > 0.003
 
 
+def test_a_film_that_is_refused_fails_one_run_and_no_later_one(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
+    header = pydicom.dcmread(io.BytesIO(film(1)))
+    del header.PixelData
+    with io.BytesIO() as buffer:
+        header.save_as(buffer)
+        orthanc.send(buffer.getvalue())
+    orthanc.send(film(2))
+    command = ["dicomweb", orthanc.web, "--state", tmp_path / "state", "-m", tiny_checkpoint, "-s", SENTENCE]
+    first = call(*command, code=1).output
+    assert "1 film with 2 results stored, 1 refused" in first
+    assert "refused 1.2.3.1.1.1" in first
+    again = call(*command).output
+    assert "0 films with 0 results stored, 1 done earlier, 1 refused earlier" in again
+    assert "1.2.3.1.1.1" not in again
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0, "films of patients lie there"
+
+
 @pytest.mark.parametrize("kill_after", [0.3, 0.8, 1.5])
 def test_kill_and_restart_store_each_result_once(
     orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path, kill_after: float
@@ -243,7 +268,6 @@ def test_receiver(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
 
 def send(port: int, films: list[bytes], title: str = "SENDER") -> list[int]:
     """By C-STORE; the statuses."""
-    from pynetdicom import AE
 
     datasets = [pydicom.dcmread(io.BytesIO(content)) for content in films]
     entity = AE(ae_title=title)
@@ -345,7 +369,8 @@ def test_films_that_can_have_no_result_are_refused_by_name(tiny_model: RadZero, 
         raise AssertionError("a film that was refused is not fetched again")
 
     again.process("1.8", fetch)
-    assert "neither DICOM" in again.tally.refused["1.8"] or "no DICOM file" in again.tally.refused["1.8"]
+    assert (again.tally.refused, again.tally.refused_earlier) == ({}, 1)
+    assert "no DICOM file" in again.ledger.reason("1.8")
     again.ledger.close()
 
 
@@ -651,7 +676,6 @@ def listening(model: RadZero, folder: Path, destination: object, **options: Any)
 
 
 def test_a_receiver_stops_while_somebody_is_connected(tiny_model: RadZero, tmp_path: Path):
-    from pynetdicom import AE
 
     listener, thread = listening(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
     entity = AE(ae_title="SENDER")
@@ -706,6 +730,54 @@ def test_a_film_that_is_sent_twice(tiny_model: RadZero, tmp_path: Path):
     listener.stop()
     listener.stop()  # as a second signal does
     work.ledger.close()
+
+
+def test_another_film_under_the_same_uid_is_asked_too(tiny_model: RadZero, tmp_path: Path):
+    """Two acknowledged files of one UID: both are asked, in their order; the same pixels, or patient, once."""
+    out = tmp_path / "out"
+    work = processor(tiny_model, tmp_path, FolderDestination(out))
+    said: list[str] = []
+    listener = Listener(
+        work, tmp_path / "inbox", title="A", host="127.0.0.1", port=0, on_film=lambda name, problem: said.append(name)
+    )
+    first = pydicom.dcmread(io.BytesIO(film(5)))
+    inverted, renamed, packed = deepcopy(first), deepcopy(first), deepcopy(first)
+    inverted.PhotometricInterpretation = "MONOCHROME1"
+    renamed.PatientName = "Corrected^Name"
+    packed.compress(RLELossless, generate_instance_uid=False)
+    entity = AE("B")
+    entity.add_requested_context(first.SOPClassUID, ExplicitVRLittleEndian)
+    entity.add_requested_context(first.SOPClassUID, RLELossless)
+    association = entity.associate("127.0.0.1", listener.port)
+    try:
+        sent = [first, inverted, first, renamed, packed, inverted]
+        assert [association.send_c_store(each).Status for each in sent] == [0] * 6
+    finally:
+        association.release()
+    listener._films.put(None)
+    listener.run()
+    listener.stop()
+    uid = "1.2.3.5.1.1"
+    assert said[0] == uid
+    assert len(said) == len(set(said)) == 4
+    assert all(name.startswith(f"{uid}-") for name in said[1:])
+    results = [pydicom.dcmread(path) for path in out.rglob("*.dcm")]
+    assert len(results) == work.tally.stored == 3 * len(work.task.kinds)
+    assert len({result.SOPInstanceUID for result in results}) == len(results)
+    reports = [result for result in results if result.Modality == "SR"]
+    assert sorted(str(report.PatientName) for report in reports).count("Corrected^Name") == 1
+    certainties = {item.MeasuredValueSequence[0].NumericValue for report in reports for item in numbers(report)}
+    assert len(certainties) >= 2, "the inverted film has an answer of its own"
+    assert "another file came under this UID before" in work.tally.warned[said[1]]
+    assert uid not in work.tally.warned or "another file" not in work.tally.warned[uid]
+    assert list((tmp_path / "inbox").iterdir()) == []
+    work.ledger.close()
+
+
+def numbers(item: Dataset) -> list[Dataset]:
+    """Numeric content items, however deep."""
+    own = [item] if item.get("ValueType") == "NUM" else []
+    return own + [found for each in item.get("ContentSequence", ()) for found in numbers(each)]
 
 
 class OddClient:
@@ -969,7 +1041,7 @@ def test_a_server_that_is_away_ends_the_run(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
-    from pynetdicom import AE, evt
+    from pynetdicom import evt
 
     (result,) = results_of(tiny_model)
     entity = AE(ae_title="PEER")
@@ -982,7 +1054,7 @@ def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
 
 
 def test_a_peer_of_the_default_transfer_syntax_alone(tiny_model: RadZero):
-    from pynetdicom import AE, evt
+    from pynetdicom import evt
 
     (result,) = results_of(tiny_model)
     arrived: list[Dataset] = []

@@ -479,6 +479,9 @@ def test_sentences_that_are_refused(client: TestClient):
         "/v1/films/x/ask", content=b'{"sentences": ["\\ud800"]}', headers={"content-type": "application/json"}
     )
     assert surrogate.status_code == 422
+    misspelt = client.post("/v1/films/x/ask", json={"sentences": ["There is nodule"], "map": False})
+    assert misspelt.status_code == 422
+    assert "body.map" in misspelt.json()["error"]["message"]
 
 
 def test_requests_that_are_too_large_or_malformed(client: TestClient):

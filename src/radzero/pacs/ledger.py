@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS films (task TEXT, uid TEXT, state TEXT, reason TEXT, 
 CREATE TABLE IF NOT EXISTS results (
     task TEXT, film TEXT, uid TEXT, sent INTEGER, stored INTEGER, sha256 TEXT, PRIMARY KEY (task, film, uid)
 );
+CREATE TABLE IF NOT EXISTS files (task TEXT, uid TEXT, sha256 TEXT, PRIMARY KEY (task, uid));
 """
 
 
@@ -76,7 +77,7 @@ class Parcel:
 
 
 class Ledger:
-    """A folder with ``ledger.sqlite`` and ``outbox/``, of one process at a time.
+    """A folder with ``ledger.sqlite`` and ``outbox/``, of one process at a time, and when it makes it, of one user.
 
     Raises:
         OSError, sqlite3.Error: when the folder cannot be written, or another process works in it.
@@ -84,7 +85,8 @@ class Ledger:
 
     def __init__(self, folder: Path, task: str) -> None:
         self.outbox = folder / "outbox"
-        self.outbox.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # films and results of patients lie in it
+        self.outbox.mkdir(exist_ok=True)
         self.task = task
         self._database = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None, timeout=2)
         self._database.execute("PRAGMA locking_mode=EXCLUSIVE")  # a second process would send everything again
@@ -99,6 +101,18 @@ class Ledger:
     def close(self) -> None:
         """Let others work in the folder."""
         self._database.close()
+
+    def name(self, uid: str, content: bytes) -> str:
+        """What a film is called here: its SOP Instance UID, or, where that was another file's first, UID and hash.
+
+        The first file that is named so has the UID; in a folder of an earlier day, that of which results were made is
+        taken to be the same.
+        """
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?)", (self.task, uid, sha256))
+        query = "SELECT sha256 FROM files WHERE task=? AND uid=?"
+        (first,) = self._database.execute(query, (self.task, uid)).fetchone()
+        return uid if sha256 == first else f"{uid}-{sha256[:16]}"
 
     def state(self, film: str) -> str | None:
         """None, "ready" (results wait), "lost" (they are to be made again), "done" or "refused"."""
@@ -134,7 +148,9 @@ class Ledger:
             self._database.execute("BEGIN IMMEDIATE")
             # where they are made a second time, it stays known what may have arrived
             again = "ON CONFLICT (task, film, uid) DO UPDATE SET sha256=excluded.sha256"
-            self._database.executemany(f"INSERT INTO results VALUES (?, ?, ?, 0, 0, ?) {again}", rows)
+            # of the same film in another file (another transfer syntax, say) the same result may be stored
+            stored = "EXISTS (SELECT 1 FROM results WHERE task=?1 AND uid=?3 AND stored=1)"
+            self._database.executemany(f"INSERT INTO results VALUES (?1, ?2, ?3, 0, {stored}, ?4) {again}", rows)
             self._drop(film, [row[2] for row in rows])
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
 

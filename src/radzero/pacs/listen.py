@@ -1,5 +1,6 @@
 """A DICOM receiver: films arrive by C-STORE, are safe on disk before they are acknowledged, and become results."""
 
+import hashlib
 import queue
 import sqlite3
 import threading
@@ -121,7 +122,7 @@ class Listener:
         title: our application title.
         host, port: where to listen; port 0 takes a free one.
         callers: titles that may send; any when empty.
-        on_film: called after every film with its UID and the problem, if any.
+        on_film: called after every film with what the ledger calls it (its UID) and the problem, if any.
         retry_s: seconds until results that could not be sent are tried again; twice as many each time, an hour at most.
     """
 
@@ -211,14 +212,17 @@ class Listener:
         """Whether a film needs no further work."""
         if self._stopping.is_set() or not path.exists():  # sent twice, and worked on already
             return True
-        uid = path.stem
+        name, ledger = path.stem.partition("_")[0], self.processor.ledger
         try:
-            self.processor.process(uid, path.read_bytes)
+            content = path.read_bytes()
+            name = ledger.name(name, content)
+            self.processor.process(name, lambda: content)
+            refused = ledger.reason(name) if ledger.state(name) == "refused" else None
         except (UnreachableError, OSError, sqlite3.Error) as error:  # of the disk, too
-            self._on_film(uid, f"{error}; tried again in {pause:g} seconds")
+            self._on_film(name, f"{error}; tried again in {pause:g} seconds")
             return False
         path.unlink(missing_ok=True)
-        self._on_film(uid, self.processor.tally.refused.get(uid))
+        self._on_film(name, refused)
         return True
 
     def _arrive(self, event: Any) -> int:
@@ -228,11 +232,13 @@ class Listener:
         uid = str(event.request.AffectedSOPInstanceUID)
         if not UID(uid).is_valid:
             return _CANNOT_UNDERSTAND
-        path = self.inbox / f"{uid}.dcm"
+        content = event.encoded_dataset()
+        # another film may come under the same UID; whichever was acknowledged is worked on
+        path = self.inbox / f"{uid}_{hashlib.sha256(content).hexdigest()[:16]}.dcm"
         partial = path.with_name(f"{uid}.{threading.get_ident()}.partial")
         try:
             with partial.open("wb") as file:
-                file.write(event.encoded_dataset())
+                file.write(content)
                 flush(file)
             partial.replace(path)
             flush_folder(self.inbox)

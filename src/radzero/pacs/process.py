@@ -57,7 +57,8 @@ class Tally:
     Attributes:
         done: films whose results are stored, by this run.
         earlier: films that an earlier run had finished.
-        refused: film -> reason.
+        refused: film -> reason, of those refused by this run.
+        refused_earlier: films that an earlier run had refused.
         left_out: film -> why it has no result of some kinds.
         warned: film -> what is to be known of it before a result is trusted.
         failed: film -> why it could not be fetched or its results not be stored; tried again by the next run.
@@ -67,6 +68,7 @@ class Tally:
     done: int = 0
     earlier: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    refused_earlier: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     warned: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class Processor:
         """See to one film.
 
         Args:
-            uid: its SOP Instance UID.
+            uid: its SOP Instance UID, or what :meth:`~radzero.pacs.ledger.Ledger.name` calls it.
             fetch: its file; called when it is needed.
 
         Raises:
@@ -106,7 +108,7 @@ class Processor:
             self.tally.earlier += 1
             return
         if state == "refused":
-            self.tally.refused[uid] = self.ledger.reason(uid)
+            self.tally.refused_earlier += uid not in self.tally.refused
             return
         if state == "ready":
             with suppress(LostError):
@@ -194,7 +196,10 @@ class Processor:
             if "memory" in str(error):
                 raise NotTakenError(f"{uid}: there was not enough memory for it") from error
             raise ResultError(f"{uid}: the model failed on it: {error}") from error
-        if said := reading.film_warnings:  # those of sentences are the same for every film
+        said = list(reading.film_warnings)  # those of sentences are the same for every film
+        if uid.startswith(f"{header.SOPInstanceUID}-"):
+            said.append("another file came under this UID before; results of both are kept")
+        if said:
             self.tally.warned[uid] = f"{uid}: {'; '.join(said)}"
         made = make_possible_results(reading, header, self.task.kinds, threshold=self.task.threshold)
         if made.left_out:

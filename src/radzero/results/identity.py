@@ -1,7 +1,8 @@
 """Who made a result, and the names and numbers that it goes by.
 
-UIDs are derived from what a result is of (PS3.5 B.2: "2.25." and a UUID of version 5), so that the same film, model,
-sentences and threshold give the same UIDs: a result that is sent twice is one result.
+UIDs are derived from what a result is of (PS3.5 B.2: "2.25." and a UUID of version 5), so that the same film (its
+identity, patient, study and pixels), model, sentences and threshold give the same UIDs: a result that is sent twice is
+one result.
 """
 
 import hashlib

@@ -7,12 +7,14 @@ gsps     Grayscale Softcopy Presentation State, one per sentence: outlines, peak
 sc       Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ from radzero.answer import Reading, warning_prefix
 from radzero.images import DicomFacts
 from radzero.images.dicom_display import window
 from radzero.images.warning_filters import quiet
-from radzero.results.header import OF_PATIENT_AND_STUDY, ResultError, lut_item, pair
+from radzero.results.header import IDENTITY, OF_PATIENT_AND_STUDY, ResultError, lut_item, pair
 from radzero.results.identity import MANUFACTURER, SCHEME, derived_uid, sentence_code, shortened
 from radzero.results.regions import Region, find_regions
 
@@ -90,8 +92,17 @@ class _Film:
     def uid(self, kind: ResultKind, *parts: str) -> str:
         """Of an object, from everything that it is made of."""
         asked, threshold = json.dumps(self.reading.sentences), repr(float(self.threshold))
-        of = (self.header.SOPInstanceUID, self.reading.sha256 or self.reading.model, threshold, asked)
+        of = (self._content, self.reading.sha256 or self.reading.model, threshold, asked)
         return str(derived_uid(kind.value, *of, *parts))
+
+    @cached_property
+    def _content(self) -> str:
+        """The film: what it is called, whose it is and what it shows. Archives hold other pixels, or a corrected name,
+        under a UID of before; what is made of those is no object of before."""
+        named = [str(self.header.get(keyword, "")) for keyword in (*IDENTITY, *OF_PATIENT_AND_STUDY)]
+        content = hashlib.sha256(json.dumps([*named, self.reading.film.shape]).encode())
+        content.update(self.reading.film.tobytes())
+        return content.hexdigest()
 
     def common(self, kind: ResultKind, number: int = 1) -> dict[str, Any]:
         """Arguments that every highdicom object takes."""

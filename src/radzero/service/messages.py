@@ -4,7 +4,7 @@ import base64
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from radzero.answer import Reading
 
@@ -136,6 +136,8 @@ Sentence = Annotated[str, Field(min_length=1, examples=["There is left pleural e
 class Question(BaseModel):
     """Sentences for a film that is kept."""
 
+    model_config = ConfigDict(extra="forbid")  # a misspelt setting is not the default
+
     sentences: Annotated[list[Sentence], Field(default_factory=list, max_length=MOST_NAMES)]
     findings: Annotated[
         list[str], Field(default_factory=list, max_length=MOST_NAMES, description="Named sets; see /v1/findings.")
@@ -146,6 +148,8 @@ class Question(BaseModel):
 class ResultQuestion(BaseModel):
     """What to make into DICOM objects."""
 
+    model_config = ConfigDict(extra="forbid")
+
     sentences: Annotated[list[Sentence], Field(min_length=1, max_length=MOST_NAMES)]
     kinds: Annotated[str, Field(description="all, or some of seg,seg-map,sr,gsps,sc", examples=["seg,sr"])] = "all"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -153,6 +157,8 @@ class ResultQuestion(BaseModel):
 
 class PictureQuestion(BaseModel):
     """An overlay to draw."""
+
+    model_config = ConfigDict(extra="forbid")
 
     sentence: Sentence
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
