@@ -1049,7 +1049,7 @@ def dicomweb(
 
         try:
             while True:
-                tally.earlier, tally.refused_earlier, tally.failed = 0, 0, {}
+                tally.earlier, tally.failed = 0, {}
                 try:
                     waiting = dict.fromkeys(processor.ledger.films_waiting())
                     for uid in waiting:
@@ -1227,8 +1227,6 @@ def _tally(tally: Any) -> str:
         parts.append(f"{tally.earlier} done earlier")
     if tally.refused:
         parts.append(f"{len(tally.refused)} refused")
-    if tally.refused_earlier:
-        parts.append(f"{tally.refused_earlier} refused earlier")
     if tally.failed:
         parts.append(f"{len(tally.failed)} not fetched or stored, to be tried again")
     return ", ".join(parts)

@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
-from pynetdicom import AE
+from pynetdicom import AE, evt
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
@@ -185,7 +185,7 @@ def test_store_find_ask_store_fetch(orthanc: Orthanc, tiny_checkpoint: Path, tin
     assert np.abs(seg.pixel_array[:, ::-1] / 255 - reading.map(0)).max() > 0.003
 
 
-def test_a_film_that_is_refused_fails_one_run_and_no_later_one(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
+def test_every_run_names_the_films_that_can_have_no_result(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
     header = pydicom.dcmread(io.BytesIO(film(1)))
     del header.PixelData
     with io.BytesIO() as buffer:
@@ -193,12 +193,13 @@ def test_a_film_that_is_refused_fails_one_run_and_no_later_one(orthanc: Orthanc,
         orthanc.send(buffer.getvalue())
     orthanc.send(film(2))
     command = ["dicomweb", orthanc.web, "--state", tmp_path / "state", "-m", tiny_checkpoint, "-s", SENTENCE]
-    first = call(*command, code=1).output
-    assert "1 film with 2 results stored, 1 refused" in first
-    assert "refused 1.2.3.1.1.1" in first
-    again = call(*command).output
-    assert "0 films with 0 results stored, 1 done earlier, 1 refused earlier" in again
-    assert "1.2.3.1.1.1" not in again
+    for tally in (
+        "1 film with 2 results stored, 1 refused",
+        "0 films with 0 results stored, 1 done earlier, 1 refused",
+    ):
+        said = call(*command, code=1).output
+        assert tally in said
+        assert "refused 1.2.3.1.1.1" in said
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0, "films of patients lie there"
 
 
@@ -268,7 +269,6 @@ def test_receiver(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
 
 def send(port: int, films: list[bytes], title: str = "SENDER") -> list[int]:
     """By C-STORE; the statuses."""
-
     datasets = [pydicom.dcmread(io.BytesIO(content)) for content in films]
     entity = AE(ae_title=title)
     for ds in datasets:
@@ -369,8 +369,7 @@ def test_films_that_can_have_no_result_are_refused_by_name(tiny_model: RadZero, 
         raise AssertionError("a film that was refused is not fetched again")
 
     again.process("1.8", fetch)
-    assert (again.tally.refused, again.tally.refused_earlier) == ({}, 1)
-    assert "no DICOM file" in again.ledger.reason("1.8")
+    assert "neither DICOM" in again.tally.refused["1.8"] or "no DICOM file" in again.tally.refused["1.8"]
     again.ledger.close()
 
 
@@ -676,7 +675,6 @@ def listening(model: RadZero, folder: Path, destination: object, **options: Any)
 
 
 def test_a_receiver_stops_while_somebody_is_connected(tiny_model: RadZero, tmp_path: Path):
-
     listener, thread = listening(tiny_model, tmp_path, FolderDestination(tmp_path / "out"))
     entity = AE(ae_title="SENDER")
     entity.add_requested_context(DigitalXRayImageStorageForPresentation)
@@ -765,7 +763,7 @@ def test_another_film_under_the_same_uid_is_asked_too(tiny_model: RadZero, tmp_p
     assert len(results) == work.tally.stored == 3 * len(work.task.kinds)
     assert len({result.SOPInstanceUID for result in results}) == len(results)
     reports = [result for result in results if result.Modality == "SR"]
-    assert sorted(str(report.PatientName) for report in reports).count("Corrected^Name") == 1
+    assert [str(report.PatientName) for report in reports].count("Corrected^Name") == 1
     certainties = {item.MeasuredValueSequence[0].NumericValue for report in reports for item in numbers(report)}
     assert len(certainties) >= 2, "the inverted film has an answer of its own"
     assert "another file came under this UID before" in work.tally.warned[said[1]]
@@ -1041,8 +1039,6 @@ def test_a_server_that_is_away_ends_the_run(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
-    from pynetdicom import evt
-
     (result,) = results_of(tiny_model)
     entity = AE(ae_title="PEER")
     entity.add_supported_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
@@ -1054,8 +1050,6 @@ def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
 
 
 def test_a_peer_of_the_default_transfer_syntax_alone(tiny_model: RadZero):
-    from pynetdicom import evt
-
     (result,) = results_of(tiny_model)
     arrived: list[Dataset] = []
 

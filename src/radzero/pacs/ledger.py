@@ -143,15 +143,17 @@ class Ledger:
             result.save_as(buffer, enforce_file_format=True)
             content, uid = buffer.getvalue(), str(result.SOPInstanceUID)
             write_whole(self._path(uid), content)
-            rows.append((self.task, film, uid, hashlib.sha256(content).hexdigest()))
+            sha256 = hashlib.sha256(content).hexdigest()
+            rows.append({"task": self.task, "film": film, "uid": uid, "sha256": sha256})
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
             # where they are made a second time, it stays known what may have arrived
             again = "ON CONFLICT (task, film, uid) DO UPDATE SET sha256=excluded.sha256"
             # of the same film in another file (another transfer syntax, say) the same result may be stored
-            stored = "EXISTS (SELECT 1 FROM results WHERE task=?1 AND uid=?3 AND stored=1)"
-            self._database.executemany(f"INSERT INTO results VALUES (?1, ?2, ?3, 0, {stored}, ?4) {again}", rows)
-            self._drop(film, [row[2] for row in rows])
+            stored = "EXISTS (SELECT 1 FROM results WHERE task=:task AND uid=:uid AND stored=1)"
+            row = f"(:task, :film, :uid, 0, {stored}, :sha256)"
+            self._database.executemany(f"INSERT INTO results VALUES {row} {again}", rows)
+            self._drop(film, [row["uid"] for row in rows])
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
 
     def forget(self, film: str) -> None:

@@ -212,17 +212,16 @@ class Listener:
         """Whether a film needs no further work."""
         if self._stopping.is_set() or not path.exists():  # sent twice, and worked on already
             return True
-        name, ledger = path.stem.partition("_")[0], self.processor.ledger
+        name = path.stem.partition("_")[0]
         try:
             content = path.read_bytes()
-            name = ledger.name(name, content)
+            name = self.processor.ledger.name(name, content)
             self.processor.process(name, lambda: content)
-            refused = ledger.reason(name) if ledger.state(name) == "refused" else None
         except (UnreachableError, OSError, sqlite3.Error) as error:  # of the disk, too
             self._on_film(name, f"{error}; tried again in {pause:g} seconds")
             return False
         path.unlink(missing_ok=True)
-        self._on_film(name, refused)
+        self._on_film(name, self.processor.tally.refused.get(name))
         return True
 
     def _arrive(self, event: Any) -> int:

@@ -57,8 +57,7 @@ class Tally:
     Attributes:
         done: films whose results are stored, by this run.
         earlier: films that an earlier run had finished.
-        refused: film -> reason, of those refused by this run.
-        refused_earlier: films that an earlier run had refused.
+        refused: film -> reason.
         left_out: film -> why it has no result of some kinds.
         warned: film -> what is to be known of it before a result is trusted.
         failed: film -> why it could not be fetched or its results not be stored; tried again by the next run.
@@ -68,7 +67,6 @@ class Tally:
     done: int = 0
     earlier: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    refused_earlier: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     warned: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -108,7 +106,7 @@ class Processor:
             self.tally.earlier += 1
             return
         if state == "refused":
-            self.tally.refused_earlier += uid not in self.tally.refused
+            self.tally.refused[uid] = self.ledger.reason(uid)
             return
         if state == "ready":
             with suppress(LostError):
