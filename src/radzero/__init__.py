@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from radzero.findings import FINDING_SETS, finding_sentences
     from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
     from radzero.models.carzero import CarZeroModel
-    from radzero.models.checkpoints import CheckpointError
     from radzero.models.clip import ClipModel
     from radzero.models.configuration import CarZeroConfig, ClipConfig, DinoTxtConfig, RadZeroConfig
     from radzero.models.dinotxt import DinoTxtModel
+    from radzero.models.errors import CheckpointError
     from radzero.models.processor import RadZeroProcessor
     from radzero.models.radzero import RadZeroModel
     from radzero.models.similarity import similarity_logits
@@ -31,7 +31,7 @@ _HOMES = {
     "RadiographError": "images",
     "ReadLimits": "images",
     "read_radiograph": "images",
-    "CheckpointError": "models.checkpoints",
+    "CheckpointError": "models.errors",
     "CarZeroConfig": "models.configuration",
     "CarZeroModel": "models.carzero",
     "ClipConfig": "models.configuration",

@@ -19,9 +19,11 @@ from radzero.answer import Reading, SeenFilm, warning_prefix
 from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry
 from radzero.models.base import VisionLanguageModel
-from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint, weights_hash
+from radzero.models.checkpoints import load_processor, open_checkpoint
+from radzero.models.errors import CheckpointError
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
+from radzero.models.tensors import weights_hash
 from radzero.sentence_cache import SentenceCache
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
@@ -292,7 +294,7 @@ def load(
             before the packaged model.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         dtype: of the weights, such as "bfloat16"; None is float32. Similarities are float32 in any case.
-        revision: of a hub id.
+        revision: branch, tag or commit of a hub id, which "owner/name@revision" names too.
         local_files_only: never ask the hub.
 
     Raises:
@@ -301,7 +303,7 @@ def load(
     """
     source = _source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
-    network = load_model(checkpoint.folder, dtype=dtype)
+    network = load_model(checkpoint, dtype=dtype)
     processor = load_processor(checkpoint.folder, checkpoint.config)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -326,11 +328,20 @@ def packaged_folder() -> Path:
     return Path(str(files("radzero") / "packaged"))
 
 
-def describe(model: str | Path | None = None) -> dict[str, Any]:
-    """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256."""
+def describe(
+    model: str | Path | None = None, *, revision: str | None = None, local_files_only: bool = False
+) -> dict[str, Any]:
+    """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256.
+
+    Args:
+        model, revision, local_files_only: as in :func:`load`.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
     source = _source(model)
-    checkpoint = open_checkpoint(source)
-    network = load_model(checkpoint.folder)
+    checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
+    network = load_model(checkpoint)
     config, card = checkpoint.config, checkpoint.config.card or {}
     counts = {
         name: sum(p.numel() for p in part.parameters())

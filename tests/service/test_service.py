@@ -32,7 +32,7 @@ from starlette.testclient import TestClient
 
 import radzero.service.engine
 from dicom_factory import chest_like, dicom_bytes, lut_item, scan_bomb
-from radzero.models.checkpoints import weights_hash
+from radzero.models.tensors import weights_hash
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
 from radzero.reading import RadZero, load

@@ -3,13 +3,13 @@
 Images become features (B, T, D) and sentences features (N, ...), each once; scores need features and a few parameters
 alone, which are passed along so that a loss over many processes has their gradient (:class:`Features`).
 
-Shape suffixes: B images, N sentences, T = 1 + L tokens with CLS first, D hidden size.
+Shape suffixes: B images, N sentences, D hidden size, T tokens: CLS first, registers where they are used, L patches.
 """
 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
@@ -23,17 +23,11 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
-from radzero.models.checkpoints import (
-    CheckpointError,
-    check_tensors,
-    floating_dtype,
-    match_dtype,
-    open_checkpoint,
-    read_tensors,
-    rename_tensors,
-)
-from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.checkpoints import Checkpoint, open_checkpoint
+from radzero.models.configuration import VisionLanguageConfig, registers
+from radzero.models.errors import CheckpointError
 from radzero.models.similarity import PairOutput, SimilarityOutput
+from radzero.models.tensors import check_tensors, floating_dtype, match_dtype
 from radzero.models.vision import build_vision_encoder, token_grid
 
 _PASSED_BY_TRANSFORMERS = frozenset(
@@ -140,29 +134,40 @@ class VisionLanguageModel(PreTrainedModel):
         if unknown := sorted(hub.keys() - _HUB_OPTIONS):
             raise TypeError(f"from_pretrained does not know: {', '.join(unknown)}")
         checkpoint = open_checkpoint(source, **hub)
-        wanted: Any = cls.config_class
-        if not isinstance(checkpoint.config, wanted):
-            raise CheckpointError(
-                f"{source}: is a {checkpoint.config.method} checkpoint, not {wanted.method}; radzero.load reads either"
-            )
-        config = checkpoint.config if config is None or checkpoint.published else config
+        if config is not None and not checkpoint.published:
+            checkpoint = replace(checkpoint, config=config)
         if attn_implementation is not None:
-            config._attn_implementation = attn_implementation
+            checkpoint.config._attn_implementation = attn_implementation
+        model = cls.from_checkpoint(checkpoint, dtype=dtype)
+        return model if device_map is None else model.to(device_map)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, *, dtype: torch.dtype | str | None = None) -> Self:
+        """:meth:`from_pretrained` of a checkpoint that is open already; nothing of it is opened again.
+
+        Raises:
+            CheckpointError: as :meth:`from_pretrained`.
+            ValueError: for a dtype that is none.
+        """
+        source, config, kind = checkpoint.source, checkpoint.config, floating_dtype(dtype)
+        wanted: Any = cls.config_class
+        if not isinstance(config, wanted):
+            raise CheckpointError(
+                f"{source}: is a {config.method} checkpoint, not {wanted.method}; radzero.load reads either"
+            )
         try:
+            with torch.device("meta"):  # a size beyond reason is refused before it takes memory
+                expected = cls(config).state_dict()
+            check_tensors(expected, checkpoint.meta(), source)
             with no_init_weights():
                 model = cls(config)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
-        try:
-            tensors = rename_tensors(read_tensors(checkpoint.folder))
         except CheckpointError:
             raise
-        except ValueError as error:
-            raise CheckpointError(f"{source}: {error}") from error
-        check_tensors(model.state_dict(), tensors, str(source))
-        model.load_state_dict(match_dtype(tensors, dtype), assign=True)
-        model.config.name_or_path = str(source)
-        return model.eval() if device_map is None else model.eval().to(device_map)
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
+            raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
+        model.load_state_dict(match_dtype(checkpoint.tensors(), kind), assign=True)
+        model.config.name_or_path = source
+        return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write a checkpoint under the names that :meth:`from_pretrained` reads; transformers may know older ones."""
@@ -185,7 +190,7 @@ class VisionLanguageModel(PreTrainedModel):
     # -- what a method defines -------------------------------------------------------------------------
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Image features (B, T, D) from the vision encoder's tokens (B, 1 + L, D), CLS first."""
+        """Image features (B, T, D) from the tokens of :meth:`vision_tokens`."""
         raise NotImplementedError
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -211,13 +216,30 @@ class VisionLanguageModel(PreTrainedModel):
 
     # -- what all share --------------------------------------------------------------------------------
 
+    @property
+    def prefix_tokens(self) -> int:
+        """How many of the tokens come before the patches: CLS, and registers where the configuration keeps them."""
+        return 1 + (registers(self.config.vision_config) if self.config.registers_in_attention else 0)
+
+    def vision_tokens(self, pixel_values: Tensor) -> Tensor:
+        """The vision encoder's tokens (B, T, D) of preprocessed images (B, C, H, W).
+
+        CLS comes first, then registers where the configuration keeps them, then the patches row by row.
+        """
+        tokens = self.vision_model(pixel_values).last_hidden_state
+        if dropped := 1 + registers(self.config.vision_config) - self.prefix_tokens:
+            tokens = torch.cat((tokens[:, :1], tokens[:, 1 + dropped :]), dim=1)
+        return tokens
+
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Features (B, T, D) of preprocessed images (B, C, H, W)."""
-        return self.align(self.vision_model(pixel_values).last_hidden_state)
+        return self.align(self.vision_tokens(pixel_values))
 
-    def mean_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(N, text size): the text encoder's states, averaged over the attention mask."""
+    def pooled_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, text size): the text encoder's states, averaged over the attention mask, or the first token's."""
         states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.config.text_pooling == "cls":
+            return cast(Tensor, states[:, 0])
         weights = attention_mask.to(states.dtype).unsqueeze(-1)
         return cast(Tensor, (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9))
 

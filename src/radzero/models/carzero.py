@@ -112,13 +112,13 @@ class Fusion(nn.Module):
 class _Scores(nn.Module):
     """The fusion module with what cosines need, called with given parameters (``torch.func.functional_call``)."""
 
-    def __init__(self, config: CarZeroConfig, fusion: Fusion) -> None:
+    def __init__(self, config: CarZeroConfig, fusion: Fusion, prefix: int) -> None:
         super().__init__()
-        self.config, self.fusion = config, fusion
+        self.config, self.fusion, self.prefix = config, fusion, prefix
 
     def memory(self, tokens: Tensor) -> Tensor:
         kind = self.config.memory
-        return tokens if kind == "both" else tokens[:, 1:] if kind == "local" else tokens[:, :1]
+        return tokens if kind == "both" else tokens[:, self.prefix :] if kind == "local" else tokens[:, :1]
 
     def forward(self, images_BTD: Tensor, texts_NPD: Tensor, temperature: Tensor) -> Tensor:
         """(2 or 1, B, N): logits of both directions, or the one cosine."""
@@ -197,7 +197,7 @@ class CarZeroModel(VisionLanguageModel):
             self.word_start[index] = 0.0 if token.startswith("##") else 1.0
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """[global ; local] (B, 1 + L, D): the encoder's tokens as they are."""
+        """[global ; local] (B, T, D): the encoder's tokens as they are."""
         return vision_tokens
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class CarZeroModel(VisionLanguageModel):
         if not len(features.images) or not len(features.sentences):
             return nothing(features, directions)
         scalars, *weights = features.shared
-        scores = _Scores(self.config, self.fusion_module)
+        scores = _Scores(self.config, self.fusion_module, self.prefix_tokens)
         names = [f"fusion.{name}" for name, _ in self.fusion_module.named_parameters()]
         given = dict(zip(names, weights, strict=True))
 
@@ -252,7 +252,7 @@ class CarZeroModel(VisionLanguageModel):
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
         """Logits (B, N), and attention weights times T, or logits, of the patches (B, N, L)."""
-        scores = _Scores(self.config, self.fusion_module)
+        scores = _Scores(self.config, self.fusion_module, self.prefix_tokens)
         tau, bias = self.shared()[0]
         logits = scores(tokens, sentences, tau).mean(dim=0) + bias
         queries = sentences[:, 0].expand(len(tokens), -1, -1)
@@ -260,14 +260,14 @@ class CarZeroModel(VisionLanguageModel):
             return SimilarityOutput(logits, self._patch_logits(tokens, queries) + bias)
         memory = scores.memory(tokens)
         attention = self.fusion_module(queries, memory, weights=True).attention
-        patches = attention[..., memory.shape[1] - (tokens.shape[1] - 1) :]
+        patches = attention[..., memory.shape[1] - (tokens.shape[1] - self.prefix_tokens) :]
         return SimilarityOutput(logits, at_least_float32(patches * memory.shape[1]))
 
     def _patch_logits(self, tokens: Tensor, queries: Tensor) -> Tensor:
         """(B, N, L) logits of every patch as the only memory."""
         found = [
             self.fusion_module.logits(self.fusion_module(queries, tokens[:, k : k + 1]).found)
-            for k in range(1, tokens.shape[1])
+            for k in range(self.prefix_tokens, tokens.shape[1])
         ]
         return at_least_float32(torch.stack(found, dim=-1))
 

@@ -1,8 +1,10 @@
 """Configurations: RadZero, the methods it is compared with, and the small convolutional vision encoder."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, Dinov2Config, ViTConfig
+from transformers import AutoConfig, Dinov2Config, Dinov2WithRegistersConfig, DINOv3ViTConfig, ViTConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 POSITION_RULES = ("size", "offset")
@@ -48,15 +50,36 @@ class ConvStemConfig(PreTrainedConfig):
         return self.token_stride
 
 
-VISION_CONFIGS = (Dinov2Config, ViTConfig, ConvStemConfig)
+VISION_CONFIGS = (Dinov2Config, Dinov2WithRegistersConfig, DINOv3ViTConfig, ViTConfig, ConvStemConfig)
+VISION_NAMES = ", ".join(config.model_type for config in VISION_CONFIGS)
+
+
+def square(size: Sequence[int], name: str) -> int:
+    """The side of a square that a configuration gives as height and width.
+
+    Raises:
+        ValueError: for two numbers that differ.
+    """
+    if len(set(size)) != 1:
+        raise ValueError(f"{name} must be square, not {size}")
+    return int(size[0])
+
+
+def registers(config: PreTrainedConfig) -> int:
+    """How many register tokens a vision encoder has between CLS and the patches."""
+    return int(getattr(config, "num_register_tokens", 0))
 
 
 class VisionLanguageConfig(PreTrainedConfig):
     """What every method here has: a vision encoder, a text encoder, an input size.
 
     Attributes:
-        vision_config: a DINOv2, ViT or :class:`ConvStemConfig` configuration.
+        vision_config: a configuration of :data:`VISION_CONFIGS`.
         text_config: the configuration of a BERT-like text encoder.
+        text_pooling: a sentence's states become one by their "mean" over the attention mask, or by the first token's
+            ("cls").
+        registers_in_attention: whether the vision encoder's register tokens go on to the align layers and take part in
+            the attention as CLS does; else they end with the encoder. They are never in the map.
         image_size: height and width in pixels at which the vision encoder is run.
         temperature: initial tau, learned as its logarithm.
         logit_bias: initial bias of the logits, learned; SigLIP's loss needs one. None for none.
@@ -75,6 +98,8 @@ class VisionLanguageConfig(PreTrainedConfig):
 
     vision_config: Any = None
     text_config: Any = None
+    text_pooling: str = "mean"
+    registers_in_attention: bool = False
     image_size: int = 518
     temperature: float = 0.07
     logit_bias: float | None = None
@@ -89,11 +114,12 @@ class VisionLanguageConfig(PreTrainedConfig):
             value = getattr(self, name, None)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
+        if self.text_pooling not in ("mean", "cls"):
+            raise ValueError(f'text_pooling must be "mean" or "cls", not {self.text_pooling!r}')
         if not isinstance(self.vision_config, VISION_CONFIGS):
-            raise ValueError(
-                f"the vision encoders here are dinov2, vit and {ConvStemConfig.model_type}, "
-                f"not {self.vision_config.model_type}"
-            )
+            raise ValueError(f"the vision encoders here are {VISION_NAMES}, not {self.vision_config.model_type}")
+        if isinstance(self.vision_config.patch_size, list | tuple):
+            self.vision_config.patch_size = square(self.vision_config.patch_size, "vision_config.patch_size")
         align = getattr(self, "align_config", None)
         if align is not None and align.hidden_size != self.vision_config.hidden_size:
             raise ValueError(
@@ -102,12 +128,48 @@ class VisionLanguageConfig(PreTrainedConfig):
             )
 
 
-class RadZeroConfig(VisionLanguageConfig):
-    """RadZero: vision encoder, align layers, text encoder and the similarity between them.
+class AlignedConfig(VisionLanguageConfig):
+    """A method that has layers of its own on the vision tokens: blocks, a linear layer, an MLP, or none.
 
     Attributes:
         align_config: DINOv2 blocks that run on the vision tokens, ``num_hidden_layers`` of them.
-        align_linear: a linear layer on the vision tokens in place of blocks (the published ablation).
+        align_linear: a linear layer on the vision tokens in place of blocks (a published ablation).
+        align_mlp: hidden widths of an MLP in place of blocks (a published ablation); None for no MLP.
+        align_activation: between the MLP's linear layers.
+        align_norm: whether a LayerNorm follows.
+    """
+
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        **VisionLanguageConfig.sub_configs_defaults,
+        "align_config": SubConfigSpec(config_class=Dinov2Config, init_kwargs={"num_hidden_layers": 2}),
+    }
+
+    align_config: Any = None
+    align_linear: bool = False
+    align_mlp: list[int] | tuple[int, ...] | None = None
+    align_activation: str = "gelu"
+    align_norm: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.align_mlp is not None:
+            self.align_mlp = [int(width) for width in self.align_mlp]
+        chosen = [bool(self.align_config.num_hidden_layers), self.align_linear, self.align_mlp is not None]
+        if sum(chosen) > 1:
+            raise ValueError(
+                "align_linear and align_mlp are in place of blocks and of each other: align_config.num_hidden_layers "
+                "must be 0"
+            )
+        if self.align_activation not in ACT2FN:
+            raise ValueError(f"align_activation {self.align_activation!r} is no activation of transformers")
+
+
+class RadZeroConfig(AlignedConfig):
+    """RadZero: vision encoder, align layers, text encoder and the similarity between them.
+
+    Attributes:
+        text_projection: a linear layer on sentence embeddings; there is one in any case where the text encoder's width
+            is not the vision encoder's.
         similarity: "cos" or "dot" (:func:`radzero.similarity_logits`).
         attention_temperature: initial separate attention temperature, None for tau.
         text_l2_norm: whether sentence embeddings are L2-normalised between pooling and the shared LayerNorm.
@@ -116,13 +178,8 @@ class RadZeroConfig(VisionLanguageConfig):
 
     model_type: ClassVar[str] = "radzero"
     method: ClassVar[str] = "RadZero"
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        **VisionLanguageConfig.sub_configs_defaults,
-        "align_config": SubConfigSpec(config_class=Dinov2Config, init_kwargs={"num_hidden_layers": 2}),
-    }
 
-    align_config: Any = None
-    align_linear: bool = False
+    text_projection: bool = False
     similarity: str = "cos"
     attention_temperature: float | None = None
     text_l2_norm: bool = False
@@ -133,8 +190,6 @@ class RadZeroConfig(VisionLanguageConfig):
         super().__post_init__(**kwargs)
         if self.similarity not in ("cos", "dot"):
             raise ValueError(f'similarity must be "cos" or "dot", not {self.similarity!r}')
-        if self.align_linear and self.align_config.num_hidden_layers:
-            raise ValueError("align_linear is in place of blocks: align_config.num_hidden_layers must be 0")
 
 
 class ClipConfig(VisionLanguageConfig):
@@ -147,18 +202,13 @@ class ClipConfig(VisionLanguageConfig):
     method: ClassVar[str] = "CLIP"
 
 
-class DinoTxtConfig(VisionLanguageConfig):
-    """dino.txt (Jose et al. 2025): blocks on a locked encoder, averaged patches beside CLS.
-
-    Attributes:
-        align_config: DINOv2 blocks that run on the vision tokens.
-    """
+class DinoTxtConfig(AlignedConfig):
+    """dino.txt (Jose et al. 2025): blocks on a locked encoder, averaged patches beside CLS."""
 
     model_type: ClassVar[str] = "radzero_dinotxt"
     method: ClassVar[str] = "dino.txt"
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = RadZeroConfig.sub_configs_defaults
 
-    align_config: Any = None
+    align_norm: bool = True
 
 
 SIMR = ("mlp", "linear", "cos", "cos_own")

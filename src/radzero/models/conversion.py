@@ -8,7 +8,14 @@ from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
 
 
-def convert_checkpoint(source: str | Path, output: str | Path, text: str | Path | None = None) -> Path:
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    text: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """Write the checkpoint ``source`` (published, or ours) to ``output`` in our format, processor included.
 
     The configuration remembers the published position rule, so that the outputs are the same to the last digit.
@@ -17,6 +24,7 @@ def convert_checkpoint(source: str | Path, output: str | Path, text: str | Path 
         source: a folder or hub id; or a file of PyTorch Lightning, as CARZero's are.
         output: a folder without a checkpoint.
         text: folder or hub id of the tokenizer for such a file, which has none; ClinicalBERT's when None.
+        revision, local_files_only: of a hub id, see :func:`~radzero.models.checkpoints.open_checkpoint`.
 
     Raises:
         CheckpointError: when the source cannot be read.
@@ -29,8 +37,8 @@ def convert_checkpoint(source: str | Path, output: str | Path, text: str | Path 
     output = Path(output)
     if (output / "config.json").exists():
         raise ValueError(f"{output}: holds a checkpoint already; name another folder")
-    checkpoint = open_checkpoint(source)
-    model = load_model(checkpoint.folder)
+    checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
+    model = load_model(checkpoint)
     processor = load_processor(checkpoint.folder, checkpoint.config)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel
-from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
 
+from radzero.models.aligner import add_aligner, run_aligner
 from radzero.models.base import at_least_float32, cosine_logits
 from radzero.models.configuration import DinoTxtConfig
 from radzero.models.similarity import SimilarityOutput
@@ -28,24 +28,24 @@ class DinoTxtModel(VectorModel):
     def __init__(self, config: DinoTxtConfig) -> None:
         size = config.vision_config.hidden_size
         super().__init__(config, 2 * size)
-        self.align_transformer = Dinov2Encoder(config.align_config)
-        self.layer_norm = nn.LayerNorm(size)
+        add_aligner(self, config)
+        self.layer_norm = nn.LayerNorm(size) if config.align_norm else nn.Identity()
         self.post_init()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Tokens (B, 1 + L, D) after the blocks and their LayerNorm."""
-        return self.layer_norm(self.align_transformer(vision_tokens).last_hidden_state)
+        """Tokens (B, T, D) after the blocks and their LayerNorm."""
+        return self.layer_norm(run_aligner(self, vision_tokens))
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """[CLS ; mean of the patches] (B, 2D), not normalised."""
         tokens = at_least_float32(tokens)
-        return torch.cat((tokens[:, 0], tokens[:, 1:].mean(dim=1)), dim=-1)
+        return torch.cat((tokens[:, 0], tokens[:, self.prefix_tokens :].mean(dim=1)), dim=-1)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
         """Logits (B, N), and patches against the second half of the sentences' vectors (B, N, L)."""
         tau, bias = self.shared()[0]
         with torch.autocast(tokens.device.type, enabled=False):
-            patches = F.normalize(at_least_float32(tokens[:, 1:]), dim=-1)
+            patches = F.normalize(at_least_float32(tokens[:, self.prefix_tokens :]), dim=-1)
             facing = F.normalize(at_least_float32(sentences).chunk(2, dim=-1)[1], dim=-1)
             return SimilarityOutput(
                 cosine_logits(self.vectors(tokens), sentences, tau, bias), facing @ patches.mT / tau

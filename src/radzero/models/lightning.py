@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, BertConfig, ViTConfig
 from transformers.initialization import no_init_weights
 
 from radzero.models.carzero import CarZeroModel
-from radzero.models.checkpoints import CheckpointError, check_tensors
 from radzero.models.configuration import CarZeroConfig
+from radzero.models.errors import CheckpointError
 from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
+from radzero.models.tensors import check_tensors
 
 CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
 """The tokenizer of the released checkpoints, which do not hold it."""

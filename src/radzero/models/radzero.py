@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
 
+from radzero.models.aligner import add_aligner, run_aligner
 from radzero.models.base import Features, VisionLanguageModel, VisionLanguageOutput, at_least_float32
 from radzero.models.configuration import RadZeroConfig
 from radzero.models.similarity import PairOutput, Similarity, SimilarityOutput, pair_logits, similarity_logits
@@ -28,9 +28,11 @@ class RadZeroModel(VisionLanguageModel):
     def __init__(self, config: RadZeroConfig) -> None:
         super().__init__(config)
         size, text_size = config.vision_config.hidden_size, config.text_config.hidden_size
-        self.align_transformer = Dinov2Encoder(config.align_config)
-        self.align_linear = nn.Linear(size, size) if config.align_linear else nn.Identity()
-        self.text_projection = nn.Identity() if text_size == size else nn.Linear(text_size, size)
+        add_aligner(self, config)
+        eps = config.align_config.layer_norm_eps
+        self.align_norm = nn.LayerNorm(size, eps=eps) if config.align_norm else nn.Identity()
+        projected = config.text_projection or text_size != size
+        self.text_projection = nn.Linear(text_size, size) if projected else nn.Identity()
         self.layer_norm = nn.LayerNorm(size)
         self.log_attention_temperature = (
             None
@@ -53,15 +55,15 @@ class RadZeroModel(VisionLanguageModel):
         return None if logarithm is None else at_least_float32(logarithm).exp()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Tokens (B, 1 + L, D), CLS first, after the shared LayerNorm."""
-        return self.layer_norm(self.align_transformer(self.align_linear(vision_tokens)).last_hidden_state)
+        """Tokens (B, T, D), CLS first, after the shared LayerNorm."""
+        return self.layer_norm(self.align_norm(run_aligner(self, vision_tokens)))
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings (N, D) after the shared LayerNorm of tokenised sentences, both inputs (N, S).
 
-        Token states are averaged over the attention mask.
+        Token states are averaged over the attention mask, or the first token's are taken (``text_pooling``).
         """
-        pooled = self.text_projection(self.mean_states(input_ids, attention_mask))
+        pooled = self.text_projection(self.pooled_states(input_ids, attention_mask))
         if self.config.text_l2_norm:
             pooled = F.normalize(pooled, dim=-1)
         return self.layer_norm(pooled)
@@ -84,6 +86,7 @@ class RadZeroModel(VisionLanguageModel):
             self.temperature,
             cast(Similarity, self.config.similarity),
             self.attention_temperature,
+            prefix=self.prefix_tokens,
         )
         return output if self.logit_bias is None else output._replace(logits=output.logits + self.logit_bias)
 
@@ -92,7 +95,7 @@ class RadZeroModel(VisionLanguageModel):
         tau, attention, bias = features.shared[0]
         kind = cast(Similarity, self.config.similarity)
         separate = None if self.config.attention_temperature is None else attention
-        output = pair_logits(features.images, features.sentences, tau, kind, separate)
+        output = pair_logits(features.images, features.sentences, tau, kind, separate, prefix=self.prefix_tokens)
         return output if self.config.logit_bias is None else output._replace(logits=output.logits + bias)
 
 

@@ -1,6 +1,6 @@
 """VL-CABS, vision-language cross-attention based on similarity, as pure functions (RadZero, NeurIPS 2025, section 3.2).
 
-Shape suffixes: B images, N sentences, T = 1 + L tokens with CLS first, D hidden size.
+Shape suffixes: B images, N sentences, D hidden size, T tokens: P of a prefix (CLS, then registers, if any), L patches.
 """
 
 import math
@@ -15,7 +15,7 @@ Similarity: TypeAlias = Literal["cos", "dot"]
 
 
 class SimilarityOutput(NamedTuple):
-    """Logits (B, N) and patch similarities (B, N, T - 1), both before any sigmoid; None for a method without maps."""
+    """Logits (B, N) and patch similarities (B, N, L), both before any sigmoid; None for a method without maps."""
 
     logits: Tensor
     similarity: Tensor | None
@@ -27,6 +27,8 @@ def similarity_logits(
     temperature: float | Tensor,
     similarity: Similarity = "cos",
     attention_temperature: float | Tensor | None = None,
+    *,
+    prefix: int = 1,
 ) -> SimilarityOutput:
     """Logits and patch similarities of sentences with images.
 
@@ -42,22 +44,23 @@ def similarity_logits(
     Arithmetic is float32 (float64 for float64 input) whatever the input's dtype and also under autocast.
 
     Args:
-        tokens_BTD: (B, T, D) vision tokens after the shared LayerNorm, CLS first, T at least 2.
+        tokens_BTD: (B, T, D) vision tokens after the shared LayerNorm: CLS first, registers, then patches; T > P.
         sentences_ND: (N, D) sentence embeddings after the shared LayerNorm; N may be 0.
         temperature: tau, positive.
         similarity: "cos" or "dot".
         attention_temperature: positive, or None for tau.
+        prefix: P, how many tokens come before the patches: 1 for CLS alone.
 
     Returns:
-        logits (B, N), already divided by tau, and similarity (B, N, T - 1), s_1..s_L: CLS takes part in the
+        logits (B, N), already divided by tau, and similarity (B, N, L) of the patches: the prefix takes part in the
         attention and is left out of the map.
 
     Raises:
         ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive (a tensor's
             value is not looked at).
     """
-    if tokens_BTD.ndim != 3 or tokens_BTD.shape[1] < 2:
-        raise ValueError(f"tokens must be (B, T >= 2, D) with CLS first, not {tuple(tokens_BTD.shape)}")
+    if prefix < 1 or tokens_BTD.ndim != 3 or tokens_BTD.shape[1] <= prefix:
+        raise ValueError(f"tokens must be (B, T > {prefix}, D) with CLS first, not {tuple(tokens_BTD.shape)}")
     if sentences_ND.ndim != 2 or sentences_ND.shape[1] != tokens_BTD.shape[2]:
         raise ValueError(f"sentences must be (N, {tokens_BTD.shape[2]}), not {tuple(sentences_ND.shape)}")
     if similarity not in ("cos", "dot"):
@@ -80,7 +83,7 @@ def similarity_logits(
                 scores_BNT = scores_BNT / attention_temperature
         pooled_BND = scores_BNT.softmax(dim=-1) @ values_BTD
         logits_BN = (F.normalize(pooled_BND, dim=-1) * unit_ND).sum(dim=-1) / temperature
-    return SimilarityOutput(logits_BN, scores_BNT[..., 1:])
+    return SimilarityOutput(logits_BN, scores_BNT[..., prefix:])
 
 
 class PairOutput(NamedTuple):
@@ -104,6 +107,7 @@ def pair_logits(
     similarity: Similarity = "cos",
     attention_temperature: float | Tensor | None = None,
     *,
+    prefix: int = 1,
     chunk_bytes: int = 2**26,
 ) -> PairOutput:
     """:func:`similarity_logits` for training: the same logits and gradients in bounded memory.
@@ -113,12 +117,12 @@ def pair_logits(
     only inputs, outputs and one chunk are held.
 
     Args:
-        tokens_BTD, sentences_ND, temperature, similarity, attention_temperature: as in :func:`similarity_logits`; B may
-            be 0.
+        tokens_BTD, sentences_ND, temperature, similarity, attention_temperature, prefix: as in
+            :func:`similarity_logits`; B may be 0.
         chunk_bytes: size of a chunk's (images, sentences, T) scores; a few arrays of that size live at once.
 
     Returns:
-        logits (B, N) and the maximum of the patch similarities s_1..s_L (B, N).
+        logits (B, N) and the maximum of the patch similarities (B, N).
     """
     images, length, _ = tokens_BTD.shape
     sentences = len(sentences_ND)
@@ -129,7 +133,7 @@ def pair_logits(
         return PairOutput(empty + nothing, empty + nothing)
 
     def chunk(tokens: Tensor, sentences: Tensor, tau: float | Tensor, attention: float | Tensor | None) -> PairOutput:
-        output = similarity_logits(tokens, sentences, tau, similarity, attention)
+        output = similarity_logits(tokens, sentences, tau, similarity, attention, prefix=prefix)
         assert output.similarity is not None
         return PairOutput(output.logits, output.similarity.amax(dim=-1))
 

@@ -11,7 +11,7 @@ from radzero.models.similarity import PairOutput
 class VectorModel(VisionLanguageModel):
     """One vector per image (:meth:`vectors`), one per sentence, and their cosine over tau as logit.
 
-    A sentence's vector is the mean of its states after a linear layer, as wide as an image's.
+    A sentence's vector is its pooled states after a linear layer, as wide as an image's.
     """
 
     def __init__(self, config: VisionLanguageConfig, vector_size: int) -> None:
@@ -24,7 +24,7 @@ class VectorModel(VisionLanguageModel):
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors (N, V)."""
-        return self.text_projection(self.mean_states(input_ids, attention_mask))
+        return self.text_projection(self.pooled_states(input_ids, attention_mask))
 
     @property
     def sentence_shape(self) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""Vision encoders behind one interface: pixels (B, C, H, W) -> ``last_hidden_state`` (B, 1 + L, D), CLS first.
+"""Vision encoders behind one interface: pixels (B, C, H, W) -> ``last_hidden_state`` (B, 1 + R + L, D).
 
-``config.patch_size`` says how many pixels a token stands for: token (i, j) of the H // p x W // p grid is centred on
-pixel coordinate (i + 1/2) p of the input.
+CLS comes first, then any register tokens (R of them), then the patches row by row. ``config.patch_size`` says how many
+pixels a token stands for: token (i, j) of the H // p x W // p grid is centred on pixel coordinate (i + 1/2) p of the
+input.
 """
 
 import math
@@ -9,13 +10,24 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, Dinov2Config, Dinov2Model, PreTrainedModel, ViTConfig, ViTModel
+from transformers import (
+    AutoModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTModel,
+)
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2Encoder
 
-from radzero.models.configuration import ConvStemConfig
+from radzero.models.configuration import VISION_NAMES, ConvStemConfig
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int], rule: str) -> Tensor:
@@ -139,21 +151,26 @@ AutoModel.register(ConvStemConfig, ConvStemModel)
 def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTrainedModel:
     """A vision encoder with random weights.
 
+    DINOv2 interpolates its positions by the rule. DINOv2 with registers does so as transformers, with antialiasing, as
+    it was trained; DINOv3 has rotary positions, which need none.
+
     Raises:
-        ValueError: for a configuration that is not DINOv2, ViT or :class:`ConvStemConfig`.
+        ValueError: for a configuration that is not of :data:`~radzero.models.configuration.VISION_CONFIGS`.
     """
     if isinstance(config, ViTConfig):
         return ViTModel(config, add_pooling_layer=False)
     if isinstance(config, ConvStemConfig):
         return ConvStemModel(config)
+    if isinstance(config, Dinov2WithRegistersConfig):
+        return Dinov2WithRegistersModel(config)
+    if isinstance(config, DINOv3ViTConfig):
+        return DINOv3ViTModel(config)
     if isinstance(config, Dinov2Config):
         model = Dinov2Model(config)
         model.embeddings = PositionedDinov2Embeddings(config, position_rule)
         model.embeddings.apply(model._init_weights)
         return model
-    raise ValueError(
-        f"the vision encoders here are dinov2, vit and {ConvStemConfig.model_type}, not {config.model_type}"
-    )
+    raise ValueError(f"the vision encoders here are {VISION_NAMES}, not {config.model_type}")
 
 
 def token_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:

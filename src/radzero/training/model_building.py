@@ -46,7 +46,7 @@ def build_start(
                 f"model.start: {choice.start} is a {checkpoint.config.method} checkpoint, and model.method is "
                 f"{choice.method}"
             )
-        model = load_model(checkpoint.folder)
+        model = load_model(checkpoint)
         processor = load_processor(checkpoint.folder, checkpoint.config)
     else:
         model, processor = _of_parts(choice, words)

@@ -1,0 +1,176 @@
+"""Checkpoints from a model hub: what is needed of a repository, fetched once and kept in the hub's own cache."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from tqdm.std import tqdm
+
+from radzero.models.errors import CheckpointError
+from radzero.models.tensors import INDEX, WEIGHTS, weight_names
+
+NEEDED = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    WEIGHTS,
+    INDEX,
+)
+"""All that a checkpoint is read from, beside the shards that the index names. A published repository holds more: report
+sentences, label files, code."""
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """ "owner/name@revision" into both; without "@", no revision."""
+    name, mark, revision = source.partition("@")
+    return (name, revision) if mark and revision else (source, None)
+
+
+def fetch(
+    source: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a hub id's files, fetched where the cache lacks them.
+
+    One progress bar on standard error shows what is fetched. Of a repository that has ``model.safetensors``, no shards
+    are asked for.
+
+    Args:
+        source: "owner/name", with "@revision" where that is not given.
+        revision: branch, tag or commit; the main branch when None.
+        cache_dir: None for the hub's usual folder.
+        token: None for the one that the user is logged in with.
+        local_files_only: never ask the hub.
+
+    Raises:
+        CheckpointError: in one line that says what to do.
+    """
+    name, named = split_revision(source)
+    if revision and named and revision != named:
+        raise CheckpointError(f"{source}: names revision {named}, and {revision} is asked for; name one")
+    revision = revision or named
+    options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    try:
+        with _Bar() as bar:
+            folder = Path(
+                snapshot_download(name, revision=revision, allow_patterns=list(NEEDED), tqdm_class=bar.kind, **options)
+            )
+            if (shards := weight_names(folder)) != [WEIGHTS]:
+                # the folder is called by its commit, which needs not be asked for again
+                snapshot_download(name, revision=folder.name, allow_patterns=shards, tqdm_class=bar.kind, **options)
+    except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{source}: {_reason(error, name, revision, local_files_only)}") from error
+    return folder
+
+
+def _reason(error: Exception, name: str, revision: str | None, local_files_only: bool) -> str:
+    """What went wrong and what to do, in one line."""
+    sign_in = "log in (`hf auth login`) or set HF_TOKEN"
+    if isinstance(error, HFValidationError):
+        return "no such folder, and not a hub id (owner/name) either"
+    if isinstance(error, GatedRepoError):
+        return f"is gated: accept its terms on its page at the hub, then {sign_in}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub has no revision {revision} of it; a branch, a tag or a commit's whole hash is one"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such folder, and the hub knows no such model. Where it is private, {sign_in}"
+    if isinstance(error, LocalEntryNotFoundError):
+        if local_files_only or _offline(error):
+            return (
+                "no such folder, and not, or not wholly, in this machine's cache of the hub, which is not to be asked. "
+                "Fetch it once with internet, or copy the model's folder here and name it"
+            )
+        return (
+            "no such folder, and the hub cannot be asked. Try again later; on a machine without internet, copy the "
+            "model's folder there and name it"
+        )
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"the hub does not give it to this user (status {status}): {sign_in}"
+        return f"the hub answered with status {status}; try again later: what is fetched already is kept"
+    what = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, httpx2.HTTPError):
+        return f"the connection to the hub broke off ({what}). Run the same again: what is fetched already is kept"
+    return f"cannot be fetched ({what}). Run the same again: what is fetched already is kept"
+
+
+def _offline(error: BaseException) -> bool:
+    return isinstance(error.__cause__, OfflineModeIsEnabled)
+
+
+class _Bar:
+    """One bar for all files that are fetched; none where nothing is, or the hub's own setting forbids bars.
+
+    ``kind`` is a class like tqdm's, which the hub's client reports to, from several threads.
+    """
+
+    def __init__(self) -> None:
+        hidden = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
+        self._progress = Progress(
+            TextColumn("fetching"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=hidden or os.environ.get("RANK", "0") != "0",  # of torchrun's processes, the first speaks
+        )
+        self._task: Any = None
+        outer = self
+
+        class Counter(tqdm):  # type: ignore[type-arg]
+            """Counts in silence; bars of bytes are shown through the one bar."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **(kwargs | {"file": io.StringIO()}))
+
+            def update(self, n: float | None = 1) -> bool | None:
+                shown = super().update(n)
+                if self.unit == "B" and self.total:
+                    outer._show(self.n, self.total)
+                return shown
+
+        self.kind = Counter
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._progress.stop()
+
+    def _show(self, done: float, total: float) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("fetching", total=total)
+            self._progress.start()
+        self._progress.update(self._task, completed=done, total=total)

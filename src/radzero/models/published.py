@@ -1,0 +1,727 @@
+"""The published format (``CxrAlignModel``): its ``config.json`` as it is met, its tensors under our names.
+
+A folder that the method's own training code saved types none of its sub-configs and says nothing of the text encoder
+but its name; the copy on the hub types them. So shapes come from the tensors. What a config states must agree with
+them, and what leaves no trace in them is stated, or known of the encoder that the config names, or refused by name.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, BertConfig, Dinov2Config, MPNetConfig
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
+
+from radzero.models.configuration import ClipConfig, DinoTxtConfig, RadZeroConfig, VisionLanguageConfig
+from radzero.models.known_encoders import FAMILIES, known_encoder
+
+PUBLISHED_ARCHITECTURE = "CxrAlignModel"
+RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
+"""Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
+CLIP_LOSSES = ("OpenClipLoss", "OpenSigLipLoss")
+_METHODS: dict[str, tuple[type[VisionLanguageConfig], tuple[str, ...]]] = {
+    "radzero": (RadZeroConfig, RADZERO_LOSSES),
+    "global_alignment": (DinoTxtConfig, CLIP_LOSSES),
+    "cls_alignment": (ClipConfig, CLIP_LOSSES),
+}
+"""``compute_logits_type`` -> the method, and the losses that its checkpoints are trained with."""
+ALIGNERS = ("align_transformer", "linear", "identity", "mlp")
+"""``align_transformer_config.model_type``; an empty one is told by the tensors, and "dinov2" is the first."""
+
+
+def is_published(content: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is of the published format."""
+    architectures = content.get("architectures")
+    named = isinstance(architectures, list | tuple) and PUBLISHED_ARCHITECTURE in architectures
+    return named or "compute_logits_type" in content
+
+
+def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VisionLanguageConfig:
+    """Our configuration of a published ``config.json``.
+
+    Args:
+        content: of the file.
+        tensors: the checkpoint's, values not needed ("meta").
+
+    Raises:
+        ValueError: for a value that is not known, that contradicts the tensors, or that neither states; named.
+    """
+    renamed = rename_tensors(tensors)
+    vision = _Stated("vision_config", content.get("vision_config"), renamed)
+    text = _Stated("text_config", content.get("text_config"), renamed)
+    for part in (vision, text):
+        if not part.given:
+            raise ValueError(f"{part.name} is missing or no JSON object")
+    kind, loss = _logits_and_loss(content)
+    method, _ = _METHODS[kind]
+    vision_config = _vision_config(vision)
+    text_config, assumed = _text_config(text)
+    options: dict[str, Any] = {
+        "vision_config": vision_config,
+        "text_config": text_config,
+        "image_size": _run_at(vision, vision_config.image_size),
+        "text_pooling": "cls" if text.flag("use_cls_token") else "mean",
+        "position_rule": "offset",
+    }
+    align = _Stated("align_transformer_config", content.get("align_transformer_config") or {}, renamed)
+    if not align.given:
+        raise ValueError(f"{align.name} is no JSON object")
+    kind_of_aligner = _aligner(align)
+    normed = _aligner_norm(align)
+    projected = _text_projector(text)
+    blocks = _blocks(align, "align_transformer.", vision_config)
+    if method is RadZeroConfig:
+        options |= _radzero_options(loss, renamed)
+    else:
+        options |= {"temperature": loss.positive("loss_temperature", 0.07)}
+        if "logit_bias" in renamed:
+            options["logit_bias"] = 0.0  # its value is a tensor's
+    if method is ClipConfig:
+        if kind_of_aligner not in ("linear", "identity") or normed:
+            raise ValueError(
+                "cls_alignment (LiT) is known with a linear or an identity aligner and without use_layer_norm; "
+                f"{align.name} is {kind_of_aligner}{' with use_layer_norm' if normed else ''}"
+            )
+    else:
+        options |= {
+            "align_config": blocks,
+            "align_linear": kind_of_aligner == "linear",
+            "align_mlp": _mlp_widths(renamed) if kind_of_aligner == "mlp" else None,
+            "align_activation": align.activation(FAMILIES["dinov2"]["hidden_act"]),
+            "align_norm": normed,
+        }
+    if method is RadZeroConfig:
+        options["text_projection"] = projected
+    elif method is DinoTxtConfig and not projected:
+        raise ValueError("global_alignment (dino.txt) needs text_projector, and text_config.use_text_projection is off")
+    card = {
+        "data": "as its publisher states (the published RadZero: MIMIC-CXR)",
+        "licence": "as its publisher states (the published RadZero: CC BY-NC 4.0)",
+        "converted_from": PUBLISHED_ARCHITECTURE,
+    }
+    return method(**options, card=card | ({"assumed": assumed} if assumed else {}))
+
+
+# -- what a sub-config states ----------------------------------------------------------------------
+
+
+class _Stated:
+    """A part of a published ``config.json`` beside the tensors that it describes.
+
+    A field that is null counts as not stated.
+
+    Args:
+        name: of the part, for messages.
+        content: of the part.
+        tensors: under our names.
+    """
+
+    def __init__(self, name: str, content: Any, tensors: Mapping[str, Tensor]) -> None:
+        self.name, self.tensors = name, tensors
+        self.given = isinstance(content, Mapping)
+        self._fields: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+
+    def get(self, field: str) -> Any:
+        """What is stated, or None."""
+        return self._fields.get(field)
+
+    def has(self, field: str) -> bool:
+        """Whether the field is there at all, be it null."""
+        return field in self._fields
+
+    def size(self, field: str, tensor: str, axis: int, dimensions: int) -> int:
+        """A size that both the config and a tensor's shape may give, at least one of them.
+
+        Raises:
+            ValueError: when they differ, naming both, or when neither gives it.
+        """
+        return self.agreed(field, self.length(tensor, axis, dimensions), tensor)
+
+    def length(self, tensor: str, axis: int, dimensions: int) -> int | None:
+        """A tensor's length along an axis; None where it is missing or has another number of dimensions."""
+        found = self.tensors.get(tensor)
+        return None if found is None or found.ndim != dimensions else found.shape[axis]
+
+    def agreed(self, field: str, found: int | bool | None, where: str) -> Any:
+        """``found``, which the stated value must equal; the stated value where nothing was found.
+
+        Raises:
+            ValueError: when they differ, naming both, or when neither gives it.
+        """
+        stated = self.get(field)
+        if found is None:
+            if stated is None:
+                raise ValueError(f"missing: {where}, and {self.name}.{field} is not stated")
+            return self._whole(field, stated)
+        if stated is not None and (isinstance(stated, bool) != isinstance(found, bool) or stated != found):
+            raise ValueError(f"{self.name}.{field} is {stated!r}, and the tensors say {found!r} ({where})")
+        return found
+
+    def _whole(self, field: str, stated: Any) -> int:
+        if isinstance(stated, bool) or not isinstance(stated, int) or not 0 < stated < 2**31:
+            raise ValueError(f"{self.name}.{field} is {stated!r}, which is no size")
+        return stated
+
+    def count(self, prefix: str) -> int:
+        """``num_hidden_layers``: how many numbered blocks have tensors whose names begin with ``prefix``.
+
+        Raises:
+            ValueError: when another number is stated.
+        """
+        numbers = [int(m[1]) for name in self.tensors if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", name))]
+        tensors = Counter(numbers)
+        whole = max(tensors.values(), default=0)
+        found = sum(1 for count in tensors.values() if 2 * count > whole)  # a stray tensor makes no block
+        return int(self.agreed("num_hidden_layers", found, f"{prefix}*"))
+
+    def heads(self, width: int, found: int | None, where: str, known: Any) -> int:
+        """``num_attention_heads``: of the tensors where they show it, or as stated, or ``known``.
+
+        Raises:
+            ValueError: when none of them says it, or the width cannot be shared among so many heads.
+        """
+        stated = self.get("num_attention_heads")
+        if found is None and stated is None:
+            if known is None:
+                raise ValueError(f"{self.name}.num_attention_heads is not stated, and tensors do not show it")
+            found = known
+        heads = int(self.agreed("num_attention_heads", found, where))
+        if width % heads:
+            raise ValueError(f"{self.name}.num_attention_heads is {heads}, and a width of {width} has no so many parts")
+        return heads
+
+    def number(self, field: str, known: Any, least: float, below: float) -> float:
+        """A number of this range that leaves no trace in the tensors: as stated, or ``known``.
+
+        Raises:
+            ValueError: when it is not stated nor known, or out of range.
+        """
+        value = known if self.get(field) is None else self.get(field)
+        if value is None:
+            raise ValueError(f"{self.name}.{field} is not stated, and tensors do not show it")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
+            raise ValueError(f"{self.name}.{field} is {value!r}, which is no number of that kind")
+        return float(value)
+
+    def epsilon(self, known: Any) -> float:
+        """``layer_norm_eps``."""
+        return self.number("layer_norm_eps", known, 1e-30, 1.0)
+
+    def positive(self, field: str, known: float) -> float:
+        """A positive number, or ``known``."""
+        return self.number(field, known, 1e-30, 1e30)
+
+    def dropout(self, field: str, known: float = 0.0) -> float:
+        """A probability, which counts in further training only."""
+        return self.number(field, known, 0.0, 1.0)
+
+    def activation(self, known: Any) -> str:
+        """``hidden_act``, one that transformers knows."""
+        value = known if self.get("hidden_act") is None else self.get("hidden_act")
+        if not isinstance(value, str) or value not in ACT2FN:
+            raise ValueError(f"{self.name}.hidden_act is {value!r}, which is no activation of transformers")
+        return value
+
+    def flag(self, field: str, known: bool = False) -> bool:
+        """A boolean, or ``known``."""
+        value = known if self.get(field) is None else self.get(field)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.name}.{field} is {value!r}; it is true or false")
+        return value
+
+    def choice(self, field: str, known: tuple[str, ...]) -> str:
+        """One of a few words; must be stated.
+
+        Raises:
+            ValueError: for another word, or none.
+        """
+        value = self.get(field)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{self.name}.{field} is {value!r}; known are {', '.join(known)}")
+        return value
+
+    def model_type(self) -> str:
+        """The stated one, "" where it is missing or empty.
+
+        Raises:
+            ValueError: for what is no text.
+        """
+        value = self.get("model_type")
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{self.name}.model_type is {value!r}, which is no name")
+        return value or ""
+
+
+# -- vision and align layers -----------------------------------------------------------------------
+
+
+def _vision_config(stated: _Stated) -> Dinov2Config:
+    if (kind := stated.model_type()) not in ("", "dinov2"):
+        raise ValueError(f"vision_config is of a {kind}; the published RadZero's is dinov2")
+    known = known_encoder(stated.get("pretrained_name_or_path")) or {}
+    if known.get("model_type") != "dinov2":
+        known = {}
+    embeddings = "vision_model.embeddings."
+    kernel = f"{embeddings}patch_embeddings.projection.weight"
+    patch = stated.size("patch_size", kernel, 2, 4)
+    if stated.length(kernel, 3, 4) not in (None, patch):
+        raise ValueError(f"{kernel}: patches of {patch} x {stated.length(kernel, 3, 4)} are not square")
+    positions = f"{embeddings}position_embeddings"
+    tokens = stated.length(positions, 1, 3)
+    side = None
+    if tokens is not None:
+        side = math.isqrt(max(0, tokens - 1))
+        if side < 1 or side * side != tokens - 1:
+            raise ValueError(f"{positions}: {tokens} positions are not CLS and a square grid")
+    return _dinov2(
+        stated,
+        "vision_model.encoder.layer.",
+        width=stated.size("hidden_size", "vision_model.layernorm.weight", 0, 1),
+        known=known,
+        image_size=_trained_at(stated, patch, side, positions),
+        patch_size=patch,
+        num_channels=stated.size("num_channels", kernel, 1, 4),
+        use_mask_token=f"{embeddings}mask_token" in stated.tensors,
+    )
+
+
+def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -> int:
+    """The image size that the positions are made for, which must give their grid."""
+    size = stated.get("image_size")
+    if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
+        size = size[0]
+    if size is None:
+        if side is None:
+            raise ValueError(f"missing: {positions}, and vision_config.image_size is not stated")
+        return side * patch
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
+        raise ValueError(f"vision_config.image_size is {size!r}, which is no size")
+    if side is not None and size // patch != side:
+        raise ValueError(
+            f"vision_config.image_size is {size}, {size // patch} patches of {patch} a side, and the tensors say "
+            f"{side} ({positions})"
+        )
+    return size
+
+
+def _run_at(vision: _Stated, trained_at: int) -> int:
+    """``img_size``, at which the encoder is run; as trained where it is not stated."""
+    size = vision.get("img_size")
+    if isinstance(size, list | tuple) and size:
+        size = size[0]
+    if size is None:
+        return int(trained_at)
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
+        raise ValueError(f"vision_config.img_size is {size!r}, which is no size")
+    return size
+
+
+def _dinov2(stated: _Stated, prefix: str, width: int, known: Mapping[str, Any], **fields: Any) -> Dinov2Config:
+    """DINOv2 blocks whose tensors' names begin with ``prefix`` and a number."""
+    layers = stated.count(prefix)
+    first = f"{prefix}0."
+    gated = any(f"{first}mlp.{name}.weight" in stated.tensors for name in ("gate_proj", "up_proj"))
+    plain = f"{first}mlp.fc1.weight" in stated.tensors
+    swiglu = bool(stated.agreed("use_swiglu_ffn", gated, f"{first}mlp")) if gated or plain else False
+    biased = f"{first}attention.q_proj.weight" in stated.tensors
+    bias = stated.agreed("qkv_bias", f"{first}attention.q_proj.bias" in stated.tensors, first) if biased else True
+    hidden = stated.length(f"{first}mlp.{'gate_proj' if swiglu else 'fc1'}.weight", 0, 2)
+    family = FAMILIES["dinov2"]
+    return Dinov2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=_dinov2_heads(stated, width, layers, known),
+        mlp_ratio=_mlp_ratio(stated, width, hidden, swiglu, first),
+        hidden_act=stated.activation(known.get("hidden_act", family["hidden_act"])),
+        hidden_dropout_prob=stated.dropout("hidden_dropout_prob"),
+        attention_probs_dropout_prob=stated.dropout("attention_probs_dropout_prob"),
+        drop_path_rate=stated.dropout("drop_path_rate"),
+        layer_norm_eps=stated.epsilon(known.get("layer_norm_eps", family["layer_norm_eps"])),
+        qkv_bias=bool(bias),
+        use_swiglu_ffn=swiglu,
+        layerscale_value=stated.number("layerscale_value", 1.0, -1e30, 1e30),
+        **fields,
+    )
+
+
+def _dinov2_heads(stated: _Stated, width: int, layers: int, known: Mapping[str, Any]) -> int:
+    if not layers:
+        return 1  # of no blocks
+    heads = known.get("num_attention_heads")
+    if heads is not None and known.get("hidden_size") != width:
+        heads = None  # a width that is not the named encoder's
+    return stated.heads(width, None, f"{stated.name}.num_attention_heads", heads)
+
+
+def _mlp_ratio(stated: _Stated, width: int, hidden: int | None, swiglu: bool, first: str) -> int:
+    """The ratio that gives MLPs of this width; a gated one has two thirds of it, rounded up to a multiple of 8."""
+    ratio = stated.get("mlp_ratio")
+    if isinstance(ratio, float) and ratio.is_integer():
+        ratio = int(ratio)
+    if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, int) or not 0 < ratio < 1024):
+        raise ValueError(f"{stated.name}.mlp_ratio is {ratio!r}, which is no ratio")
+
+    def gives(ratio: int) -> int:
+        return (int(width * ratio * 2 / 3) + 7) // 8 * 8 if swiglu else width * ratio
+
+    if hidden is None:
+        return 4 if ratio is None else int(ratio)
+    if ratio is None:
+        ratio = next((r for r in range(1, 65) if gives(r) == hidden), None)
+        if ratio is None:
+            raise ValueError(f"{first}mlp: a width of {hidden} is no whole multiple of {width}")
+    if gives(ratio) != hidden:
+        raise ValueError(
+            f"{stated.name}.mlp_ratio is {ratio}, which gives {gives(ratio)}, and the tensors say {hidden} ({first}mlp)"
+        )
+    return int(ratio)
+
+
+def _aligner(stated: _Stated) -> str:
+    """Which of :data:`ALIGNERS` the tensors are of; a stated type must be the same."""
+    kinds = {
+        "align_transformer": any(name.startswith("align_transformer.layer.") for name in stated.tensors),
+        "linear": any(name.startswith("align_linear.") for name in stated.tensors),
+        "mlp": any(name.startswith("align_mlp.") for name in stated.tensors),
+    }
+    found = [kind for kind, there in kinds.items() if there] or ["identity"]
+    if len(found) > 1:
+        raise ValueError(f"the aligner is one of {', '.join(ALIGNERS)}, and the tensors are of {' and '.join(found)}")
+    named = "align_transformer" if stated.model_type() == "dinov2" else stated.model_type()
+    if named not in ("", *ALIGNERS):
+        raise ValueError(f"{stated.name}.model_type is {named!r}; known are {', '.join(ALIGNERS)}")
+    if named and named != found[0]:
+        raise ValueError(
+            f"{stated.name}.model_type is {named!r}, and the tensors say {found[0]!r} (align_transformer.*)"
+        )
+    return found[0]
+
+
+def _aligner_norm(stated: _Stated) -> bool:
+    """Whether a LayerNorm follows the aligner."""
+    return bool(
+        stated.agreed("use_layer_norm", "align_norm.weight" in stated.tensors, "align_transformer.layer_norm.weight")
+    )
+
+
+def _blocks(stated: _Stated, prefix: str, vision: Dinov2Config) -> Dinov2Config:
+    """The align layers; what is not stated of them is as in the vision encoder."""
+    names = [name for name in stated.tensors if name.startswith(f"{prefix}layer.")]
+    if not names:  # another aligner, or none: what is stated of blocks describes nothing
+        return Dinov2Config(
+            hidden_size=vision.hidden_size,
+            num_hidden_layers=0,
+            num_attention_heads=1,
+            layer_norm_eps=stated.epsilon(vision.layer_norm_eps),
+        )
+    width = stated.size("hidden_size", f"{prefix}layer.0.norm1.weight", 0, 1)
+    known = {
+        "hidden_size": vision.hidden_size,
+        "num_attention_heads": vision.num_attention_heads,
+        "hidden_act": vision.hidden_act,
+        "layer_norm_eps": vision.layer_norm_eps,
+    }
+    return _dinov2(stated, f"{prefix}layer.", width, known)
+
+
+def _mlp_widths(tensors: Mapping[str, Tensor]) -> list[int]:
+    """Widths between the linear layers of an MLP aligner."""
+    weights = sorted(name for name in tensors if re.fullmatch(r"align_mlp\.\d+\.weight", name))
+    widths = [tensors[name].shape[0] for name in sorted(weights, key=lambda name: int(name.split(".")[1]))]
+    return widths[:-1]
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def _text_config(stated: _Stated) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The text encoder's configuration, and what of it was neither stated nor known of the encoder by its name."""
+    kind, named = stated.model_type(), known_encoder(stated.get("pretrained_name_or_path"))
+    told = _text_kind(stated.tensors)
+    if kind and kind != told and "mpnet" in (kind, told):
+        which = "those of an mpnet" if told else "not those of an mpnet"
+        raise ValueError(f"text_config.model_type is {kind!r}, and the tensors are {which} (text_model.*)")
+    if kind and kind not in _TEXT:
+        return _other_text(stated, kind), {}
+    kind = kind or told or (str(named["model_type"]) if named else "")
+    if kind not in _TEXT:
+        raise ValueError(
+            "text_config states no model_type, and neither its name nor its tensors (text_model.*) are of an encoder "
+            f"that is known here: {stated.get('pretrained_name_or_path')!r}; add model_type: {' or '.join(_TEXT)}"
+        )
+    known = named if named and named["model_type"] == kind else None
+    return _TEXT[kind](stated, known or {})
+
+
+def _text_kind(tensors: Mapping[str, Tensor]) -> str | None:
+    """ "mpnet" where the tensors are one's; other encoders cannot be told apart by their tensors' names."""
+    names = ("text_model.encoder.relative_attention_bias.", "text_model.encoder.layer.0.attention.attn.")
+    return "mpnet" if any(name.startswith(names) for name in tensors) else None
+
+
+def _transformer_sizes(stated: _Stated) -> dict[str, int]:
+    """What MPNet and BERT have in common."""
+    first = "text_model.encoder.layer.0."
+    return {
+        "vocab_size": stated.size("vocab_size", "text_model.embeddings.word_embeddings.weight", 0, 2),
+        "hidden_size": stated.size("hidden_size", "text_model.embeddings.word_embeddings.weight", 1, 2),
+        "max_position_embeddings": stated.size(
+            "max_position_embeddings", "text_model.embeddings.position_embeddings.weight", 0, 2
+        ),
+        "num_hidden_layers": stated.count("text_model.encoder.layer."),
+        "intermediate_size": stated.size("intermediate_size", f"{first}intermediate.dense.weight", 0, 2),
+    }
+
+
+def _untraced(stated: _Stated, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What leaves no trace in the tensors."""
+    vocabulary = stated.length("text_model.embeddings.word_embeddings.weight", 0, 2) or 2**31
+    return {
+        "hidden_act": stated.activation(known.get("hidden_act")),
+        "layer_norm_eps": stated.epsilon(known.get("layer_norm_eps")),
+        "pad_token_id": int(stated.number("pad_token_id", known.get("pad_token_id"), 0, vocabulary)),
+        "hidden_dropout_prob": stated.dropout("hidden_dropout_prob", known.get("hidden_dropout_prob", 0.1)),
+        "attention_probs_dropout_prob": stated.dropout(
+            "attention_probs_dropout_prob", known.get("attention_probs_dropout_prob", 0.1)
+        ),
+    }
+
+
+_BUCKETS = 32
+"""transformers' MPNet puts distances into so many buckets, whatever its configuration says."""
+
+
+def _mpnet(stated: _Stated, known: Mapping[str, Any]) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    table = "text_model.encoder.relative_attention_bias.weight"
+    sizes = _transformer_sizes(stated)
+    buckets = stated.size("relative_attention_num_buckets", table, 0, 2)
+    if buckets < _BUCKETS:
+        raise ValueError(f"{table}: {buckets} buckets, and an MPNet uses {_BUCKETS}")
+    heads = stated.heads(sizes["hidden_size"], stated.length(table, 1, 2), table, known.get("num_attention_heads"))
+    family = FAMILIES["mpnet"]
+    assumed = {key: value for key, value in family.items() if stated.get(key) is None} if not known else {}
+    config = MPNetConfig(
+        **sizes,
+        **_untraced(stated, known or family),
+        num_attention_heads=heads,
+        relative_attention_num_buckets=buckets,
+    )
+    return config, assumed
+
+
+def _bert(stated: _Stated, known: Mapping[str, Any]) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    sizes = _transformer_sizes(stated)
+    heads = known.get("num_attention_heads")
+    if heads is not None and known.get("hidden_size") != sizes["hidden_size"]:
+        heads = None
+    config = BertConfig(
+        **sizes,
+        **_untraced(stated, known),
+        num_attention_heads=stated.heads(sizes["hidden_size"], None, "text_config.num_attention_heads", heads),
+        type_vocab_size=stated.size("type_vocab_size", "text_model.embeddings.token_type_embeddings.weight", 0, 2),
+    )
+    return config, {}
+
+
+_TEXT: dict[str, Callable[[_Stated, Mapping[str, Any]], tuple[PreTrainedConfig, dict[str, Any]]]] = {
+    "mpnet": _mpnet,
+    "bert": _bert,
+}
+
+
+def _other_text(stated: _Stated, kind: str) -> PreTrainedConfig:
+    """A text encoder of another kind, whose architecture the config states as transformers writes it."""
+    if stated.get("hidden_size") is None:
+        raise ValueError(
+            f"text_config is of a {kind} and states no architecture; without one, {', '.join(_TEXT)} are known"
+        )
+    noise = ("model_type", "auto_map", "_name_or_path", "torch_dtype", "transformers_version", "architectures")
+    fields = {key: value for key, value in stated._fields.items() if key not in noise}
+    return AutoConfig.for_model(kind, **fields)
+
+
+def _text_projector(stated: _Stated) -> bool:
+    """Whether a projection follows the text encoder."""
+    return bool(
+        stated.agreed("use_text_projection", "text_projection.weight" in stated.tensors, "text_projector.weight")
+    )
+
+
+# -- logits and loss -------------------------------------------------------------------------------
+
+
+def _logits_and_loss(content: Mapping[str, Any]) -> tuple[str, _Stated]:
+    """``compute_logits_type``, and the options of its loss; both stand at top level and again under ``kwargs``."""
+    kwargs = content.get("kwargs") or {}
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"kwargs is no JSON object: {kwargs!r}")
+    stated = [part for part in (content, kwargs) if part.get("compute_logits_type") is not None]
+    kinds = [part["compute_logits_type"] for part in stated]
+    if len(kinds) == 2 and kinds[0] != kinds[1]:
+        raise ValueError(f"compute_logits_type is {kinds[0]!r}, and {kinds[1]!r} under kwargs")
+    found = [_loss(part["loss"], kinds) for part in (content, kwargs) if part.get("loss") is not None]
+    if not found:
+        raise ValueError("no loss is stated; its options say how similarities are computed")
+    kind, options = found[0]
+    if len(found) == 2 and found[0] != found[1]:
+        raise ValueError(f"loss is {found[0]}, and {found[1]} under kwargs")
+    return kind, _Stated("loss", options, {})
+
+
+def _loss(loss: Any, kinds: list[Any]) -> tuple[str, dict[str, Any]]:
+    """The kind of logits, and the options of its loss."""
+    if not isinstance(loss, Mapping):
+        raise ValueError(f"loss is no JSON object: {loss!r}")
+    every = (*RADZERO_LOSSES, *CLIP_LOSSES)
+    applied = loss.get("apply")
+    if applied is None:
+        applied = [name for name in every if name in loss]
+    if not isinstance(applied, list | tuple):
+        raise ValueError(f"loss.apply is {applied!r}, which is no list of names")
+    known = [name for name in applied if name in every]
+    if not known:
+        raise ValueError(f"the loss is {applied}; known are {', '.join(every)}")
+    kind = kinds[0] if kinds else "radzero" if known[0] in RADZERO_LOSSES else None
+    if not isinstance(kind, str) or kind not in _METHODS:
+        raise ValueError(f"compute_logits_type is {kind!r}; known are {', '.join(_METHODS)}")
+    _, losses = _METHODS[kind]
+    name = next((name for name in known if name in losses), None)
+    if name is None:
+        raise ValueError(
+            f"compute_logits_type is {kind!r}, and the loss is {applied}; its losses are {', '.join(losses)}"
+        )
+    same = losses if losses == RADZERO_LOSSES else (name,)
+    options = next((loss[n] for n in (name, *same) if loss.get(n) is not None), None)
+    if options is None:
+        options = {key: value for key, value in loss.items() if key not in ("apply", "ratio", *every)}
+    if not isinstance(options, Mapping):
+        raise ValueError(f"loss.{name} is no JSON object: {options!r}")
+    return kind, dict(options)
+
+
+def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of RadZero's own loss."""
+    width = tensors["layer_norm.weight"].shape[0] if "layer_norm.weight" in tensors else None
+    if width is not None:
+        loss.agreed("hidden_dim", width, "loss_fns.*.layer_norm.weight")
+    separate = loss.get("attn_temperature")
+    if not loss.has("attn_temperature") and "log_attention_temperature" in tensors:
+        separate = 1.0  # its value is a tensor's
+    elif separate is not None:
+        separate = loss.positive("attn_temperature", 1.0)
+    return {
+        "similarity": loss.choice("sim_op", ("cos", "dot")),
+        "temperature": loss.positive("loss_temperature", 0.07),
+        "attention_temperature": separate,
+        "text_l2_norm": loss.flag("text_features_l2_norm"),
+        "mpnce_row_sum": loss.flag("mpnce_row_sum"),
+        "mpnce_col_sum": loss.flag("mpnce_col_sum"),
+    }
+
+
+# -- tensors ---------------------------------------------------------------------------------------
+
+_DINOV2_RENAMES = (
+    (re.compile(r"\.attention\.attention\.query\."), ".attention.q_proj."),
+    (re.compile(r"\.attention\.attention\.key\."), ".attention.k_proj."),
+    (re.compile(r"\.attention\.attention\.value\."), ".attention.v_proj."),
+    (re.compile(r"\.attention\.output\.dense\."), ".attention.o_proj."),
+    (re.compile(r"\.mlp\.weights_out\."), ".mlp.down_proj."),
+    (re.compile(r"^align_transformer\.transformer_layers\."), "align_transformer."),
+)
+_DINOV2_PREFIXES = ("vision_model.", "align_transformer.")
+_ALIGNER = re.compile(r"^align_transformer\.(?:(linear|layer_norm)|mlp\.(\d+)|mlp\.fc(\d+))\.(weight|bias)$")
+_LOSS_KEY = re.compile(rf"^loss_fns\.({'|'.join((*RADZERO_LOSSES, *CLIP_LOSSES))})\.(.+)$")
+_LOSS_NAMES = {
+    "loss_temperature": "log_temperature",
+    "attn_temperature": "log_attention_temperature",
+    "layer_norm.weight": "layer_norm.weight",
+    "layer_norm.bias": "layer_norm.bias",
+    "logit_scale": "log_temperature",  # the logarithm of 1 / tau
+    "logit_bias": "logit_bias",
+}
+_TEXT_PROJECTOR = "text_projector."
+_UNUSED = re.compile(r"^text_model\.(pooler\..*|embeddings\.position_ids)$")
+"""Tensors of published text encoders that sentence embeddings do not use: the pooler, and a constant."""
+
+
+def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict (or ours) under our names; both DINOv2 namings and all loss-module names are known.
+
+    Raises:
+        ValueError: when two tensors would have the same name, or a fused SwiGLU weight cannot be halved.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if _UNUSED.match(key):
+            continue
+        for name, value in _rename(key, tensor):
+            if name in renamed:
+                raise ValueError(f"two tensors for {name}: the checkpoint mixes namings")
+            renamed[name] = value
+    return renamed
+
+
+def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    if match := _LOSS_KEY.match(key):
+        name = _LOSS_NAMES.get(match[2], key)
+        scalar = name.startswith("log") and tensor.numel() == 1
+        value = tensor.reshape(()) if scalar else tensor
+        return [(name, -value if match[2] == "logit_scale" else value)]
+    if match := _ALIGNER.match(key):
+        part = {"linear": "align_linear", "layer_norm": "align_norm"}.get(
+            match[1]
+        ) or f"align_mlp.{match[2] or match[3]}"
+        return [(f"{part}.{match[4]}", tensor)]
+    if key.startswith(_TEXT_PROJECTOR):
+        return [(key.replace(_TEXT_PROJECTOR, "text_projection."), tensor)]
+    if not key.startswith(_DINOV2_PREFIXES):
+        return [(key, tensor)]
+    for pattern, replacement in _DINOV2_RENAMES:
+        key = pattern.sub(replacement, key)
+    if ".mlp.weights_in." in key:  # the giant model's gate and value in one matrix
+        if not tensor.ndim or tensor.shape[0] % 2:
+            raise ValueError(f"{key}: {tuple(tensor.shape)} cannot be halved into gate and value")
+        gate, up = tensor.chunk(2, dim=0)
+        return [(key.replace("weights_in", "gate_proj"), gate), (key.replace("weights_in", "up_proj"), up)]
+    return [(key, tensor)]
+
+
+def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dict[str, Tensor]:
+    """A published checkpoint's renamed tensors as the method's model has them.
+
+    A projection that the checkpoint does not have is the identity, and a bias zero: the outputs are the same to the
+    last digit.
+    """
+    tensors = _number_mlp(tensors)
+    if isinstance(config, DinoTxtConfig):
+        tensors = {key.replace("align_norm.", "layer_norm."): tensor for key, tensor in tensors.items()}
+    if isinstance(config, ClipConfig):
+        tensors = {key.replace("align_linear.", "vision_projection."): tensor for key, tensor in tensors.items()}
+        widths = {
+            "vision_projection": config.vision_config.hidden_size,
+            "text_projection": config.text_config.hidden_size,
+        }
+        for part, width in widths.items():
+            tensors.setdefault(f"{part}.weight", torch.eye(width))
+    if isinstance(config, ClipConfig | DinoTxtConfig):
+        for key in [key for key in tensors if re.fullmatch(r"(vision|text)_projection\.weight", key)]:
+            tensors.setdefault(key.replace("weight", "bias"), torch.zeros(len(tensors[key])))
+    return tensors
+
+
+def _number_mlp(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The linear layers of an MLP aligner at 0, 2, 4, ... of a Sequential, activations between."""
+    numbers = sorted({int(key.split(".")[1]) for key in tensors if re.match(r"align_mlp\.\d+\.", key)})
+    places = {f"align_mlp.{number}.": f"align_mlp.{2 * k}." for k, number in enumerate(numbers)}
+
+    def placed(key: str) -> str:
+        prefix = ".".join(key.split(".")[:2]) + "."
+        return key.replace(prefix, places[prefix], 1) if prefix in places else key
+
+    return {placed(key): tensor for key, tensor in tensors.items()}

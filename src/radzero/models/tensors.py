@@ -1,0 +1,153 @@
+"""Tensors of a checkpoint folder: safetensors files, sharded or not, checked strictly. Pickles are never read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from radzero.models.errors import CheckpointError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Types by their names in a file's header; a name that is not here is of no type that a model's weights have."""
+
+
+def weight_names(folder: Path) -> list[str]:
+    """``model.safetensors``, or the names of the shards where the folder has their index instead.
+
+    Raises:
+        CheckpointError: when the index is damaged.
+    """
+    index = folder / INDEX
+    if (folder / WEIGHTS).exists() or not index.exists():
+        return [WEIGHTS]
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({Path(name).name for name in weight_map.values()})
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{index}: is no index of shards ({error}); copy it again") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's ``model.safetensors``, or the shards that its index names.
+
+    Raises:
+        CheckpointError: when there are none, a shard is missing or the index is damaged.
+    """
+    names = weight_names(folder)
+    for name in names:
+        if not (folder / name).exists():
+            pickled = sorted(p.name for p in folder.glob("*.bin"))
+            hint = (
+                f"; {', '.join(pickled)} is a pickle, which can run code: convert it to safetensors" if pickled else ""
+            )
+            raise CheckpointError(f"{folder}: has no {name}{hint}")
+    return [folder / name for name in names]
+
+
+class Weights:
+    """The tensors of a folder. Each file is opened once: names and shapes come from its header, values when asked for.
+
+    Args:
+        folder: of a checkpoint.
+
+    Raises:
+        CheckpointError: see :func:`weight_files`; or when a file is damaged, or two files hold the same tensor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files = weight_files(folder)
+        self._homes: dict[str, Any] = {}
+        for path in self.files:
+            try:
+                file = safe_open(path, framework="pt")
+                names = list(file.keys())
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{path}: damaged or truncated ({error}); copy it again") from error
+            if twice := [name for name in names if name in self._homes]:
+                raise CheckpointError(f"{path}: holds {twice[0]}, which another shard holds too; copy the folder again")
+            self._homes |= dict.fromkeys(names, file)
+
+    def meta(self) -> dict[str, Tensor]:
+        """Tensors on torch's "meta" device: shapes and types, without values."""
+        found = {}
+        for name, file in self._homes.items():
+            header = file.get_slice(name)
+            dtype = _DTYPES.get(header.get_dtype(), torch.uint8)
+            found[name] = torch.empty(header.get_shape(), dtype=dtype, device="meta")
+        return found
+
+    def load(self) -> dict[str, Tensor]:
+        """All tensors, on the CPU.
+
+        Raises:
+            CheckpointError: when a file cannot be read.
+        """
+        try:
+            return {name: file.get_tensor(name) for name, file in self._homes.items()}
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.files[0].parent}: its weights cannot be read ({error})") from error
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Raise a :class:`CheckpointError` naming every missing, unexpected or wrongly shaped tensor."""
+    problems = [f"missing: {key}" for key in expected if key not in found]
+    problems += [f"unexpected: {key}" for key in found if key not in expected]
+    problems += [
+        f"{key}: shape {tuple(found[key].shape)}, not {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in found and found[key].shape != tensor.shape
+    ]
+    problems += [f"{key}: {t.dtype}, not a floating type" for key, t in found.items() if not t.is_floating_point()]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CheckpointError(f"{where}: tensors do not fit the configuration:\n  {shown}{more}")
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the folder's safetensors files, in the order of their names.
+
+    Raises:
+        FileNotFoundError: when there are none.
+    """
+    digest = hashlib.sha256()
+    try:
+        paths = weight_files(folder)
+    except CheckpointError as error:
+        raise FileNotFoundError(f"{folder}: its weights (*.safetensors) are not there any more") from error
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A torch dtype by its name; None and "auto" are None, which is float32.
+
+    Raises:
+        ValueError: for what is no floating type.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"{dtype!r} is no type that models run in; use float32, bfloat16 or float16")
+    return found
+
+
+def match_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Tensors in one floating dtype, float32 when None; temperatures, which scale every logit, always in float32."""
+    return {
+        key: tensor.to(torch.float32 if key.endswith(("temperature", "logit_bias")) else dtype or torch.float32)
+        for key, tensor in tensors.items()
+    }
