@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from radzero.reading import RadZero, describe, load
     from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_loss, siglip_loss
 
+from radzero import _transformers
+
 __version__ = version("radzero")
+
+_transformers.teach()
 
 _HOMES = {
     "FINDING_SETS": "findings",

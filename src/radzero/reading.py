@@ -173,9 +173,9 @@ class RadZero:
         self, tokens: Tensor, embeddings: Tensor, *, chunk: int = 256
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Logits (B, N) and similarity (B, N, L), or None, of images' features with sentences', in chunks of these."""
-        images, count = len(tokens), len(embeddings)
+        images, count, patches = len(tokens), len(embeddings), tokens.shape[1] - self.model.prefix_tokens
         logits = np.empty((images, count), dtype=np.float32)
-        similarity = np.empty((images, count, tokens.shape[1] - 1), dtype=np.float32) if self.model.has_maps else None
+        similarity = np.empty((images, count, patches), dtype=np.float32) if self.model.has_maps else None
         for start in range(0, count, chunk):
             part = self.model.similarity(tokens, embeddings[start : start + chunk])
             logits[:, start : start + chunk] = part.logits.float().cpu().numpy()
@@ -374,5 +374,6 @@ def describe(
         "training_data": card.get("data"),
         "licence": card.get("licence"),
         "notice": card.get("notice"),
+        "assumed": card.get("assumed"),
         "sha256": weights_hash(checkpoint.folder),
     }

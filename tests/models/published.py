@@ -96,9 +96,26 @@ def make_published(
     swiglu: bool = False,
     qkv_bias: bool = True,
     mask_token: bool = True,
+    method: str = "radzero",
+    loss: str = "OpenClipLoss",
+    aligner: str = "align_transformer",
+    align_norm: bool = False,
+    projector: bool | None = None,
+    text_width: int | None = None,
+    text_layers: int = 2,
+    text_heads: int | None = None,
+    text_mlp: int | None = None,
+    tokens: int = MAX_TOKENS,
+    use_cls_token: bool = False,
 ) -> Published:
-    """Random weights of a tiny model; ``run_at`` is (height, width) of its preprocessor, in pixels."""
+    """Random weights of a tiny model; ``run_at`` is (height, width) of its preprocessor, in pixels.
+
+    ``method`` is the ``compute_logits_type``; ``loss`` is of those that are not RadZero's.
+    """
     rng = np.random.default_rng(seed)
+    text_width, text_heads = text_width or width, text_heads or heads
+    text_mlp = text_mlp or 2 * text_width
+    projected = method == "global_alignment" if projector is None else projector
     vision = {
         "architectures": ["Dinov2Model"],
         "model_type": "dinov2",
@@ -125,22 +142,25 @@ def make_published(
         "architectures": ["MPNetForMaskedLM"],
         "model_type": "mpnet",
         "vocab_size": len(VOCABULARY),
-        "hidden_size": width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
+        "hidden_size": text_width,
+        "num_hidden_layers": text_layers,
+        "num_attention_heads": text_heads,
+        "intermediate_size": text_mlp,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
-        "max_position_embeddings": MAX_TOKENS + 2,
+        "max_position_embeddings": tokens + 2,
         "relative_attention_num_buckets": 32,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "bos_token_id": 0,
         "pad_token_id": 1,
         "eos_token_id": 2,
+        "use_cls_token": use_cls_token,
+        "use_text_projection": projected,
     }
     align = {k: v for k, v in vision.items() if k not in ("img_size", "architectures")}
-    loss = {
+    align |= {"model_type": aligner, "projector_config": None, "use_layer_norm": align_norm}
+    losses = {
         "apply": ["RadZeroLoss"],
         "RadZeroLoss": {
             "hidden_dim": width,
@@ -152,9 +172,11 @@ def make_published(
             "sim_op": sim_op,
         },
     }
+    if method != "radzero":
+        losses = {"apply": [loss], loss: {"loss_temperature": 0.07}, "ratio": [1.0]}
     shared = {
-        "loss": loss,
-        "compute_logits_type": "radzero",
+        "loss": losses,
+        "compute_logits_type": method,
         "module_to_update": {"vision_model": False, "text_model": True, "align_transformer": True},
     }
     config = {
@@ -187,9 +209,9 @@ def make_published(
         if bias:
             w[f"{name}.bias"] = rng.normal(0, 0.2, out)
 
-    def norm(name: str) -> None:
-        w[f"{name}.weight"] = rng.uniform(0.5, 1.5, width)
-        w[f"{name}.bias"] = rng.normal(0, 0.3, width)
+    def norm(name: str, size: int = width) -> None:
+        w[f"{name}.weight"] = rng.uniform(0.5, 1.5, size)
+        w[f"{name}.bias"] = rng.normal(0, 0.3, size)
 
     def block(name: str) -> None:
         norm(f"{name}.norm1")
@@ -218,27 +240,79 @@ def make_published(
     for k in range(vision["num_hidden_layers"]):
         block(f"vision_model.encoder.layer.{k}")
     norm("vision_model.layernorm")
-    for k in range(align["num_hidden_layers"]):
-        block(f"align_transformer.transformer_layers.layer.{k}")
-    w["text_model.embeddings.word_embeddings.weight"] = rng.normal(0, 1, (len(VOCABULARY), width))
-    w["text_model.embeddings.position_embeddings.weight"] = rng.normal(0, 1, (MAX_TOKENS + 2, width))
-    norm("text_model.embeddings.LayerNorm")
-    w["text_model.encoder.relative_attention_bias.weight"] = rng.normal(0, 1, (32, heads))
+    if aligner == "align_transformer":
+        for k in range(align["num_hidden_layers"]):
+            block(f"align_transformer.transformer_layers.layer.{k}")
+    elif aligner == "linear":
+        dense("align_transformer.linear", width, width)
+    elif aligner == "mlp":
+        dense("align_transformer.mlp.0", 3 * width, width)
+        dense("align_transformer.mlp.2", width, 3 * width)
+    if align_norm:
+        norm("align_transformer.layer_norm")
+    w["text_model.embeddings.word_embeddings.weight"] = rng.normal(0, 1, (len(VOCABULARY), text_width))
+    w["text_model.embeddings.position_embeddings.weight"] = rng.normal(0, 1, (tokens + 2, text_width))
+    norm("text_model.embeddings.LayerNorm", text_width)
+    w["text_model.encoder.relative_attention_bias.weight"] = rng.normal(0, 1, (32, text_heads))
     for k in range(text["num_hidden_layers"]):
         name = f"text_model.encoder.layer.{k}"
         for part in "qkvo":
-            dense(f"{name}.attention.attn.{part}", width, width)
-        norm(f"{name}.attention.LayerNorm")
-        dense(f"{name}.intermediate.dense", 2 * width, width)
-        dense(f"{name}.output.dense", width, 2 * width)
-        norm(f"{name}.output.LayerNorm")
-    dense("text_model.pooler.dense", width, width)
+            dense(f"{name}.attention.attn.{part}", text_width, text_width)
+        norm(f"{name}.attention.LayerNorm", text_width)
+        dense(f"{name}.intermediate.dense", text_mlp, text_width)
+        dense(f"{name}.output.dense", text_width, text_mlp)
+        norm(f"{name}.output.LayerNorm", text_width)
+    dense("text_model.pooler.dense", text_width, text_width)
+    if projected:
+        dense("text_projector", 2 * width if method == "global_alignment" else width, text_width)
+    if method != "radzero":
+        w[f"loss_fns.{loss}.logit_scale"] = np.array(2.4)  # the logarithm of 1 / tau
+        if loss == "OpenSigLipLoss":
+            w[f"loss_fns.{loss}.logit_bias"] = np.array(-1.7)
+        weights = {name: np.asarray(value, dtype=np.float32) for name, value in w.items()}
+        return Published(config, weights, preprocessor)
     norm("loss_fns.RadZeroLoss.layer_norm")
     w["loss_fns.RadZeroLoss.loss_temperature"] = np.log(np.array(0.083))  # not the initial value in the config
     if attention_temperature is not None:
         w["loss_fns.RadZeroLoss.attn_temperature"] = np.log(np.array(1.3 * attention_temperature))
     weights = {name: np.asarray(value, dtype=np.float32) for name, value in w.items()}
     return Published(config, weights, preprocessor)
+
+
+OLD_FIELDS = {
+    "_name_or_path": "", "add_cross_attention": False, "architectures": None, "bad_words_ids": None,
+    "begin_suppress_tokens": None, "bos_token_id": None, "chunk_size_feed_forward": 0, "decoder_start_token_id": None,
+    "diversity_penalty": 0.0, "do_sample": False, "early_stopping": False, "eos_token_id": None,
+    "finetuning_task": None, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "is_decoder": False,
+    "is_encoder_decoder": False, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "length_penalty": 1.0, "max_length": 20,
+    "min_length": 0, "no_repeat_ngram_size": 0, "num_beams": 1, "num_return_sequences": 1, "output_attentions": False,
+    "output_hidden_states": False, "pad_token_id": None, "prefix": None, "problem_type": None, "pruned_heads": {},
+    "repetition_penalty": 1.0, "return_dict": True, "sep_token_id": None, "task_specific_params": None,
+    "temperature": 1.0, "tf_legacy_loss": False, "tie_word_embeddings": True, "tokenizer_class": None, "top_k": 50,
+    "top_p": 1.0, "torch_dtype": None, "torchscript": False, "typical_p": 1.0, "use_bfloat16": False,
+}  # fmt: skip
+"""What every configuration of transformers 4.39 writes of itself, most of it about generating text."""
+
+
+def as_saved(config: dict[str, Any], form: str) -> dict[str, Any]:
+    """A published ``config.json`` as files have it, made of the whole one: nothing of the text encoder but its name.
+
+    Args:
+        config: with every field.
+        form: "saved" by the training code, no sub-config typed; or "hub", the copy on the hub, all of them typed.
+    """
+    name = "sentence-transformers/all-mpnet-base-v2"
+    flags = {key: config["text_config"][key] for key in ("use_cls_token", "use_text_projection")}
+    text = OLD_FIELDS | {"pretrained_name_or_path": name, "pretrained_tokenizer_name_or_path": name} | flags
+    vision = OLD_FIELDS | config["vision_config"] | {"pretrained_name_or_path": "StanfordAIMI/dinov2-base-xray-224"}
+    # fields of a default DINOv2 that mean nothing here
+    align = OLD_FIELDS | config["align_transformer_config"] | {"image_size": 224, "patch_size": 16}
+    kind = config["align_transformer_config"]["model_type"]
+    types = ("", "", kind if kind != "align_transformer" else "") if form == "saved" else ("dinov2", "mpnet", kind)
+    parts = zip(("vision_config", "text_config", "align_transformer_config"), (vision, text, align), types, strict=True)
+    return {k: v for k, v in config.items() if k != "model_type"} | {
+        key: part | {"model_type": model_type} for key, part, model_type in parts
+    }
 
 
 NEW_NAMES = (
@@ -259,13 +333,20 @@ def write_published(
     shards: int = 1,
     dtype: torch.dtype = torch.float32,
     auto_map: bool = False,
+    form: str = "whole",
 ) -> Path:
-    """Write all files of a checkpoint; ``naming`` is of DINOv2's attention weights, "old" or "new"."""
+    """Write all files of a checkpoint; ``naming`` is of DINOv2's attention weights, "old" or "new".
+
+    ``form`` is of ``config.json``: "whole", or as :func:`as_saved` has it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(published.config)
     for loss in (config["loss"], config["kwargs"]["loss"]):
-        loss["apply"] = [loss_name]
-        loss[loss_name] = loss.pop("RadZeroLoss")
+        if "RadZeroLoss" in loss:
+            loss["apply"] = [loss_name]
+            loss[loss_name] = loss.pop("RadZeroLoss")
+    if form != "whole":
+        config = as_saved(config, form)
     if auto_map:
         config["auto_map"] = {
             "AutoConfig": "configuration_cxr_align.CxrAlignConfig",

@@ -144,8 +144,18 @@ def image_tokens(pixels: Array, w: Weights, config: dict[str, Any], rule: str = 
     for i in range(vision["num_hidden_layers"]):
         rows = dinov2_block(rows, w, f"vision_model.encoder.layer.{i}", vision)
     rows = [normed(row, w, "vision_model.layernorm", vision.get("layer_norm_eps", 1e-6)) for row in rows]
-    for i in range(align["num_hidden_layers"]):
-        rows = dinov2_block(rows, w, f"align_transformer.transformer_layers.layer.{i}", {**vision, **align})
+    kind = align.get("model_type")
+    if kind == "linear":
+        rows = [linear(row, w, "align_transformer.linear") for row in rows]
+    elif kind == "mlp":
+        rows = [linear(gelu(linear(row, w, "align_transformer.mlp.0")), w, "align_transformer.mlp.2") for row in rows]
+    elif kind != "identity":
+        for i in range(align["num_hidden_layers"]):
+            rows = dinov2_block(rows, w, f"align_transformer.transformer_layers.layer.{i}", {**vision, **align})
+    if align.get("use_layer_norm"):
+        rows = [normed(row, w, "align_transformer.layer_norm", align["layer_norm_eps"]) for row in rows]
+    if f"{LOSS}layer_norm.weight" not in w:
+        return np.array(rows)
     return np.array([normed(row, w, f"{LOSS}layer_norm", SHARED_NORM_EPS) for row in rows])
 
 
@@ -195,9 +205,13 @@ def mpnet_states(ids: list[int], w: Weights, config: dict[str, Any]) -> list[Arr
 
 
 def sentence_embedding(ids: list[int], w: Weights, config: dict[str, Any]) -> Array:
-    """(D,) after the shared LayerNorm."""
+    """(D,) after the shared LayerNorm where there is one."""
     states = mpnet_states(ids, w, config["text_config"])
-    pooled = sum(states) / len(states)
+    pooled = states[0] if config["text_config"].get("use_cls_token") else sum(states) / len(states)
+    if "text_projector.weight" in w:
+        pooled = linear(pooled, w, "text_projector")
+    if f"{LOSS}layer_norm.weight" not in w:
+        return pooled
     if loss_options(config)["text_features_l2_norm"]:
         pooled = pooled / math.sqrt(sum(pooled**2))
     return normed(pooled, w, f"{LOSS}layer_norm", SHARED_NORM_EPS)
@@ -277,6 +291,8 @@ def answer(
     """Logit, similarity (h, w) and map (H, W) in 0..1 of one film and one tokenised sentence."""
     tokens = image_tokens(blip_pixels(film, settings), w, config)
     embedding = sentence_embedding(ids, w, config)
+    if config["compute_logits_type"] != "radzero":
+        return other_answer(film, tokens, embedding, w, config, settings)
     options = loss_options(config)
     tau = math.exp(float(w[f"{LOSS}loss_temperature"].reshape(())))
     separate = w.get(f"{LOSS}attn_temperature")
@@ -284,4 +300,24 @@ def answer(
     logit, similarity = vl_cabs(tokens, embedding, tau, options["sim_op"], attention_tau)
     patch = config["vision_config"]["patch_size"]
     grid = np.array(similarity).reshape(settings["size"]["height"] // patch, settings["size"]["width"] // patch)
+    return logit, grid, sigmoid(bilinear(grid, *film.shape))
+
+
+def other_answer(
+    film: Array, tokens: Array, embedding: Array, w: Weights, config: dict[str, Any], settings: dict[str, Any]
+) -> tuple[float, Array, Array]:
+    """dino.txt's answer, or LiT's, whose map is of no rows: (0, 0)."""
+    [loss] = config["loss"]["apply"]
+    scale = math.exp(float(w[f"loss_fns.{loss}.logit_scale"].reshape(())))
+    bias = float(w.get(f"loss_fns.{loss}.logit_bias", np.zeros(())).reshape(()))
+    text = [float(x) for x in embedding]
+    if config["compute_logits_type"] == "cls_alignment":
+        return dot(unit(list(tokens[0])), unit(text)) * scale + bias, np.zeros((0, 0)), np.zeros((0, 0))
+    size = tokens.shape[1]
+    mean = [math.fsum(row[d] for row in tokens[1:]) / (len(tokens) - 1) for d in range(size)]
+    logit = dot(unit([*tokens[0], *mean]), unit(text)) * scale + bias
+    facing = unit(text[size:])
+    patch = config["vision_config"]["patch_size"]
+    grid = np.array([dot(unit(list(row)), facing) * scale for row in tokens[1:]])
+    grid = grid.reshape(settings["size"]["height"] // patch, settings["size"]["width"] // patch)
     return logit, grid, sigmoid(bilinear(grid, *film.shape))

@@ -27,7 +27,7 @@ from radzero.models.checkpoints import Checkpoint, open_checkpoint
 from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
 from radzero.models.similarity import PairOutput, SimilarityOutput
-from radzero.models.tensors import check_tensors, floating_dtype, match_dtype
+from radzero.models.tensors import check_tensors, floating_dtype
 from radzero.models.vision import build_vision_encoder, token_grid
 
 _PASSED_BY_TRANSFORMERS = frozenset(
@@ -80,7 +80,7 @@ class VisionLanguageModel(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ("Dinov2Layer",)
+    _no_split_modules = ("Dinov2Layer", "Dinov2WithRegistersLayer", "DINOv3ViTLayer")
 
     has_maps: ClassVar[bool] = True
     has_peaks: ClassVar[bool] = False
@@ -138,8 +138,13 @@ class VisionLanguageModel(PreTrainedModel):
             checkpoint = replace(checkpoint, config=config)
         if attn_implementation is not None:
             checkpoint.config._attn_implementation = attn_implementation
-        model = cls.from_checkpoint(checkpoint, dtype=dtype)
+        model: Any = cls.class_of(checkpoint).from_checkpoint(checkpoint, dtype=dtype)
         return model if device_map is None else model.to(device_map)
+
+    @classmethod
+    def class_of(cls, checkpoint: Checkpoint) -> "type[VisionLanguageModel]":
+        """The class that :meth:`from_pretrained` makes of a checkpoint."""
+        return cls
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, *, dtype: torch.dtype | str | None = None) -> Self:
@@ -165,7 +170,7 @@ class VisionLanguageModel(PreTrainedModel):
             raise
         except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
-        model.load_state_dict(match_dtype(checkpoint.tensors(), kind), assign=True)
+        model.load_state_dict(checkpoint.tensors(kind), assign=True)
         model.config.name_or_path = source
         return model.eval()
 

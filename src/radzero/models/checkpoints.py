@@ -1,23 +1,26 @@
 """Checkpoints in our format and the published one (``CxrAlignModel``): safetensors only, strict, no remote code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from radzero._transformers import PUBLISHED_ARCHITECTURE, is_published
 from radzero.models.configuration import CONFIGS, VisionLanguageConfig
 from radzero.models.errors import CheckpointError
 from radzero.models.hub import fetch
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.published import PUBLISHED_ARCHITECTURE, fit_tensors, is_published, rename_tensors, translate_config
-from radzero.models.tensors import Weights, weights_hash
+from radzero.models.published import fit_tensors, rename_tensors, translate_config
+from radzero.models.tensors import INDEX, WEIGHTS, Weights, aligned, weights_hash
 
-__all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "weights_hash"]
+__all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "read_processor", "weights_hash"]
 
 _OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta", "camembert", "longformer")
 """Text encoders whose first position is 2."""
@@ -45,9 +48,9 @@ class Checkpoint:
         """Tensors under our names, as the method's model has them, without values."""
         return self._named(self.weights.meta())
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Tensors under our names, as the method's model has them."""
-        return self._named(self.weights.load())
+    def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Tensors under our names, as the method's model has them, in one floating type (float32 when None)."""
+        return {name: aligned(tensor) for name, tensor in self._named(self.weights.load(dtype)).items()}
 
     def _named(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
@@ -83,18 +86,38 @@ def open_checkpoint(
         folder = fetch(str(source), revision, cache_dir, token, local_files_only)
     path = folder / "config.json"
     content = _read_config(path, folder, str(source))
-    published, own = is_published(content), CONFIGS.get(str(content.get("model_type")))
-    if not published and own is None:
+    if not (published := is_published(content)):
+        config = open_config(content, path)
+    weights = Weights(folder)
+    if published:
+        with _named(path):
+            config = translate_config(content, weights.meta())
+    return Checkpoint(folder, str(source), config, published, weights)
+
+
+def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
+    """The configuration in the content of a ``config.json`` of our format.
+
+    Raises:
+        CheckpointError: when it is of another model, or describes none.
+    """
+    own = CONFIGS.get(str(content.get("model_type")))
+    if own is None:
         raise CheckpointError(
             f"{path}: is of a {content.get('model_type') or content.get('architectures')!r} model; RadZero reads "
             f"{', '.join(CONFIGS)} and the published {PUBLISHED_ARCHITECTURE}"
         )
-    weights = Weights(folder)
+    with _named(path):
+        return own.from_dict(dict(content))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Around what is made of a file's content: its errors name the file."""
     try:
-        config = translate_config(content, weights.meta()) if published or own is None else own.from_dict(content)
+        yield
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
-    return Checkpoint(folder, str(source), config, published, weights)
 
 
 def _read_config(path: Path, folder: Path, source: str) -> dict[str, Any]:
@@ -107,6 +130,26 @@ def _read_config(path: Path, folder: Path, source: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
     return content
+
+
+def read_processor(source: str | Path, **hub: Any) -> RadZeroProcessor:
+    """The processor of a checkpoint (a folder or a hub id) without its weights, which are not fetched for it.
+
+    Args:
+        source: as in :func:`open_checkpoint`.
+        **hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only``.
+
+    Raises:
+        CheckpointError: as :func:`load_processor`.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = fetch(str(source), **hub, weights=False)
+    content = _read_config(folder / "config.json", folder, str(source))
+    if not is_published(content):
+        return load_processor(folder, open_config(content, folder / "config.json"))
+    there = any((folder / name).exists() for name in (WEIGHTS, INDEX))
+    return load_processor(folder, open_checkpoint(folder).config if there else None)
 
 
 _TOKENIZER_FILES = (

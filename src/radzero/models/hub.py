@@ -37,11 +37,9 @@ NEEDED = (
     "spiece.model",
     "tokenizer.model",
     "sentencepiece.bpe.model",
-    WEIGHTS,
-    INDEX,
 )
-"""All that a checkpoint is read from, beside the shards that the index names. A published repository holds more: report
-sentences, label files, code."""
+"""All that a checkpoint is read from, beside its weights. A published repository holds more: report sentences, label
+files, code."""
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
@@ -56,6 +54,8 @@ def fetch(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    *,
+    weights: bool = True,
 ) -> Path:
     """The folder of a hub id's files, fetched where the cache lacks them.
 
@@ -68,6 +68,7 @@ def fetch(
         cache_dir: None for the hub's usual folder.
         token: None for the one that the user is logged in with.
         local_files_only: never ask the hub.
+        weights: whether they are needed too.
 
     Raises:
         CheckpointError: in one line that says what to do.
@@ -80,9 +81,15 @@ def fetch(
     try:
         with _Bar() as bar:
             folder = Path(
-                snapshot_download(name, revision=revision, allow_patterns=list(NEEDED), tqdm_class=bar.kind, **options)
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=[*NEEDED, *((WEIGHTS, INDEX) if weights else ())],
+                    tqdm_class=bar.kind,
+                    **options,
+                )
             )
-            if (shards := weight_names(folder)) != [WEIGHTS]:
+            if weights and (shards := weight_names(folder)) != [WEIGHTS]:
                 # the folder is called by its commit, which needs not be asked for again
                 snapshot_download(name, revision=folder.name, allow_patterns=shards, tqdm_class=bar.kind, **options)
     except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
@@ -148,7 +155,7 @@ class _Bar:
         self._task: Any = None
         outer = self
 
-        class Counter(tqdm):  # type: ignore[type-arg]
+        class Counter(tqdm):
             """Counts in silence; bars of bytes are shown through the one bar."""
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -2,7 +2,8 @@
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -32,6 +33,23 @@ class RadZeroProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
         super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """The processor of a checkpoint, a folder or a hub id, in our format or the published one.
+
+        Args:
+            pretrained_model_name_or_path: which.
+            **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; others, which
+                transformers passes to every processor, change nothing here.
+
+        Raises:
+            CheckpointError: when a file is missing or damaged.
+        """
+        from radzero.models.checkpoints import read_processor  # which needs this module
+
+        hub = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
+        return cast(Self, read_processor(pretrained_model_name_or_path, **hub))
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
         """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences.

@@ -17,10 +17,10 @@ from transformers import AutoConfig, BertConfig, Dinov2Config, MPNetConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
+from radzero._transformers import PUBLISHED_ARCHITECTURE
 from radzero.models.configuration import ClipConfig, DinoTxtConfig, RadZeroConfig, VisionLanguageConfig
 from radzero.models.known_encoders import FAMILIES, known_encoder
 
-PUBLISHED_ARCHITECTURE = "CxrAlignModel"
 RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
 """Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
 CLIP_LOSSES = ("OpenClipLoss", "OpenSigLipLoss")
@@ -32,13 +32,6 @@ _METHODS: dict[str, tuple[type[VisionLanguageConfig], tuple[str, ...]]] = {
 """``compute_logits_type`` -> the method, and the losses that its checkpoints are trained with."""
 ALIGNERS = ("align_transformer", "linear", "identity", "mlp")
 """``align_transformer_config.model_type``; an empty one is told by the tensors, and "dinov2" is the first."""
-
-
-def is_published(content: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is of the published format."""
-    architectures = content.get("architectures")
-    named = isinstance(architectures, list | tuple) and PUBLISHED_ARCHITECTURE in architectures
-    return named or "compute_logits_type" in content
 
 
 def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VisionLanguageConfig:
@@ -699,6 +692,8 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
     last digit.
     """
     tensors = _number_mlp(tensors)
+    kinds = (tensor.dtype for key, tensor in tensors.items() if key.startswith("text_model."))
+    dtype = next(kinds, torch.float32)
     if isinstance(config, DinoTxtConfig):
         tensors = {key.replace("align_norm.", "layer_norm."): tensor for key, tensor in tensors.items()}
     if isinstance(config, ClipConfig):
@@ -711,7 +706,7 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
             tensors.setdefault(f"{part}.weight", torch.eye(width))
     if isinstance(config, ClipConfig | DinoTxtConfig):
         for key in [key for key in tensors if re.fullmatch(r"(vision|text)_projection\.weight", key)]:
-            tensors.setdefault(key.replace("weight", "bias"), torch.zeros(len(tensors[key])))
+            tensors.setdefault(key.replace("weight", "bias"), torch.zeros(len(tensors[key]), dtype=dtype))
     return tensors
 
 

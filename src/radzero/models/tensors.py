@@ -68,8 +68,8 @@ class Weights:
         self._homes: dict[str, Any] = {}
         for path in self.files:
             try:
-                file = safe_open(path, framework="pt")
-                names = list(file.keys())
+                file = safe_open(path, framework="pt", backend="pread")  # a mapped file ends the process if it shrinks
+                names = list(file.keys())  # type: ignore[no-untyped-call]
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: damaged or truncated ({error}); copy it again") from error
             if twice := [name for name in names if name in self._homes]:
@@ -85,14 +85,19 @@ class Weights:
             found[name] = torch.empty(header.get_shape(), dtype=dtype, device="meta")
         return found
 
-    def load(self) -> dict[str, Tensor]:
-        """All tensors, on the CPU.
+    def load(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """All tensors, on the CPU, in one floating type (float32 when None); of integers, as they are.
+
+        Temperatures and biases of logits, which scale or shift every logit, are float32 in any case. Each tensor is
+        read and converted by itself, so that the weights are in memory once.
 
         Raises:
             CheckpointError: when a file cannot be read.
         """
         try:
-            return {name: file.get_tensor(name) for name, file in self._homes.items()}
+            return {
+                name: aligned(match_dtype(name, file.get_tensor(name), dtype)) for name, file in self._homes.items()
+            }
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.files[0].parent}: its weights cannot be read ({error})") from error
 
@@ -145,9 +150,21 @@ def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def match_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Tensors in one floating dtype, float32 when None; temperatures, which scale every logit, always in float32."""
-    return {
-        key: tensor.to(torch.float32 if key.endswith(("temperature", "logit_bias")) else dtype or torch.float32)
-        for key, tensor in tensors.items()
-    }
+_SCALARS = ("temperature", "logit_scale", "logit_bias")
+"""Ends of the names of what is float32 in any case."""
+
+
+def match_dtype(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A floating tensor in ``dtype``, float32 when None; what scales or shifts every logit in float32."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.float32 if name.endswith(_SCALARS) else dtype or torch.float32)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, copied where it does not begin at a multiple of 64 bytes.
+
+    Matrix products round otherwise at other addresses: the same weights in a file with a longer header gave other last
+    digits.
+    """
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()

@@ -45,8 +45,13 @@ class ModelChoice:
     Attributes:
         start: a checkpoint of any method, folder or hub id, to go on from; or nothing, and then ``vision`` and
             ``text``, or ``small`` in place of either or both.
-        vision: a DINOv2, ViT or conv-stem checkpoint; its image processor's mean and deviation are taken too.
-        text: a BERT-like checkpoint with its tokenizer.
+        vision: a DINOv2 (RAD-DINO, XrayDINOv2; with registers or not), DINOv3 ViT, ViT or conv-stem checkpoint, folder
+            or hub id; its image processor's mean and deviation are taken too.
+        text: a BERT-like checkpoint with its tokenizer, folder or hub id.
+        local_files_only: whether the hub is never asked, and hub ids are those in this machine's cache. An id may name
+            a revision: owner/name@revision.
+        text_pooling: "mean" or "cls", see :class:`~radzero.models.configuration.VisionLanguageConfig`.
+        registers_in_attention: see :class:`~radzero.models.configuration.VisionLanguageConfig`.
         token_stride: pixels per token of a conv-stem checkpoint, 16 or 8, where not its own.
         small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
         method: "radzero", "carzero", "lit" (which must be frozen), "dinotxt" or "clip".
@@ -66,6 +71,9 @@ class ModelChoice:
     start: str = ""
     vision: str = ""
     text: str = ""
+    local_files_only: bool = False
+    text_pooling: str = "mean"
+    registers_in_attention: bool = False
     token_stride: int | None = None
     small: ModelSizes | None = None
     method: str = "radzero"
@@ -97,6 +105,14 @@ class ModelChoice:
             raise ValueError("model.similarity, model.attention_temperature: are for radzero")
         if self.start and self.options:
             raise ValueError("model.options: are those of the checkpoint model.start")
+        if self.text_pooling not in ("mean", "cls"):
+            raise ValueError(f"model.text_pooling is mean or cls, not {self.text_pooling!r}")
+        if self.start and (self.text_pooling != "mean" or self.registers_in_attention):
+            raise ValueError(
+                "model.text_pooling, model.registers_in_attention: are those of the checkpoint model.start"
+            )
+        if self.method == "carzero" and self.text_pooling != "mean":
+            raise ValueError("model.text_pooling: carzero makes a sentence of its words")
         if self.train_vision not in ("full", "lora", "frozen"):
             raise ValueError(f"model.train_vision is full, lora or frozen, not {self.train_vision!r}")
         if self.lora_rank < 1:

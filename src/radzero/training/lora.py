@@ -7,8 +7,8 @@ from torch import nn
 from radzero.models.base import VisionLanguageModel
 from radzero.models.vision import ConvStemModel
 
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
-"""Linear layers of a DINOv2 block."""
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of a DINOv2 or DINOv3 block, plain or gated."""
 
 
 def add_adapters(model: VisionLanguageModel, rank: int) -> None:
@@ -23,7 +23,7 @@ def add_adapters(model: VisionLanguageModel, rank: int) -> None:
     except ImportError as error:
         raise ImportError("model.train_vision: lora needs peft: pip install 'radzero[train]'") from error
     if isinstance(model.vision_model, ConvStemModel):
-        raise ValueError("model.train_vision: lora is for a DINOv2 encoder; train a small one in full")
+        raise ValueError("model.train_vision: lora is for transformer blocks; train a small one in full")
     model.vision_model.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_TARGETS)), model.vision_model)
 

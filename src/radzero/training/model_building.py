@@ -1,11 +1,14 @@
 """The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
 
+import re
 from collections.abc import Callable, Iterable
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Dinov2Config, MPNetConfig
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Dinov2Config, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from radzero.models.base import VisionLanguageModel
@@ -13,13 +16,17 @@ from radzero.models.carzero import CarZeroModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.configuration import (
     VISION_CONFIGS,
+    VISION_NAMES,
     CarZeroConfig,
     ClipConfig,
     ConvStemConfig,
     DinoTxtConfig,
     RadZeroConfig,
     VisionLanguageConfig,
+    registers,
 )
+from radzero.models.hub import split_revision
+from radzero.models.known_encoders import KNOWN_ENCODERS
 from radzero.models.methods import build_model, load_model
 from radzero.models.processor import RadZeroProcessor
 from radzero.training.config import ModelChoice, ModelSizes
@@ -40,7 +47,7 @@ def build_start(
         ValueError: for a checkpoint that cannot be read, naming it.
     """
     if choice.start:
-        checkpoint = open_checkpoint(choice.start)
+        checkpoint = open_checkpoint(choice.start, local_files_only=choice.local_files_only)
         if not isinstance(checkpoint.config, _CONFIGS[choice.method]):
             raise ValueError(
                 f"model.start: {choice.start} is a {checkpoint.config.method} checkpoint, and model.method is "
@@ -68,13 +75,6 @@ def choose_trained(model: VisionLanguageModel, choice: ModelChoice) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-PUBLISHED_ENCODERS: dict[str, PreTrainedConfig] = {
-    "StanfordAIMI/dinov2-base-xray-224": Dinov2Config(),
-    "sentence-transformers/all-mpnet-base-v2": MPNetConfig(),
-}
-"""Architectures of the published recipe's encoders, so that a dry run needs none of their files."""
-
-
 def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> VisionLanguageConfig:
     """The architecture that a run starts with, without its weights.
 
@@ -85,23 +85,78 @@ def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> Vis
         ValueError: for a checkpoint or encoder whose configuration cannot be read, naming it.
     """
     if choice.start:
-        return open_checkpoint(choice.start).config
-    vision = _encoder_config(choice.vision) if choice.vision else _small_vision(choice)
+        return open_checkpoint(choice.start, local_files_only=choice.local_files_only).config
+    vision = _encoder_config(choice.vision, choice) if choice.vision else _small_vision(choice)
     if choice.text:
-        return method_config(choice, vision, _encoder_config(choice.text))
+        return method_config(choice, vision, _encoder_config(choice.text, choice))
     assert choice.small is not None
     return method_config(
         choice, vision, _small_text(choice.small, len(word_tokenizer(words(), choice.small.max_words)))
     )
 
 
-def _encoder_config(name: str) -> PreTrainedConfig:
-    if name in PUBLISHED_ENCODERS:
-        return PUBLISHED_ENCODERS[name]
+def _encoder_config(name: str, choice: ModelChoice) -> PreTrainedConfig:
+    """Of a folder or hub id; of an encoder that is known here without asking for any of its files."""
+    if name in KNOWN_ENCODERS and not Path(name).is_dir():
+        return AutoConfig.for_model(**KNOWN_ENCODERS[name])
     try:
-        return cast(PreTrainedConfig, AutoConfig.from_pretrained(name))
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(**_hub_options(name, choice)))
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: its config.json cannot be read: {error}") from error
+
+
+def _hub_options(name: str, choice: ModelChoice) -> dict[str, Any]:
+    """transformers' options for a folder or for "owner/name@revision"."""
+    source, revision = (name, None) if Path(name).is_dir() else split_revision(name)
+    return {
+        "pretrained_model_name_or_path": source,
+        "revision": revision or "main",
+        "local_files_only": choice.local_files_only,
+    }
+
+
+def _load_encoder(name: str, choice: ModelChoice) -> PreTrainedModel:
+    """A pretrained encoder, strictly: transformers itself leaves a missing tensor at random values.
+
+    Raises:
+        ValueError: naming what is missing, or what the architecture has no place for.
+        OSError: for files that are not there.
+    """
+    encoder, report = AutoModel.from_pretrained(
+        **_hub_options(name, choice), dtype=torch.float32, output_loading_info=True, use_safetensors=True
+    )
+    missing = sorted(key for key in report["missing_keys"] if not _NOT_NEEDED.search(key))
+    if missing or report["mismatched_keys"]:
+        wrong = [*missing, *sorted(str(key) for key in report["mismatched_keys"])]
+        raise ValueError(f"{name}: its weights lack, or have in another shape: {_few(wrong)}")
+    roots = tuple({f"{key.split('.')[0]}." for key in encoder.state_dict()})
+    dropped = sorted(key for key in report["unexpected_keys"] if key.startswith(roots) and not _NOT_NEEDED.search(key))
+    if dropped:
+        raise ValueError(f"{name}: its config.json has no place for these of its weights: {_few(dropped)}")
+    return cast(PreTrainedModel, encoder)
+
+
+_NOT_NEEDED = re.compile(r"(^|\.)(pooler|mask_token|position_ids)(\.|$)")
+"""Tensors of encoders that nothing here uses."""
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _image_statistics(name: str, choice: ModelChoice) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the three channels, of an encoder's own preprocessor_config.json.
+
+    The file is read as it is, since some processors (DINOv3's) exist for torchvision alone.
+
+    Raises:
+        ValueError: where it does not state them.
+    """
+    content, _ = ImageProcessingMixin.get_image_processor_dict(**_hub_options(name, choice))
+    both = [content.get(key) for key in ("image_mean", "image_std")]
+    if not all(isinstance(values, list) and len(values) == 3 for values in both):
+        raise ValueError(f"{name}: its preprocessor_config.json states no image_mean and image_std of three channels")
+    return both[0], both[1]
 
 
 def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[VisionLanguageModel, RadZeroProcessor]:
@@ -110,12 +165,11 @@ def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[
     mean, std = [0.5] * 3, [0.25] * 3
     try:
         if choice.vision:
-            vision = AutoModel.from_pretrained(choice.vision)
-            images = AutoImageProcessor.from_pretrained(choice.vision, backend="pil")
-            mean, std = images.image_mean, images.image_std
+            vision = _load_encoder(choice.vision, choice)
+            mean, std = _image_statistics(choice.vision, choice)
         if choice.text:
-            text = AutoModel.from_pretrained(choice.text)
-            tokenizer = AutoTokenizer.from_pretrained(choice.text)
+            text = _load_encoder(choice.text, choice)
+            tokenizer = AutoTokenizer.from_pretrained(**_hub_options(choice.text, choice))
     except (OSError, ValueError) as error:
         named = " and ".join(name for name in (choice.vision, choice.text) if name)
         raise ValueError(f"the encoders {named} cannot be loaded: {error}") from error
@@ -170,9 +224,7 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         ValueError: for an encoder that is not known here, or an option that the method does not have.
     """
     if not isinstance(vision, VISION_CONFIGS):
-        raise ValueError(
-            f"{choice.vision}: is a {vision.model_type}; the vision encoders here are DINOv2, ViT and our own"
-        )
+        raise ValueError(f"{choice.vision}: is a {vision.model_type}; the vision encoders here are {VISION_NAMES}")
     if choice.token_stride is not None:
         if not isinstance(vision, ConvStemConfig) or not choice.vision:
             raise ValueError("model.token_stride: is of a conv-stem checkpoint in model.vision")
@@ -183,9 +235,13 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
             f"model.method: {choice.method} compares CLS, which knows nothing of the film behind a conv stem without "
             "blocks: give model.small.vision_layers"
         )
+    if choice.registers_in_attention and not registers(vision):
+        raise ValueError(f"model.registers_in_attention: {choice.vision or 'this encoder'} has no register tokens")
     shared = {
         "vision_config": vision,
         "text_config": text,
+        "text_pooling": choice.text_pooling,
+        "registers_in_attention": choice.registers_in_attention,
         "image_size": choice.image_size,
         "temperature": choice.temperature,
         "logit_bias": choice.logit_bias,

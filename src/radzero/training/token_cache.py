@@ -45,7 +45,7 @@ class TokenCache:
         self.folder, self.images = folder, len(films)
         height, width = films.processor.geometry(1024, 1024).input
         rows, columns = model.token_grid(height, width)
-        self.shape = (1 + rows * columns, model.config.vision_config.hidden_size)
+        self.shape = (model.prefix_tokens + rows * columns, model.config.vision_config.hidden_size)
         identity = {
             "encoder": _hash_of(model),
             "preprocessing": json.loads(films.processor.image_processor.to_json_string()),
@@ -206,7 +206,7 @@ def _encode(
     encoded: dict[int, Tensor | str] = {}
     for wanted, batch in zip(batches, loader(films, batches, workers=workers), strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            tokens = model.vision_model(batch.pixel_values.to(device)).last_hidden_state if batch.films else ()
+            tokens = model.vision_tokens(batch.pixel_values.to(device)) if batch.films else ()
         encoded.update(zip(batch.films, (t.to(torch.bfloat16).cpu() for t in tokens), strict=True))
         reasons = iter(batch.unreadable)
         encoded.update({index: next(reasons).reason for _, index in wanted if index not in encoded})
