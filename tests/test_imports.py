@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "files": set(),
     "processes": set(),
     "phantom": {"phantom", "processes"},
-    "models": {"models", "images"},
+    "models": {"_transformers", "models", "images"},
     "findings": {"phantom"},
     "overlays": {"overlays", "images"},
     "answer": {"images", "overlays"},
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "reading": {"answer", "images", "models", "sentence_cache"},
     "reports": {"reports", "phantom", "processes"},
     "training": {"training", "phantom", "models", "images", "reports", "files", "processes"},
-    "evaluation": {"evaluation", "phantom", "images", "reading", "overlays", "files"},
+    "evaluation": {"evaluation", "phantom", "images", "models", "reading", "overlays", "files"},
 }
 """Part of the package -> the parts that it may know; parts that are not here (cli, demo) may know all."""
 

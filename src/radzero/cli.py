@@ -46,6 +46,14 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Folder or hub id of a checkpoint, or packaged, which it is if not given."),
 ]
+RevisionOption = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of a hub id; OWNER/NAME@REVISION names one too."),
+]
+LocalOption = Annotated[
+    bool,
+    typer.Option("--local-files-only", help="Never ask the hub: a hub id is read from this machine's cache of it."),
+]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Precision of float32 matrix products; medium is faster on many CPUs.")
 ]
@@ -146,6 +154,8 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Most pixels of a film; larger ones are refused as bombs.")
     ] = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, bfloat16.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
@@ -178,7 +188,7 @@ def predict(
         if not found.files:
             raise ValueError(f"no film in {', '.join(inputs)} ({_count(len(found.left_out), 'file')} of other kinds)")
         results = result_kinds(dicom) if dicom is not None else ()
-        reader = load(model, device=device, dtype=dtype)
+        reader = load(model, device, dtype, revision=revision, local_files_only=local_files_only)
         identity = run_identity(
             reader, asked, threshold=threshold, overlays=overlays, precision=precision.value, results=results
         )
@@ -294,13 +304,15 @@ def info(
     model: Annotated[
         str | None, typer.Argument(help="Folder or hub id, or packaged, which it is if not given.")
     ] = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's architecture, sizes, training data, licence and hash."""
     from radzero.reading import describe
 
     try:
-        facts = describe(model)
+        facts = describe(model, revision=revision, local_files_only=local_files_only)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     if as_json:
@@ -324,12 +336,14 @@ def convert(
         str | None,
         typer.Option(help="Tokenizer for CARZero's file, which has none: folder or hub id; ClinicalBERT if not given."),
     ] = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
 ) -> None:
     """Rewrite a published checkpoint into our format."""
     from radzero.models.conversion import convert_checkpoint
 
     try:
-        convert_checkpoint(source, output, text)
+        convert_checkpoint(source, output, text, revision=revision, local_files_only=local_files_only)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True)
@@ -425,13 +439,21 @@ def compare(
             help="Checkpoints to compare, or NAME=CHECKPOINT; give several. The packaged one if none is given.",
         ),
     ] = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
 ) -> None:
-    """Draw the maps of several models and sentences on one film, with probabilities."""
+    """Draw the maps of several models and sentences on one film, with probabilities.
+
+    A hub id may name a revision, OWNER/NAME@REVISION, so that two of one model can be compared.
+    """
     from radzero.comparison import draw_comparison
     from radzero.reading import PACKAGED
 
     try:
-        draw_comparison(film, models or [PACKAGED], sentences).save(output)
+        picture = draw_comparison(
+            film, models or [PACKAGED], sentences, revision=revision, local_files_only=local_files_only
+        )
+        picture.save(output)
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(output, highlight=False, soft_wrap=True)
@@ -667,6 +689,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings that replace the recipe's, such as loop.epochs=3.")
     ] = None,
+    local_files_only: LocalOption = False,
     precision: PrecisionOption = Precision.HIGHEST,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what it takes: parameters, steps, memory.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="Of the run that a dry run is about.")] = 1,
@@ -686,7 +709,8 @@ def train(
     torch.set_float32_matmul_precision(precision.value)
     transformers_logging.disable_progress_bar()  # of every checkpoint that is written
     try:
-        config = load_config(recipe, overrides)
+        local = ["model.local_files_only=true"] if local_files_only else []
+        config = load_config(recipe, [*(overrides or []), *local])
         if dry:
             console.print(dry_run(config, processes).tables())
             return
@@ -772,6 +796,8 @@ def _public_benchmark(name: str, title: str) -> None:
         scores: ScoresOption = None,
         clip: ClipOption = None,
         from_plugin: PluginOption = None,
+        revision: RevisionOption = None,
+        local_files_only: LocalOption = False,
         only_check: Annotated[
             bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
         ] = False,
@@ -782,7 +808,8 @@ def _public_benchmark(name: str, title: str) -> None:
         if not only_check:
             if output is None:
                 raise _fail("give --output, the folder of the run, or --check")
-            options = {"model": model, "scores": scores, "clip": clip, "from_plugin": from_plugin}
+            options: dict[str, Any] = {"model": model, "scores": scores, "clip": clip, "from_plugin": from_plugin}
+            options |= {"revision": revision, "local_files_only": local_files_only}
             _run_benchmark(name, data, output, precision, skip_unreadable=skip_unreadable, workers=workers, **options)
             return
         from radzero.evaluation.command import check_benchmark
@@ -807,6 +834,8 @@ def evaluate_phantom(
     model: ModelOption = None,
     clip: ClipOption = None,
     from_plugin: PluginOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
     size: Annotated[int, typer.Option(min=72, help="Height of the phantoms in pixels.")] = 512,
@@ -826,7 +855,8 @@ def evaluate_phantom(
 
     try:
         check_packages()
-        if data is None and not (clip or from_plugin) and load(model).film_seed == seed:
+        own = data is None and not (clip or from_plugin)
+        if own and load(model, revision=revision, local_files_only=local_files_only).film_seed == seed:
             errors.print(f"[yellow]seed {seed} is the one that this model was trained on: its figures prove nothing[/]")
         if data is None:
             with _interruptible(), _progress() as progress:
@@ -834,7 +864,8 @@ def evaluate_phantom(
                 data = draw(output / "films", films, seed, size, workers, lambda done: phases("drawing", done, films))
     except (ValueError, OSError, ImportError) as error:
         raise _fail(error) from error
-    _run_benchmark("phantom", data, output, precision, model=model, clip=clip, from_plugin=from_plugin)
+    hub = {"revision": revision, "local_files_only": local_files_only}
+    _run_benchmark("phantom", data, output, precision, model=model, clip=clip, from_plugin=from_plugin, **hub)
 
 
 for _name, _title in BENCHMARK_TITLES.items():
@@ -879,6 +910,8 @@ UploadOption = Annotated[int, typer.Option(min=1, help="Most MiB of one request.
 def view(
     inputs: Annotated[list[str] | None, typer.Argument(help="Films, folders or glob patterns to offer.")] = None,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Whether to open the page.")] = True,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
@@ -898,7 +931,8 @@ def view(
         found = find_inputs(inputs or [])
         token = secrets.token_urlsafe(24)
         settings, serve = _service(port=port, tokens=frozenset((token,)), max_upload_bytes=max_upload_mib * 2**20)
-        listener, run = serve(model, device, precision, found.files)
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        listener, run = serve(model, device, precision, found.files, **hub)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
     from radzero.viewer.opening import opened_in_browser
@@ -917,6 +951,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address; other than loopback it needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     token_file: Annotated[Path | None, typer.Option(help="File with bearer tokens, one per line.")] = None,
     viewer: Annotated[bool, typer.Option(help="Whether to serve the viewer's page too.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
@@ -943,7 +979,8 @@ def serve(
             max_upload_bytes=max_upload_mib * 2**20,
             **({"max_pixels": max_pixels} if max_pixels else {}),
         )
-        _, run = start(model, device, precision, [] if viewer else None)
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        _, run = start(model, device, precision, [] if viewer else None, **hub)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
     run()
@@ -963,7 +1000,9 @@ def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
         ) from error
     settings = ServiceSettings(**options)
 
-    def start(model: str | None, device: str | None, precision: Precision, library: list[Path] | None) -> Any:
+    def start(
+        model: str | None, device: str | None, precision: Precision, library: list[Path] | None, **hub: Any
+    ) -> Any:
         import torch
 
         from radzero.reading import load
@@ -972,7 +1011,7 @@ def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
         keep_memory_between_passes()
         listener = open_socket(settings)
         try:
-            application = create_app(load(model, device=device), settings)
+            application = create_app(load(model, device=device, **hub), settings)
         except BaseException:
             listener.close()
             raise
@@ -1004,6 +1043,8 @@ def dicomweb(
     store_url: Annotated[str | None, typer.Option(help="Where results go, when not to the same server.")] = None,
     watch: Annotated[float | None, typer.Option(min=1, help="Look again every so many seconds, until Ctrl-C.")] = None,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
@@ -1025,7 +1066,8 @@ def dicomweb(
         source, target = open_servers(url, store_url)
         for server in {source.name: source, target.name: target}.values():
             _warn_unless_encrypted(server)
-        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision, **hub)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise _fail(error) from error
     modalities = tuple(part.strip().upper() for part in modality.split(",") if part.strip())
@@ -1097,6 +1139,8 @@ def listen(
     results: ResultsOption = "seg,sr",
     threshold: ThresholdOption = 0.5,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
@@ -1122,7 +1166,8 @@ def listen(
             _warn_unless_encrypted(target)
         else:
             target = DimseDestination(Peer.parse(send_to), aet) if send_to else FolderDestination(Path(str(output)))
-        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision)
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        processor = _processor(sentence, findings, results, threshold, target, state, model, device, precision, **hub)
 
         def on_film(uid: str, problem: str | None) -> None:
             console.print(_plain(f"{uid}: {problem or 'done'}"), highlight=False, soft_wrap=True)
@@ -1172,6 +1217,7 @@ def _processor(
     model: str | None,
     device: str | None,
     precision: Precision,
+    **hub: Any,
 ) -> Any:
     """What films go through, from a command's options."""
     import sqlite3
@@ -1192,7 +1238,7 @@ def _processor(
     warnings.filterwarnings("ignore", module=r"py(net)?dicom\b")  # they quote what was sent
     task = Task(tuple(asked), tuple(result_kinds(results)), threshold)
     torch.set_float32_matmul_precision(precision.value)
-    reader = load(model, device=device)
+    reader = load(model, device=device, **hub)
     if reader.notice:
         errors.print(f"[yellow]{_plain(reader.notice)}[/]", highlight=False)
     try:

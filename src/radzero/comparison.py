@@ -13,7 +13,14 @@ from radzero.reading import RadZero, load
 _WIDTH, _MARGIN, _TOP = 360, 12, 34
 
 
-def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str]) -> Image.Image:
+def draw_comparison(
+    film: Path,
+    models: Sequence[str],
+    sentences: Sequence[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Image.Image:
     """A picture with a row per model and a column per sentence.
 
     Every cell has the film, the map on it, a mark at the map's peak (a cross, or a faint ring where no part of the film
@@ -23,6 +30,8 @@ def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str])
         film: the file.
         models: checkpoints, "packaged" among them, or ``NAME=CHECKPOINT``.
         sentences: to ask.
+        revision: of the hub ids that name none.
+        local_files_only: never ask the hub.
 
     Raises:
         ValueError: for a film or a checkpoint that cannot be read.
@@ -31,7 +40,9 @@ def draw_comparison(film: Path, models: Sequence[str], sentences: Sequence[str])
     rows = []
     for given in models:
         name, separator, source = given.partition("=")
-        model: RadZero = load(source if separator else given)
+        source = source if separator else given
+        wanted = None if "@" in source else revision
+        model: RadZero = load(source, revision=wanted, local_files_only=local_files_only)
         shown = drawable_text(name if separator else Path(given).name)
         rows.append((shown, model.predict(radiograph, list(sentences))[0]))
     height = max(1, round(_WIDTH * radiograph.height / radiograph.width))

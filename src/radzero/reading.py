@@ -308,6 +308,8 @@ def load(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = PACKAGED if model is None else str(model)
+    if revision and not Path(source).is_dir():
+        name = f"{name}@{revision}"
     try:
         return RadZero(network, processor, name=name, device=device, folder=checkpoint.folder)
     except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there

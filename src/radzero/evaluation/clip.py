@@ -15,6 +15,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from radzero.evaluation.models import Logits
 from radzero.images import Radiograph
+from radzero.models.hub import split_revision
 
 
 class ClipInBenchmark:
@@ -26,16 +27,26 @@ class ClipInBenchmark:
     Args:
         source: folder or hub id.
         device: where it runs.
+        revision, local_files_only: of a hub id; "owner/name@revision" names a revision too.
 
     Raises:
         ValueError: for what is no such model.
     """
 
-    def __init__(self, source: str, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        source: str,
+        device: str | torch.device = "cpu",
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        name, named = (source, None) if Path(source).is_dir() else split_revision(source)
+        hub: dict[str, Any] = {"revision": revision or named or "main", "local_files_only": local_files_only}
         try:
-            self.model = AutoModel.from_pretrained(source).eval().to(device)
-            self.images = AutoImageProcessor.from_pretrained(source, backend="pil")
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            self.model = AutoModel.from_pretrained(name, **hub).eval().to(device)
+            self.images = AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
+            self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
         except (OSError, ValueError) as error:
             raise ValueError(f"{source}: cannot be loaded as a CLIP-style model: {error}") from error
         if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "logit_scale")):

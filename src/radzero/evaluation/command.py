@@ -81,6 +81,8 @@ def evaluate_benchmark(
     scores: Path | None = None,
     clip: str | None = None,
     from_plugin: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
     skip_unreadable: bool = False,
     workers: int = 2,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
@@ -95,6 +97,7 @@ def evaluate_benchmark(
         scores: a table of another model's scores instead.
         clip: name or folder of a CLIP-style model of transformers instead.
         from_plugin: name of a model that an installed package offers instead.
+        revision, local_files_only: of a hub id, see :func:`radzero.load`.
         skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
         progress: called with the phase ("asking", "perturbing"), images done and in all.
 
@@ -115,13 +118,13 @@ def evaluate_benchmark(
     elif clip:
         from radzero.evaluation.clip import ClipInBenchmark
 
-        asked = ClipInBenchmark(clip)
+        asked = ClipInBenchmark(clip, revision=revision, local_files_only=local_files_only)
     elif from_plugin:
         asked = plugin(from_plugin)
     else:
         from radzero.reading import load
 
-        asked = RadZeroInBenchmark(load(model))
+        asked = RadZeroInBenchmark(load(model, revision=revision, local_files_only=local_files_only))
     count = len(benchmark.images) - len(benchmark.missing)
     run_benchmark(
         benchmark,

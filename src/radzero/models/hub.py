@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import logging as hub_logging
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm.std import tqdm
@@ -79,7 +82,7 @@ def fetch(
     revision = revision or named
     options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     try:
-        with _Bar() as bar:
+        with _quiet(), _Bar() as bar:
             folder = Path(
                 snapshot_download(
                     name,
@@ -129,6 +132,17 @@ def _reason(error: Exception, name: str, revision: str | None, local_files_only:
     if isinstance(error, httpx2.HTTPError):
         return f"the connection to the hub broke off ({what}). Run the same again: what is fetched already is kept"
     return f"cannot be fetched ({what}). Run the same again: what is fetched already is kept"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the client's own warnings back: what matters of them is in the one line of the error."""
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)
 
 
 def _offline(error: BaseException) -> bool:
