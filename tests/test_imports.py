@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "files": set(),
     "processes": set(),
     "phantom": {"phantom", "processes"},
-    "models": {"_transformers", "models", "images"},
+    "models": {"_transformers", "files", "models", "images"},
     "findings": {"phantom"},
     "overlays": {"overlays", "images"},
     "answer": {"images", "overlays"},

@@ -329,21 +329,26 @@ def info(
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A published checkpoint: RadZero's folder or hub id, or CARZero's file.")
+        str, typer.Argument(help="A checkpoint: a folder or hub id, published or ours, or CARZero's file.")
     ],
     output: Annotated[Path, typer.Argument(help="Folder for the checkpoint in our format.")],
     text: Annotated[
         str | None,
         typer.Option(help="Tokenizer for CARZero's file, which has none: folder or hub id; ClinicalBERT if not given."),
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Write the published format instead, for programs that read that.")
+    ] = False,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
 ) -> None:
-    """Rewrite a published checkpoint into our format."""
+    """Rewrite a published checkpoint into our format, or a RadZero of ours into the published one."""
     from radzero.models.conversion import convert_checkpoint
 
     try:
-        convert_checkpoint(source, output, text, revision=revision, local_files_only=local_files_only)
+        convert_checkpoint(
+            source, output, text, published=published, revision=revision, local_files_only=local_files_only
+        )
     except (ValueError, OSError) as error:
         raise _fail(error) from error
     console.print(f"{output}: written; radzero.load({str(output)!r}) reads it", highlight=False, soft_wrap=True)

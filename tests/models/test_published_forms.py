@@ -10,12 +10,14 @@ import copy
 import json
 import math
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from published import (
     Published,
     as_saved,
@@ -25,10 +27,11 @@ from published import (
     write_tensors,
 )
 from reference import answer, loss_options
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_published_checkpoint import FILM, SENTENCES, TOLERANCE, assert_equals_slow, assert_same_answers
 from transformers import MPNetConfig
 
+from radzero.models import tensors as tensors_module
 from radzero.models.checkpoints import CheckpointError, open_checkpoint
 from radzero.models.clip import ClipModel
 from radzero.models.configuration import RadZeroConfig
@@ -219,6 +222,44 @@ def test_the_papers_other_methods(method: str, options: dict, kind: type, loss: 
     assert np.array_equal(reading.logits, again.logits)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"swiglu": True, "qkv_bias": False, "attention_temperature": 0.3, "sim_op": "dot"},
+        {"aligner": "mlp", "align_norm": True, "use_cls_token": True},
+        {"aligner": "linear", "text_width": 24, "text_heads": 3, "projector": True},
+        {"aligner": "identity", "text_features_l2_norm": True},
+    ],
+)
+def test_converted_there_and_back(options: dict, tmp_path: Path) -> None:
+    """The same tensors under the same names, and the same answers in every step."""
+    published = make_published(seed=47, **options)
+    folder = write_published(published, tmp_path / "published", form="saved", temperature_shape=(1,))
+    ours = convert_checkpoint(folder, tmp_path / "ours")
+    back = convert_checkpoint(ours, tmp_path / "back", published=True)
+    before, after = load_file(folder / "model.safetensors"), load_file(back / "model.safetensors")
+    unused = {name for name in before if "pooler" in name}
+    assert before.keys() - unused == after.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert open_checkpoint(back).published
+    for other in (ours, back):
+        assert_same_answers(load(folder, "cpu"), load(other, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [({"method": "global_alignment"}, "only a RadZero"), ({}, "positions are interpolated")],
+)
+def test_what_the_published_format_cannot_hold(make: dict, shown: str, tmp_path: Path) -> None:
+    folder = write_published(make_published(**make), tmp_path / "published", form="saved")
+    ours = convert_checkpoint(folder, tmp_path / "ours")
+    if not make:
+        change(ours, "", position_rule="size")
+    with pytest.raises(ValueError, match=shown):
+        convert_checkpoint(ours, tmp_path / "back", published=True)
+
+
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
@@ -316,6 +357,61 @@ def test_lit_over_blocks_is_refused(tmp_path: Path) -> None:
     published = make_published(method="cls_alignment")
     with pytest.raises(CheckpointError, match="cls_alignment"):
         load(write_published(published, tmp_path, form="saved"), "cpu")
+
+
+# -- loading -------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_and_the_weights_are_opened_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = tensors_module.safe_open
+
+    def counting(path: Path, **options: Any) -> Any:
+        opened.append(Path(path).name)
+        return original(path, **options)
+
+    monkeypatch.setattr(tensors_module, "safe_open", counting)
+    watched = [True]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:  # cannot be taken away again
+        if watched and event == "open" and str(arguments[0]) == str(fresh / "config.json"):
+            opened.append("config.json")
+
+    sys.addaudithook(hook)
+    load(fresh, "cpu")
+    watched.clear()
+    assert sorted(opened) == ["config.json", "model.safetensors"]
+
+
+def test_weights_are_aligned_and_so_the_answer_does_not_depend_on_the_file(fresh: Path, tmp_path: Path) -> None:
+    """Matrix products round otherwise at other addresses; names of another length shift all tensors of a file."""
+    expected = load(fresh, "cpu")
+    tensors = load_file(fresh / "model.safetensors")
+    for k in range(1, 8):
+        save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt", "note": "x" * (8 * k + 1)})
+        model = load(fresh, "cpu")
+        assert all(parameter.data_ptr() % 64 == 0 for parameter in model.model.parameters())
+        assert_same_answers(expected, model)
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
+    write_published(make_published(), tmp_path, shards=2, form="saved")
+    one, two = sorted(tmp_path.glob("*.safetensors"))
+    twice = load_file(two)
+    save_file(load_file(one) | {next(iter(twice)): next(iter(twice.values()))}, one, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="which another shard holds too"):
+        load(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("size", [10**6, 10**9])
+def test_absurd_sizes_take_no_memory(size: int, fresh: Path, tmp_path: Path) -> None:
+    """In our own format, whose sizes the configuration states."""
+    ours = convert_checkpoint(fresh, tmp_path / "ours")
+    config = json.loads((ours / "config.json").read_text())
+    config["text_config"]["vocab_size"] = size
+    write_json(ours / "config.json", config)
+    with pytest.raises(CheckpointError, match=rf"word_embeddings\.weight: shape .*not \({size}, 16\)"):
+        load(ours, "cpu")
 
 
 # -- mutations -----------------------------------------------------------------------------------------------

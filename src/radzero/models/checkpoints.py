@@ -171,7 +171,12 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
         raise CheckpointError(f"{folder}: has no tokenizer of its own (none of {', '.join(_TOKENIZER_FILES)})")
     parts = []
     for what, loader, options in (
-        ("image processor (preprocessor_config.json)", AutoImageProcessor, {"backend": "pil"}),
+        (
+            "image processor (preprocessor_config.json)",
+            AutoImageProcessor,
+            # the file's name keeps transformers from asking config.json whether this is timm's
+            {"backend": "pil", "image_processor_filename": "preprocessor_config.json"},
+        ),
         (
             "tokenizer (tokenizer.json, tokenizer_config.json)",
             AutoTokenizer,

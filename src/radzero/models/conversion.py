@@ -1,11 +1,14 @@
-"""Rewriting published checkpoints, RadZero's and CARZero's, into our format."""
+"""Rewriting checkpoints: the published ones into our format, and a RadZero of ours into the published one."""
 
 from pathlib import Path
+from typing import cast
 
 from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.lightning import CLINICAL_BERT, convert_lightning
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
+from radzero.models.publishing import save_published
+from radzero.models.radzero import RadZeroModel
 
 
 def convert_checkpoint(
@@ -13,6 +16,7 @@ def convert_checkpoint(
     output: str | Path,
     text: str | Path | None = None,
     *,
+    published: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
@@ -24,13 +28,17 @@ def convert_checkpoint(
         source: a folder or hub id; or a file of PyTorch Lightning, as CARZero's are.
         output: a folder without a checkpoint.
         text: folder or hub id of the tokenizer for such a file, which has none; ClinicalBERT's when None.
+        published: write the published format instead, which holds a RadZero on a DINOv2 alone.
         revision, local_files_only: of a hub id, see :func:`~radzero.models.checkpoints.open_checkpoint`.
 
     Raises:
         CheckpointError: when the source cannot be read.
-        ValueError: when ``output`` already holds a checkpoint, or for a tokenizer where the source has its own.
+        ValueError: when ``output`` already holds a checkpoint, for a tokenizer where the source has its own, or for a
+            model that the published format cannot hold.
     """
     if Path(source).is_file():
+        if published:
+            raise ValueError(f"{source}: is a CARZero, and the published format is RadZero's")
         return convert_lightning(source, output, CLINICAL_BERT if text is None else text)
     if text is not None:
         raise ValueError(f"{source}: has its own tokenizer; another one (--text) is for files of PyTorch Lightning")
@@ -40,8 +48,11 @@ def convert_checkpoint(
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
     model = load_model(checkpoint)
     processor = load_processor(checkpoint.folder, checkpoint.config)
-    output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output)
+    if published:
+        save_published(cast(RadZeroModel, model), output)
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(output)
     save_processor(processor, output)
     return output
 

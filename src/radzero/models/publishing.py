@@ -1,0 +1,132 @@
+"""A RadZero of ours in the published format, for programs that read that: :mod:`radzero.models.published` backwards."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Dinov2Config
+
+from radzero._transformers import PUBLISHED_ARCHITECTURE
+from radzero.files import write_whole
+from radzero.models.configuration import RadZeroConfig, VisionLanguageConfig
+from radzero.models.radzero import RadZeroModel
+from radzero.models.tensors import WEIGHTS
+
+_LOSS = "RadZeroLoss"
+_BLOCK_RENAMES = (
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+    (".mlp.down_proj.", ".mlp.weights_out."),
+)
+_RENAMES = (
+    (re.compile(r"^align_transformer\.layer\."), "align_transformer.transformer_layers.layer."),
+    (re.compile(r"^align_(linear|mlp)\."), r"align_transformer.\1."),
+    (re.compile(r"^align_norm\."), "align_transformer.layer_norm."),
+    (re.compile(r"^text_projection\."), "text_projector."),
+    (re.compile(r"^layer_norm\."), f"loss_fns.{_LOSS}.layer_norm."),
+    (re.compile(r"^log_temperature$"), f"loss_fns.{_LOSS}.loss_temperature"),
+    (re.compile(r"^log_attention_temperature$"), f"loss_fns.{_LOSS}.attn_temperature"),
+)
+
+
+def save_published(model: RadZeroModel, folder: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors`` in the published format.
+
+    Args:
+        model: a RadZero on a DINOv2 whose positions are interpolated by the published rule ("offset").
+        folder: where to.
+
+    Raises:
+        ValueError: for a model that the format cannot hold, saying what stands in the way.
+    """
+    config = model.config
+    if why := _obstacle(config):
+        raise ValueError(f"the published format cannot hold this model: {why}")
+    tensors = published_tensors(model.state_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    content = json.dumps(published_config(config), indent=2, sort_keys=True)
+    write_whole(folder / "config.json", content.encode())
+
+
+def _obstacle(config: VisionLanguageConfig) -> str:
+    if not isinstance(config, RadZeroConfig):
+        return f"it is a {config.method}, and only a RadZero is written"
+    if not isinstance(config.vision_config, Dinov2Config):
+        return f"its vision encoder is a {config.vision_config.model_type}, and the format's is dinov2"
+    if config.position_rule != "offset":
+        return "its positions are interpolated by transformers' present rule, and the format means the old one (offset)"
+    if config.logit_bias is not None:
+        return "its logits have a bias, and the format has no place for one"
+    return ""
+
+
+def published_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of published checkpoints, temperatures of shape (1,)."""
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name, value = key, tensor
+        if key.startswith(("vision_model.", "align_transformer.")):
+            if ".mlp.up_proj." in key:
+                continue  # beside its gate
+            if ".mlp.gate_proj." in key:
+                value = torch.cat((tensor, tensors[key.replace("gate_proj", "up_proj")]))
+                name = key.replace("gate_proj", "weights_in")
+            for new, old in _BLOCK_RENAMES:
+                name = name.replace(new, old)
+        for pattern, replacement in _RENAMES:
+            name = pattern.sub(replacement, name)
+        renamed[name] = (value.reshape(1) if name.endswith("temperature") else value).contiguous().cpu()
+    return renamed
+
+
+def published_config(config: RadZeroConfig) -> dict[str, Any]:
+    """The content of a published ``config.json``, its parts typed as in the copy on the hub."""
+    vision, text, align = (part.to_dict() for part in (config.vision_config, config.text_config, config.align_config))
+    for part in (vision, text, align):
+        for key in ("transformers_version", "architectures", "_name_or_path", "dtype"):
+            part.pop(key, None)
+    kind = "linear" if config.align_linear else "mlp" if config.align_mlp is not None else "identity"
+    if config.align_config.num_hidden_layers:
+        kind = "align_transformer"
+    projected = config.text_projection or text["hidden_size"] != vision["hidden_size"]
+    loss = {
+        "apply": [_LOSS],
+        "ratio": [1.0],
+        _LOSS: {
+            "hidden_dim": config.vision_config.hidden_size,
+            "sim_op": config.similarity,
+            "loss_temperature": config.temperature,
+            "attn_temperature": config.attention_temperature,
+            "text_features_l2_norm": config.text_l2_norm,
+            "mpnce_row_sum": config.mpnce_row_sum,
+            "mpnce_col_sum": config.mpnce_col_sum,
+        },
+    }
+    shared = {
+        "loss": loss,
+        "compute_logits_type": "radzero",
+        "module_to_update": ["align_transformer", "text_model", "loss_fns"],
+        "pretrained_dir": None,
+    }
+    return {
+        "architectures": [PUBLISHED_ARCHITECTURE],
+        "vision_config": vision | {"img_size": config.image_size},
+        "text_config": text | {"use_cls_token": config.text_pooling == "cls", "use_text_projection": projected},
+        "align_transformer_config": align
+        | {
+            "model_type": kind,
+            "hidden_act": config.align_activation if kind == "mlp" else align["hidden_act"],
+            "use_layer_norm": config.align_norm,
+            "projector_config": None,
+        },
+        "kwargs": shared,
+        "torch_dtype": "float32",
+        **shared,
+    }
