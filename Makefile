@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo view test lint clean
+.PHONY: demo view test lint mpnet clean
 
 demo: .venv/base.installed
 	$(BIN)/radzero demo -o demo
@@ -20,6 +20,10 @@ lint: .venv/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The real text encoder of the published model, for the tests and benchmarks that use it (438 MB).
+mpnet: .venv/base.installed
+	$(BIN)/python benchmarks/fetch_mpnet.py .cache/all-mpnet-base-v2
 
 .venv/base.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -464,6 +464,57 @@ def compare(
     console.print(output, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def wordings(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The picture to write (PNG); a CSV is written beside.")
+    ],
+    sentences: Annotated[
+        list[str] | None,
+        typer.Option("--sentence", "-s", help="Sentences to compare; the standard set if none is given."),
+    ] = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    local_files_only: LocalOption = False,
+) -> None:
+    """Show how a model places sentences against each other: paraphrases, denials, sides."""
+    from radzero.files import write_whole
+    from radzero.reading import load
+    from radzero.wordings import WORDINGS, cosines_as_csv, draw_cosines, sentence_cosines, wording_figures
+
+    asked = list(dict.fromkeys(sentences or [wording.sentence for wording in WORDINGS]))
+    try:
+        reader = load(model, revision=revision, local_files_only=local_files_only)
+        cosines = sentence_cosines(reader, asked)
+        groups = None if sentences else [wording.finding for wording in WORDINGS]
+        picture = draw_cosines(cosines, asked, f"Sentences of {reader.name}", groups)
+        picture.save(output)
+        table = output.with_suffix(".csv")
+        write_whole(table, cosines_as_csv(cosines, asked).encode())
+    except (ValueError, OSError) as error:
+        raise _fail(error) from error
+    unread = dict.fromkeys(word for text in asked for word in reader.processor.unknown_words(text))
+    if unread:
+        said = f"words this model has never seen, each the same to it as any other: {', '.join(unread)}"
+        errors.print(f"[yellow]{_plain(said)}[/]", highlight=False, soft_wrap=True)
+    if not sentences:
+        figures = Table("figure", "value")
+        for name, value in vars(wording_figures(cosines)).items():
+            figures.add_row(_WORDING_FIGURES[name], f"{value:.2f}")
+        console.print(figures)
+    console.print(f"{output}, {table}", highlight=False, soft_wrap=True)
+
+
+_WORDING_FIGURES = {
+    "paraphrases": "cosine of two wordings of a finding",
+    "other_findings": "cosine of two findings",
+    "denials": "cosine of a finding and its denial",
+    "sides": "cosine of left and right",
+    "nearest_is_paraphrase": "share of wordings whose nearest is of the same finding",
+    "paraphrase_before_denial": "share of paraphrases that are nearer than the denial",
+}
+
+
 class EngineChoice(StrEnum):
     """Ways from a report to finding-sentences."""
 

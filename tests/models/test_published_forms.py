@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from published import (
+    VOCABULARY,
     Published,
     as_saved,
     make_published,
@@ -29,7 +30,7 @@ from published import (
 from reference import answer, loss_options
 from safetensors.torch import load_file, save_file
 from test_published_checkpoint import FILM, SENTENCES, TOLERANCE, assert_equals_slow, assert_same_answers
-from transformers import MPNetConfig
+from transformers import BertConfig, BertModel, MPNetConfig
 
 from radzero.models import tensors as tensors_module
 from radzero.models.checkpoints import CheckpointError, open_checkpoint
@@ -188,6 +189,28 @@ def test_aligners(aligner: str, align_norm: bool, form: str, tmp_path: Path) -> 
     [reading] = model.predict(FILM, SENTENCES)
     assert_equals_slow(reading, published, FILM)
     assert_same_answers(model, load(convert_checkpoint(folder, tmp_path / "ours"), "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("mlp.fc1", "mlp.fc2"), ("layers.9", "layers.10"), ("linear1", "linear2")]
+)
+def test_an_mlp_is_told_by_what_it_is_whatever_its_layers_are_called(first: str, second: str, tmp_path: Path) -> None:
+    published = make_published(seed=48, aligner="mlp", align_norm=True)
+    write_published(published, tmp_path, form="saved")
+    tensors = load_file(tmp_path / "model.safetensors")
+    new = {
+        "align_transformer.mlp.0.": f"align_transformer.{first}.",
+        "align_transformer.mlp.2.": f"align_transformer.{second}.",
+    }
+    for old, name in new.items():
+        tensors = {key.replace(old, name): tensor for key, tensor in tensors.items()}
+    write_tensors(tmp_path, tensors)
+    change(tmp_path, "align_transformer_config", model_type="", projector_config={"hidden_act": "gelu"})
+    [reading] = load(tmp_path, "cpu").predict(FILM, SENTENCES)
+    assert_equals_slow(reading, published, FILM)
+    change(tmp_path, "align_transformer_config", projector_config={"hidden_act": "relu"})
+    [other] = load(tmp_path, "cpu").predict(FILM, SENTENCES)
+    assert np.abs(reading.logits - other.logits).max() > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -353,6 +376,39 @@ def test_an_encoder_that_cannot_be_told_by_its_tensors_needs_a_type(fresh: Path)
         load(fresh, "cpu")
 
 
+def with_bert(folder: Path, **stated: Any) -> BertModel:
+    """Put a BERT in place of the MPNet, untyped, under the name of one that is known here."""
+    torch.manual_seed(0)
+    bert = BertModel(
+        BertConfig(
+            vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=24, max_position_embeddings=50,
+        )
+    ).eval()  # fmt: skip
+    tensors = {n: t for n, t in load_file(folder / "model.safetensors").items() if not n.startswith("text_model.")}
+    tensors |= {f"text_model.{name}": tensor.contiguous() for name, tensor in bert.state_dict().items()}
+    write_tensors(folder, tensors)
+    change(folder, "text_config", pretrained_name_or_path="emilyalsentzer/Bio_ClinicalBERT", **stated)
+    return bert
+
+
+def test_a_bert_is_told_by_its_name_and_its_heads_must_be_stated(fresh: Path) -> None:
+    with_bert(fresh)
+    with pytest.raises(CheckpointError, match=r"text_config\.num_attention_heads is not stated, and tensors do not"):
+        load(fresh, "cpu")
+    bert = with_bert(fresh, num_attention_heads=4)
+    model = load(fresh, "cpu")
+    ids = model.processor.sentences(SENTENCES)
+    with torch.no_grad():
+        states = bert(**ids).last_hidden_state
+        mask = ids["attention_mask"][..., None].float()
+        expected = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        torch.testing.assert_close(model.model.pooled_states(**ids), expected, atol=1e-5, rtol=0)
+    change(fresh, "text_config", intermediate_size=3072)
+    with pytest.raises(CheckpointError, match=r"intermediate_size is 3072, and the tensors say 24"):
+        load(fresh, "cpu")
+
+
 def test_lit_over_blocks_is_refused(tmp_path: Path) -> None:
     published = make_published(method="cls_alignment")
     with pytest.raises(CheckpointError, match="cls_alignment"):
@@ -401,6 +457,15 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     save_file(load_file(one) | {next(iter(twice)): next(iter(twice.values()))}, one, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="which another shard holds too"):
         load(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("layers", [999, 10**5, 10**12])
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "align_config"])
+def test_absurd_numbers_of_layers_take_no_time(part: str, layers: int, fresh: Path, tmp_path: Path) -> None:
+    ours = convert_checkpoint(fresh, tmp_path / "ours")
+    change(ours, part, num_hidden_layers=layers)
+    with pytest.raises(CheckpointError, match=str(layers)):
+        load(ours, "cpu")
 
 
 @pytest.mark.parametrize("size", [10**6, 10**9])

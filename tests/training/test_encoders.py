@@ -226,3 +226,10 @@ def test_a_processor_without_statistics_is_refused(recipe: Path, text: Path, tmp
     (encoder / "preprocessor_config.json").write_text('{"image_processor_type": "DINOv3ViTImageProcessorFast"}')
     with pytest.raises(ValueError, match="states no image_mean"):
         build_start(settings(recipe, encoder, text).model, phantom_words)
+
+
+def test_an_input_that_the_patches_do_not_fill_is_refused(recipe: Path, text: Path, tmp_path: Path) -> None:
+    """The published 518 pixels are no multiple of DINOv3's 16."""
+    encoder = write_encoder("dinov3", tmp_path)
+    with pytest.raises(ValueError, match=r"model\.image_size: 60 is no multiple .* 14 pixels, as 56 and 70 are"):
+        build_start(settings(recipe, encoder, text, image_size=60).model, phantom_words)

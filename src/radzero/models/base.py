@@ -160,10 +160,15 @@ class VisionLanguageModel(PreTrainedModel):
             raise CheckpointError(
                 f"{source}: is a {config.method} checkpoint, not {wanted.method}; radzero.load reads either"
             )
+        found = checkpoint.meta()
+        parts = [getattr(config, name, None) for name in ("vision_config", "text_config", "align_config")]
+        layers = max(int(getattr(part, "num_hidden_layers", 0)) for part in parts)
+        if layers > len(found):
+            raise CheckpointError(f"{source}: its config.json has {layers} layers, and there are {len(found)} tensors")
         try:
             with torch.device("meta"):  # a size beyond reason is refused before it takes memory
                 expected = cls(config).state_dict()
-            check_tensors(expected, checkpoint.meta(), source)
+            check_tensors(expected, found, source)
             with no_init_weights():
                 model = cls(config)
         except CheckpointError:

@@ -26,6 +26,10 @@ _OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta", "camembert", "longformer
 """Text encoders whose first position is 2."""
 
 
+_MOST_LAYERS = 1000
+"""More than any transformer that is loaded here could have."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint folder.
@@ -107,6 +111,10 @@ def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
             f"{path}: is of a {content.get('model_type') or content.get('architectures')!r} model; RadZero reads "
             f"{', '.join(CONFIGS)} and the published {PUBLISHED_ARCHITECTURE}"
         )
+    for name, part in content.items():
+        layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        if isinstance(layers, int) and layers > _MOST_LAYERS:  # some configurations make a list as long
+            raise CheckpointError(f"{path}: {name}.num_hidden_layers is {layers}; no encoder has so many")
     with _named(path):
         return own.from_dict(dict(content))
 

@@ -85,7 +85,7 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             "align_config": blocks,
             "align_linear": kind_of_aligner == "linear",
             "align_mlp": _mlp_widths(renamed) if kind_of_aligner == "mlp" else None,
-            "align_activation": align.activation(FAMILIES["dinov2"]["hidden_act"]),
+            "align_activation": _mlp_activation(align),
             "align_norm": normed,
         }
     if method is RadZeroConfig:
@@ -422,9 +422,18 @@ def _blocks(stated: _Stated, prefix: str, vision: Dinov2Config) -> Dinov2Config:
     return _dinov2(stated, f"{prefix}layer.", width, known)
 
 
+def _mlp_activation(stated: _Stated) -> str:
+    """Between the linear layers of an MLP aligner: as its projector_config or else the part itself states."""
+    projector = stated.get("projector_config")
+    if projector is not None and not isinstance(projector, Mapping):
+        raise ValueError(f"{stated.name}.projector_config is {projector!r}, which is no JSON object")
+    own = _Stated(f"{stated.name}.projector_config", projector or {}, stated.tensors)
+    return own.activation(stated.activation(FAMILIES["dinov2"]["hidden_act"]))
+
+
 def _mlp_widths(tensors: Mapping[str, Tensor]) -> list[int]:
     """Widths between the linear layers of an MLP aligner."""
-    weights = sorted(name for name in tensors if re.fullmatch(r"align_mlp\.\d+\.weight", name))
+    weights = [name for name in tensors if re.fullmatch(r"align_mlp\.\d+\.weight", name) and tensors[name].ndim == 2]
     widths = [tensors[name].shape[0] for name in sorted(weights, key=lambda name: int(name.split(".")[1]))]
     return widths[:-1]
 
@@ -628,7 +637,10 @@ _DINOV2_RENAMES = (
     (re.compile(r"^align_transformer\.transformer_layers\."), "align_transformer."),
 )
 _DINOV2_PREFIXES = ("vision_model.", "align_transformer.")
-_ALIGNER = re.compile(r"^align_transformer\.(?:(linear|layer_norm)|mlp\.(\d+)|mlp\.fc(\d+))\.(weight|bias)$")
+_ALIGNER = re.compile(r"^align_transformer\.(linear|layer_norm)\.(weight|bias)$")
+_ALIGNER_NAMES = {"linear": "align_linear", "layer_norm": "align_norm"}
+_MLP = re.compile(r"^align_transformer\.(?!layer\.)(.+)\.(weight|bias)$")
+"""Where there are no blocks, what else there is of the aligner is an MLP's linear layers, under whatever names."""
 _LOSS_KEY = re.compile(rf"^loss_fns\.({'|'.join((*RADZERO_LOSSES, *CLIP_LOSSES))})\.(.+)$")
 _LOSS_NAMES = {
     "loss_temperature": "log_temperature",
@@ -657,7 +669,7 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name in renamed:
                 raise ValueError(f"two tensors for {name}: the checkpoint mixes namings")
             renamed[name] = value
-    return renamed
+    return _number_mlp(renamed)
 
 
 def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -667,10 +679,7 @@ def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
         value = tensor.reshape(()) if scalar else tensor
         return [(name, -value if match[2] == "logit_scale" else value)]
     if match := _ALIGNER.match(key):
-        part = {"linear": "align_linear", "layer_norm": "align_norm"}.get(
-            match[1]
-        ) or f"align_mlp.{match[2] or match[3]}"
-        return [(f"{part}.{match[4]}", tensor)]
+        return [(f"{_ALIGNER_NAMES[match[1]]}.{match[2]}", tensor)]
     if key.startswith(_TEXT_PROJECTOR):
         return [(key.replace(_TEXT_PROJECTOR, "text_projection."), tensor)]
     if not key.startswith(_DINOV2_PREFIXES):
@@ -691,7 +700,6 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
     A projection that the checkpoint does not have is the identity, and a bias zero: the outputs are the same to the
     last digit.
     """
-    tensors = _number_mlp(tensors)
     kinds = (tensor.dtype for key, tensor in tensors.items() if key.startswith("text_model."))
     dtype = next(kinds, torch.float32)
     if isinstance(config, DinoTxtConfig):
@@ -711,12 +719,13 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
 
 
 def _number_mlp(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The linear layers of an MLP aligner at 0, 2, 4, ... of a Sequential, activations between."""
-    numbers = sorted({int(key.split(".")[1]) for key in tensors if re.match(r"align_mlp\.\d+\.", key)})
-    places = {f"align_mlp.{number}.": f"align_mlp.{2 * k}." for k, number in enumerate(numbers)}
-
-    def placed(key: str) -> str:
-        prefix = ".".join(key.split(".")[:2]) + "."
-        return key.replace(prefix, places[prefix], 1) if prefix in places else key
-
-    return {placed(key): tensor for key, tensor in tensors.items()}
+    """The linear layers of an MLP aligner at 0, 2, 4, ... of a Sequential in the order of their names' numbers."""
+    if any(key.startswith(("align_transformer.layer.", "align_linear.")) for key in tensors):
+        return tensors
+    found = {key: match for key in tensors if (match := _MLP.match(key))}
+    order = sorted({match[1] for match in found.values()}, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+    places = {name: 2 * k for k, name in enumerate(order)}
+    return {
+        f"align_mlp.{places[found[key][1]]}.{found[key][2]}" if key in found else key: tensor
+        for key, tensor in tensors.items()
+    }

@@ -235,6 +235,13 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
             f"model.method: {choice.method} compares CLS, which knows nothing of the film behind a conv stem without "
             "blocks: give model.small.vision_layers"
         )
+    patch = vision.patch_size
+    if not isinstance(vision, ConvStemConfig) and isinstance(patch, int) and choice.image_size % patch:
+        near = choice.image_size // patch * patch
+        raise ValueError(
+            f"model.image_size: {choice.image_size} is no multiple of the encoder's patches of {patch} pixels, as "
+            f"{near} and {near + patch} are"
+        )
     if choice.registers_in_attention and not registers(vision):
         raise ValueError(f"model.registers_in_attention: {choice.vision or 'this encoder'} has no register tokens")
     shared = {
