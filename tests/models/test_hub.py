@@ -7,6 +7,7 @@ that would leave loopback raises.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,9 @@ def test_a_name_that_the_hub_does_not_know(hub: Hub) -> None:
         load(NAME, "cpu")
     assert "hub knows no such model" in one_line(error)
     assert "hf auth login" in str(error.value)
+    shown = call("info", NAME, code=2).output
+    assert shown.startswith(f"error: {NAME}: no such folder, and the hub knows no such model")
+    assert shown.count("\n") == 1
 
 
 def test_a_gated_model_says_whom_to_ask(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,10 +344,6 @@ def test_the_commands(tool: Any, folder: Path, tmp_path: Path) -> None:
     assert "fetching" not in again.stderr
     lines = [(tmp_path / run / "predictions.jsonl").read_text() for run in ("one", "two")]
     assert lines[0] == lines[1]
-    refused = tool("-m", "radzero.cli", "info", "Deepnoid/Nothing")
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith("error: Deepnoid/Nothing: no such folder, and the hub knows no such model")
 
 
 @pytest.mark.parametrize(
@@ -410,49 +410,33 @@ np.save(sys.argv[2], reading.logits)
 """
 
 
-@pytest.mark.parametrize("source", ["hub", "folder"])
-def test_auto_classes_after_importing_radzero(
-    source: str, tool: Any, folder: Path, published: Published, tmp_path: Path
-) -> None:
+def test_auto_classes_after_importing_radzero(tool: Any, folder: Path, tmp_path: Path) -> None:
     """No code of the repository is run, nor is leave asked to run it."""
     tool.hub.repositories[NAME] = Repository(folder)
     np.save(tmp_path / "film.npy", FILM)
-    name = NAME if source == "hub" else str(folder)
-    done = tool("-c", _AUTO, name, str(tmp_path / "film.npy"), *SENTENCES)
+    done = tool("-c", _AUTO, NAME, str(tmp_path / "film.npy"), *SENTENCES)
     assert done.returncode == 0, done.stderr
     assert not any(request.endswith(".py") for request in tool.hub.requests)
     [expected] = load(folder, "cpu").predict(FILM, SENTENCES)
     assert np.array_equal(np.load(tmp_path / "film.npy"), expected.logits)
 
 
-def test_training_takes_encoders_by_hub_id(tool: Any, tmp_path: Path) -> None:
-    encoders = tmp_path / "encoders"
-    build = (
-        "import sys, json, torch; from pathlib import Path\n"
-        "from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model\n"
-        "from radzero.training.vocabulary import phantom_words, word_tokenizer\n"
-        "root = Path(sys.argv[1]); tokens = word_tokenizer(phantom_words(), 32)\n"
-        "s = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)\n"
-        "Dinov2Model(Dinov2Config(image_size=28, mlp_ratio=2, **s)).save_pretrained(root / 'vision')\n"
-        "json.dump({'image_processor_type': 'BitImageProcessor', 'image_mean': [0.4] * 3, 'image_std': [0.3] * 3},\n"
-        "          (root / 'vision/preprocessor_config.json').open('w'))\n"
-        "BertModel(BertConfig(vocab_size=len(tokens), intermediate_size=32, max_position_embeddings=32, **s))"
-        ".save_pretrained(root / 'text')\n"
-        "tokens.save_pretrained(root / 'text')\n"
-    )
-    made = tool("-c", build, str(encoders))
-    assert made.returncode == 0, made.stderr
-    tool.hub.repositories["microsoft/tiny-dino"] = Repository(encoders / "vision", older=encoders / "vision")
-    tool.hub.repositories["somebody/tiny-bert"] = Repository(encoders / "text")
+def test_training_takes_encoders_by_hub_id(
+    hub: Hub, tiny_encoders: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision, text = re.findall(r"(?:vision|text): ([^,}]+)", tiny_encoders)
+    hub.repositories["microsoft/tiny-dino"] = Repository(Path(vision), older=Path(vision))
+    hub.repositories["somebody/tiny-bert"] = Repository(Path(text))
     (tmp_path / "recipe.yaml").write_text(
         "model: {vision: microsoft/tiny-dino@v1, text: somebody/tiny-bert, image_size: 70, align_layers: 1}\n"
         "data: {phantoms: {films: 8, seed: 5}, workers: 0}\n"
         "loop: {epochs: 1, images_per_rank: 4, precision: fp32}\n"
     )
-    command = ["-m", "radzero.cli", "train", str(tmp_path / "recipe.yaml"), "-o"]
-    done = tool(*command, str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    tool.hub.requests.clear()
-    done = tool(*command, str(tmp_path / "again"), "--local-files-only")
-    assert done.returncode == 0, done.stderr
-    assert tool.hub.requests == []
+    call("train", tmp_path / "recipe.yaml", "-o", tmp_path / "run")
+    assert any("tiny-dino/resolve" in request for request in hub.requests)
+    hub.requests.clear()
+    call("train", tmp_path / "recipe.yaml", "-o", tmp_path / "again", "--local-files-only")
+    assert hub.requests == []
+    missing = ["model.text=somebody/another", "--local-files-only"]
+    refused = call("train", tmp_path / "recipe.yaml", "-o", tmp_path / "third", *missing, code=2)
+    assert "somebody/another" in refused.output
