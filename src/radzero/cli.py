@@ -487,7 +487,8 @@ def wordings(
         reader = load(model, revision=revision, local_files_only=local_files_only)
         cosines = sentence_cosines(reader, asked)
         groups = None if sentences else [wording.finding for wording in WORDINGS]
-        picture = draw_cosines(cosines, asked, f"Sentences of {reader.name}", groups)
+        name = Path(reader.name).name if Path(reader.name).is_dir() else reader.name
+        picture = draw_cosines(cosines, asked, f"Cosines of sentences in {name}", groups)
         picture.save(output)
         table = output.with_suffix(".csv")
         write_whole(table, cosines_as_csv(cosines, asked).encode())
