@@ -20,6 +20,7 @@ from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry
 from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
+from radzero.models.configuration import VisionLanguageConfig
 from radzero.models.errors import CheckpointError
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
@@ -305,6 +306,8 @@ def load(
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
     network = load_model(checkpoint, dtype=dtype)
     processor = load_processor(checkpoint.folder, checkpoint.config)
+    if checkpoint.published:
+        _note_input_size(network.config, processor)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = PACKAGED if model is None else str(model)
@@ -314,6 +317,16 @@ def load(
         return RadZero(network, processor, name=name, device=device, folder=checkpoint.folder)
     except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
         raise ValueError(f'the device {str(device)!r} cannot be used ({error}); "cpu" always can') from error
+
+
+def _note_input_size(config: VisionLanguageConfig, processor: RadZeroProcessor) -> None:
+    """Say it with every reading where a published checkpoint's files differ in the size that films are given at."""
+    shape = processor.geometry(config.image_size, config.image_size).input
+    if config.image_size not in shape:
+        config.card = (config.card or {}) | {
+            "notice": f"This model's preprocessor_config.json makes inputs of {shape[0]} x {shape[1]} pixels, and its "
+            f"config.json says that its encoder is run at {config.image_size}: its answers are other ones."
+        }
 
 
 def _source(model: str | Path | None) -> str | Path:

@@ -41,6 +41,9 @@ class PublishedModel(VisionLanguageModel):
 
     config_class = PublishedConfig
 
+    def __init__(self, config: Any, *_: Any, **__: Any) -> None:
+        raise ValueError("a published config.json alone is no architecture: load the checkpoint, with from_pretrained")
+
     @classmethod
     def class_of(cls, checkpoint: Checkpoint) -> type[VisionLanguageModel]:
         """The class of the method's models."""

@@ -27,7 +27,7 @@ from radzero.models.checkpoints import Checkpoint, open_checkpoint
 from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
 from radzero.models.similarity import PairOutput, SimilarityOutput
-from radzero.models.tensors import check_tensors, floating_dtype
+from radzero.models.tensors import check_tensors, check_values, floating_dtype, usual_permissions
 from radzero.models.vision import build_vision_encoder, token_grid
 
 _PASSED_BY_TRANSFORMERS = frozenset(
@@ -118,7 +118,7 @@ class VisionLanguageModel(PreTrainedModel):
             pretrained_model_name_or_path: a folder or a hub id.
             config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
             dtype: of the weights; float32 when None.
-            device_map: one device, such as "cuda".
+            device_map: one device, such as "cuda"; "auto" is a GPU if there is one.
             attn_implementation: "eager", "sdpa", ...; transformers' choice when None.
             **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; ``torch_dtype`` is an
                 older name of ``dtype``.
@@ -139,6 +139,8 @@ class VisionLanguageModel(PreTrainedModel):
         if attn_implementation is not None:
             checkpoint.config._attn_implementation = attn_implementation
         model: Any = cls.class_of(checkpoint).from_checkpoint(checkpoint, dtype=dtype)
+        if device_map == "auto":
+            device_map = "cuda" if torch.cuda.is_available() else "cpu"
         return model if device_map is None else model.to(device_map)
 
     @classmethod
@@ -168,20 +170,25 @@ class VisionLanguageModel(PreTrainedModel):
         try:
             with torch.device("meta"):  # a size beyond reason is refused before it takes memory
                 expected = cls(config).state_dict()
-            check_tensors(expected, found, source)
+            check_tensors(expected, found, source, checkpoint.name_in_file)
             with no_init_weights():
                 model = cls(config)
-        except CheckpointError:
+        except (CheckpointError, MemoryError):
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
-            raise CheckpointError(f"{source}: its config.json describes no model ({error})") from error
-        model.load_state_dict(checkpoint.tensors(kind), assign=True)
+        except Exception as error:  # of whatever kind a configuration class or a layer raises
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise CheckpointError(f"{source}: its config.json describes no model ({reason})") from error
+        tensors = checkpoint.tensors(kind)
+        check_values(tensors, source)
+        model.load_state_dict(tensors, assign=True)
         model.config.name_or_path = source
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write a checkpoint under the names that :meth:`from_pretrained` reads; transformers may know older ones."""
         super().save_pretrained(save_directory, **({"save_original_format": False} | options))
+        for path in Path(save_directory).glob("*.safetensors"):
+            usual_permissions(path)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.image_processing_base import ImageProcessingMixin
 
 from radzero._transformers import PUBLISHED_ARCHITECTURE, is_published
+from radzero.images.reader import read_radiograph
 from radzero.models.configuration import CONFIGS, VisionLanguageConfig
-from radzero.models.errors import CheckpointError
+from radzero.models.errors import CheckpointError, short
 from radzero.models.hub import fetch
-from radzero.models.processor import RadZeroProcessor
+from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
 from radzero.models.published import fit_tensors, rename_tensors, translate_config
+from radzero.models.published_names import published_name
 from radzero.models.tensors import INDEX, WEIGHTS, Weights, aligned, weights_hash
 
 __all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "read_processor", "weights_hash"]
@@ -56,6 +59,10 @@ class Checkpoint:
         """Tensors under our names, as the method's model has them, in one floating type (float32 when None)."""
         return {name: aligned(tensor) for name, tensor in self._named(self.weights.load(dtype)).items()}
 
+    def name_in_file(self, name: str) -> str:
+        """What the checkpoint's files call a tensor of ours, as far as that is told by our name."""
+        return published_name(name) if self.published else name
+
     def _named(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             renamed = rename_tensors(tensors)
@@ -86,7 +93,7 @@ def open_checkpoint(
             the tensors, or a file is missing or damaged.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         folder = fetch(str(source), revision, cache_dir, token, local_files_only)
     path = folder / "config.json"
     content = _read_config(path, folder, str(source))
@@ -108,7 +115,7 @@ def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
     own = CONFIGS.get(str(content.get("model_type")))
     if own is None:
         raise CheckpointError(
-            f"{path}: is of a {content.get('model_type') or content.get('architectures')!r} model; RadZero reads "
+            f"{path}: is of a {short(content.get('model_type') or content.get('architectures'))} model; RadZero reads "
             f"{', '.join(CONFIGS)} and the published {PUBLISHED_ARCHITECTURE}"
         )
     for name, part in content.items():
@@ -124,13 +131,27 @@ def _named(path: Path) -> Iterator[None]:
     """Around what is made of a file's content: its errors name the file."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind a configuration class raises
+        reason = " ".join(str(error).split())[:1000] or type(error).__name__
+        raise CheckpointError(f"{path}: {reason}") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # such as a name that is too long, or a folder that may not be looked into
+        raise CheckpointError(f"{short(str(path))}: cannot be looked for ({error.strerror or error})") from error
 
 
 def _read_config(path: Path, folder: Path, source: str) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is no file")
         content = json.loads(path.read_text(encoding="utf-8"))
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{source}: has no config.json, so it is not a checkpoint ({folder})") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -151,7 +172,7 @@ def read_processor(source: str | Path, **hub: Any) -> RadZeroProcessor:
         CheckpointError: as :func:`load_processor`.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         folder = fetch(str(source), **hub, weights=False)
     content = _read_config(folder / "config.json", folder, str(source))
     if not is_published(content):
@@ -173,10 +194,15 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
     checkpoint's is one that transformers has never heard of.
 
     Raises:
-        CheckpointError: when either is missing or damaged.
+        CheckpointError: when either is missing, damaged, or cannot serve the model.
     """
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         raise CheckpointError(f"{folder}: has no tokenizer of its own (none of {', '.join(_TOKENIZER_FILES)})")
+    if not any((folder / name).exists() for name in _IMAGE_FILES):
+        raise CheckpointError(
+            f"{folder}: has no {_IMAGE_FILES[0]}, which says how films become inputs (size, mean, deviation); copy the "
+            "one that belongs to this checkpoint"
+        )
     parts = []
     for what, loader, options in (
         (
@@ -193,8 +219,10 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
     ):
         try:
             parts.append(loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            raise CheckpointError(f"{folder}: its {what} cannot be read ({error})") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # tokenizers raises bare ones
+            raise CheckpointError(f"{folder}: its {what} cannot be read ({_cut(error)})") from error
     if not parts[1].vocab_size:
         raise CheckpointError(f"{folder}: its tokenizer has no vocabulary (no tokenizer.json or vocab.txt)")
     processor = RadZeroProcessor(*parts)
@@ -202,4 +230,56 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
         processor.positions = int(positions) - (2 if config.text_config.model_type in _OFFSET_POSITIONS else 0)
     if config and (positions := getattr(config, "text_positions", None)):  # CARZero's texts have so many tokens at most
         processor.positions = min(processor.positions or positions, int(positions))
+    _try_images(processor, folder, config)
+    _try_sentences(processor, folder, config)
     return processor
+
+
+_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+_LARGEST_INPUT = 8192
+
+
+def _cut(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguageConfig | None) -> None:
+    """Make an input of a small film, so that settings that cannot be used are found when a model is loaded."""
+    images = processor.image_processor
+    where = f"{folder}: its image processor (preprocessor_config.json)"
+    if getattr(images, "do_normalize", True) and not isinstance(images, CarZeroImageProcessor):
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(folder, local_files_only=True)
+        if missing := [key for key in ("image_mean", "image_std") if stated.get(key) is None]:
+            raise CheckpointError(f"{where} states no {' and no '.join(missing)}; each encoder has its own")
+    film = read_radiograph(np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) * 30)
+    least = config.vision_config.patch_size if config else 1
+    try:
+        shape = processor.geometry(film.height, film.width).input
+        if not least <= min(shape) <= max(shape) <= _LARGEST_INPUT:
+            raise ValueError(f"it makes inputs of {shape[0]} x {shape[1]} pixels")
+        pixels, _ = processor.films([film])
+        if not bool(torch.isfinite(pixels).all()):
+            raise ValueError("it makes values that are not finite, such as by a deviation of 0")
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind odd settings raise
+        raise CheckpointError(f"{where} cannot be used ({_cut(error)})") from error
+
+
+def _try_sentences(processor: RadZeroProcessor, folder: Path, config: VisionLanguageConfig | None) -> None:
+    """Tokenise a sentence, and compare the tokenizer's ids with the text encoder's word embeddings."""
+    where = f"{folder}: its tokenizer (tokenizer.json, tokenizer_config.json)"
+    try:
+        if processor.max_tokens < 3:
+            raise ValueError(f"sentences would have {processor.max_tokens} tokens at most")
+        processor.sentences(["There is no pleural effusion."])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{where} cannot be used ({_cut(error)})") from error
+    largest = max(processor.tokenizer.get_vocab().values())
+    if config and largest >= (words := config.text_config.vocab_size):
+        raise CheckpointError(
+            f"{where} has ids up to {largest}, and the text encoder has {words} word embeddings: they do not belong "
+            "together"
+        )

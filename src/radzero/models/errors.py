@@ -1,5 +1,21 @@
-"""What is raised of a checkpoint."""
+"""What is raised of a checkpoint, and how values of its files are quoted."""
+
+from typing import Any
+
+_QUOTED = 80
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be loaded; the message names the folder, what is wrong and what to do."""
+
+
+def short(value: Any) -> str:
+    """A value of a file as messages quote it: printable, and of bounded length."""
+    text = ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
+    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."
+
+
+def shown_name(name: str) -> str:
+    """A name from a file, such as a tensor's, as messages show it."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) <= 3 * _QUOTED else f"{name[: 3 * _QUOTED - 3]}..."

@@ -78,6 +78,25 @@ FAMILIES: dict[str, Mapping[str, Any]] = {
 }
 """What every published encoder of an architecture has: each MPNet was made from microsoft/mpnet-base."""
 
+GENERIC_FIELDS = frozenset((
+    "_name_or_path", "add_cross_attention", "apply_layernorm", "architectures", "attention_probs_dropout_prob",
+    "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward",
+    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "early_stopping",
+    "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task",
+    "forced_bos_token_id", "forced_eos_token_id", "id2label", "img_size", "is_decoder", "is_encoder_decoder",
+    "label2id", "length_penalty", "max_length", "min_length", "model_type", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_return_sequences", "out_features", "out_indices", "output_attentions",
+    "output_hidden_states", "output_scores", "pad_token_id", "prefix", "pretrained_dir", "pretrained_name_or_path",
+    "pretrained_tokenizer_name_or_path", "problem_type", "pruned_heads", "remove_invalid_values",
+    "repetition_penalty", "reshape_hidden_states", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "stage_names", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss",
+    "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
+    "typical_p", "use_bfloat16", "use_cls_token", "use_text_projection", "dtype", "attn_implementation",
+    "transformers_version", "auto_map", "use_cache", "position_embedding_type", "classifier_dropout",
+    "gradient_checkpointing",
+))  # fmt: skip
+"""Fields of published sub-configs that are read elsewhere or mean nothing, most of them about generating text."""
+
 
 def known_encoder(name: Any) -> Mapping[str, Any] | None:
     """The fields of an encoder by its hub id, or its last part, as a copy's folder is called; None if unknown."""

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, BertConfig, Dinov2Config, MPNetConfig
+from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, Dinov2Config, MPNetConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 from radzero._transformers import PUBLISHED_ARCHITECTURE
 from radzero.models.configuration import ClipConfig, DinoTxtConfig, RadZeroConfig, VisionLanguageConfig
-from radzero.models.known_encoders import FAMILIES, known_encoder
+from radzero.models.errors import short
+from radzero.models.known_encoders import FAMILIES, GENERIC_FIELDS, known_encoder
 
 RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
 """Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
@@ -61,6 +62,8 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         "text_pooling": "cls" if text.flag("use_cls_token") else "mean",
         "position_rule": "offset",
     }
+    for part, what in ((vision, vision_config.model_type), (text, text_config.model_type)):
+        part.refuse_unknown(what)
     align = _Stated("align_transformer_config", content.get("align_transformer_config") or {}, renamed)
     if not align.given:
         raise ValueError(f"{align.name} is no JSON object")
@@ -92,7 +95,9 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         options["text_projection"] = projected
     elif method is DinoTxtConfig and not projected:
         raise ValueError("global_alignment (dino.txt) needs text_projector, and text_config.use_text_projection is off")
+    assumed |= {f"{part.name}.{field}": value for part in (vision, align) for field, value in part.assumed.items()}
     card = {
+        "encoders": {part.name: part.get("pretrained_name_or_path") for part in (vision, text)},
         "data": "as its publisher states (the published RadZero: MIMIC-CXR)",
         "licence": "as its publisher states (the published RadZero: CC BY-NC 4.0)",
         "converted_from": PUBLISHED_ARCHITECTURE,
@@ -116,6 +121,7 @@ class _Stated:
 
     def __init__(self, name: str, content: Any, tensors: Mapping[str, Tensor]) -> None:
         self.name, self.tensors = name, tensors
+        self.assumed: dict[str, Any] = {}
         self.given = isinstance(content, Mapping)
         self._fields: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
 
@@ -126,6 +132,23 @@ class _Stated:
     def has(self, field: str) -> bool:
         """Whether the field is there at all, be it null."""
         return field in self._fields
+
+    def default(self, field: str, value: Any, known: bool) -> Any:
+        """``value`` for a field that is not stated; noted as assumed where it is not known of the very encoder."""
+        if self.get(field) is None and not known:
+            self.assumed[field] = value
+        return value
+
+    def refuse_unknown(self, kind: str) -> None:
+        """Refuse a field that this program does not understand and that asks for something.
+
+        Raises:
+            ValueError: naming it.
+        """
+        own = CONFIG_MAPPING[kind]().to_dict().keys() if kind in CONFIG_MAPPING else set()
+        for field, value in self._fields.items():
+            if field not in GENERIC_FIELDS and field not in own and value not in (None, False, "", [], {}):
+                raise ValueError(f"{self.name}.{short(field)} is {short(value)}, which is not understood here")
 
     def size(self, field: str, tensor: str, axis: int, dimensions: int) -> int:
         """A size that both the config and a tensor's shape may give, at least one of them.
@@ -152,12 +175,12 @@ class _Stated:
                 raise ValueError(f"missing: {where}, and {self.name}.{field} is not stated")
             return self._whole(field, stated)
         if stated is not None and (isinstance(stated, bool) != isinstance(found, bool) or stated != found):
-            raise ValueError(f"{self.name}.{field} is {stated!r}, and the tensors say {found!r} ({where})")
+            raise ValueError(f"{self.name}.{field} is {short(stated)}, and the tensors say {short(found)} ({where})")
         return found
 
     def _whole(self, field: str, stated: Any) -> int:
         if isinstance(stated, bool) or not isinstance(stated, int) or not 0 < stated < 2**31:
-            raise ValueError(f"{self.name}.{field} is {stated!r}, which is no size")
+            raise ValueError(f"{self.name}.{field} is {short(stated)}, which is no size")
         return stated
 
     def count(self, prefix: str) -> int:
@@ -170,6 +193,9 @@ class _Stated:
         tensors = Counter(numbers)
         whole = max(tensors.values(), default=0)
         found = sum(1 for count in tensors.values() if 2 * count > whole)  # a stray tensor makes no block
+        if found == 0 and self.get("num_hidden_layers") is not None:
+            stated = short(self.get("num_hidden_layers"))
+            raise ValueError(f"missing: {prefix}*, of which {self.name}.num_hidden_layers states {stated}")
         return int(self.agreed("num_hidden_layers", found, f"{prefix}*"))
 
     def heads(self, width: int, found: int | None, where: str, known: Any) -> int:
@@ -184,7 +210,7 @@ class _Stated:
                 raise ValueError(f"{self.name}.num_attention_heads is not stated, and tensors do not show it")
             found = known
         heads = int(self.agreed("num_attention_heads", found, where))
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"{self.name}.num_attention_heads is {heads}, and a width of {width} has no so many parts")
         return heads
 
@@ -198,7 +224,7 @@ class _Stated:
         if value is None:
             raise ValueError(f"{self.name}.{field} is not stated, and tensors do not show it")
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
-            raise ValueError(f"{self.name}.{field} is {value!r}, which is no number of that kind")
+            raise ValueError(f"{self.name}.{field} is {short(value)}, which is no number of that kind")
         return float(value)
 
     def epsilon(self, known: Any) -> float:
@@ -217,14 +243,14 @@ class _Stated:
         """``hidden_act``, one that transformers knows."""
         value = known if self.get("hidden_act") is None else self.get("hidden_act")
         if not isinstance(value, str) or value not in ACT2FN:
-            raise ValueError(f"{self.name}.hidden_act is {value!r}, which is no activation of transformers")
+            raise ValueError(f"{self.name}.hidden_act is {short(value)}, which is no activation of transformers")
         return value
 
     def flag(self, field: str, known: bool = False) -> bool:
         """A boolean, or ``known``."""
         value = known if self.get(field) is None else self.get(field)
         if not isinstance(value, bool):
-            raise ValueError(f"{self.name}.{field} is {value!r}; it is true or false")
+            raise ValueError(f"{self.name}.{field} is {short(value)}; it is true or false")
         return value
 
     def choice(self, field: str, known: tuple[str, ...]) -> str:
@@ -235,7 +261,7 @@ class _Stated:
         """
         value = self.get(field)
         if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{self.name}.{field} is {value!r}; known are {', '.join(known)}")
+            raise ValueError(f"{self.name}.{field} is {short(value)}; known are {', '.join(known)}")
         return value
 
     def model_type(self) -> str:
@@ -246,7 +272,7 @@ class _Stated:
         """
         value = self.get("model_type")
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{self.name}.model_type is {value!r}, which is no name")
+            raise ValueError(f"{self.name}.model_type is {short(value)}, which is no name")
         return value or ""
 
 
@@ -278,9 +304,16 @@ def _vision_config(stated: _Stated) -> Dinov2Config:
         known=known,
         image_size=_trained_at(stated, patch, side, positions),
         patch_size=patch,
-        num_channels=stated.size("num_channels", kernel, 1, 4),
+        num_channels=_three_channels(stated, kernel),
         use_mask_token=f"{embeddings}mask_token" in stated.tensors,
     )
+
+
+def _three_channels(stated: _Stated, kernel: str) -> int:
+    channels = stated.size("num_channels", kernel, 1, 4)
+    if channels != 3:
+        raise ValueError(f"{stated.name}.num_channels is {channels}; films are given to an encoder in 3 channels")
+    return channels
 
 
 def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -> int:
@@ -293,7 +326,7 @@ def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -
             raise ValueError(f"missing: {positions}, and vision_config.image_size is not stated")
         return side * patch
     if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
-        raise ValueError(f"vision_config.image_size is {size!r}, which is no size")
+        raise ValueError(f"vision_config.image_size is {short(size)}, which is no size")
     if side is not None and size // patch != side:
         raise ValueError(
             f"vision_config.image_size is {size}, {size // patch} patches of {patch} a side, and the tensors say "
@@ -310,7 +343,7 @@ def _run_at(vision: _Stated, trained_at: int) -> int:
     if size is None:
         return int(trained_at)
     if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
-        raise ValueError(f"vision_config.img_size is {size!r}, which is no size")
+        raise ValueError(f"vision_config.img_size is {short(size)}, which is no size")
     return size
 
 
@@ -324,22 +357,27 @@ def _dinov2(stated: _Stated, prefix: str, width: int, known: Mapping[str, Any], 
     biased = f"{first}attention.q_proj.weight" in stated.tensors
     bias = stated.agreed("qkv_bias", f"{first}attention.q_proj.bias" in stated.tensors, first) if biased else True
     hidden = stated.length(f"{first}mlp.{'gate_proj' if swiglu else 'fc1'}.weight", 0, 2)
-    family = FAMILIES["dinov2"]
     return Dinov2Config(
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=_dinov2_heads(stated, width, layers, known),
         mlp_ratio=_mlp_ratio(stated, width, hidden, swiglu, first),
-        hidden_act=stated.activation(known.get("hidden_act", family["hidden_act"])),
+        hidden_act=stated.activation(stated.default("hidden_act", **_known(known, "hidden_act"))),
         hidden_dropout_prob=stated.dropout("hidden_dropout_prob"),
         attention_probs_dropout_prob=stated.dropout("attention_probs_dropout_prob"),
         drop_path_rate=stated.dropout("drop_path_rate"),
-        layer_norm_eps=stated.epsilon(known.get("layer_norm_eps", family["layer_norm_eps"])),
+        layer_norm_eps=stated.epsilon(stated.default("layer_norm_eps", **_known(known, "layer_norm_eps"))),
         qkv_bias=bool(bias),
         use_swiglu_ffn=swiglu,
         layerscale_value=stated.number("layerscale_value", 1.0, -1e30, 1e30),
         **fields,
     )
+
+
+def _known(known: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A value of the named encoder, or else of every DINOv2; and whether it is the former."""
+    named = field in known and not known.get("borrowed")
+    return {"value": known.get(field, FAMILIES["dinov2"].get(field)), "known": named}
 
 
 def _dinov2_heads(stated: _Stated, width: int, layers: int, known: Mapping[str, Any]) -> int:
@@ -348,6 +386,8 @@ def _dinov2_heads(stated: _Stated, width: int, layers: int, known: Mapping[str, 
     heads = known.get("num_attention_heads")
     if heads is not None and known.get("hidden_size") != width:
         heads = None  # a width that is not the named encoder's
+    if heads is not None:
+        stated.default("num_attention_heads", heads, known=not known.get("borrowed"))
     return stated.heads(width, None, f"{stated.name}.num_attention_heads", heads)
 
 
@@ -357,7 +397,7 @@ def _mlp_ratio(stated: _Stated, width: int, hidden: int | None, swiglu: bool, fi
     if isinstance(ratio, float) and ratio.is_integer():
         ratio = int(ratio)
     if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, int) or not 0 < ratio < 1024):
-        raise ValueError(f"{stated.name}.mlp_ratio is {ratio!r}, which is no ratio")
+        raise ValueError(f"{stated.name}.mlp_ratio is {short(ratio)}, which is no ratio")
 
     def gives(ratio: int) -> int:
         return (int(width * ratio * 2 / 3) + 7) // 8 * 8 if swiglu else width * ratio
@@ -387,10 +427,18 @@ def _aligner(stated: _Stated) -> str:
         raise ValueError(f"the aligner is one of {', '.join(ALIGNERS)}, and the tensors are of {' and '.join(found)}")
     named = "align_transformer" if stated.model_type() == "dinov2" else stated.model_type()
     if named not in ("", *ALIGNERS):
-        raise ValueError(f"{stated.name}.model_type is {named!r}; known are {', '.join(ALIGNERS)}")
+        raise ValueError(f"{stated.name}.model_type is {short(named)}; known are {', '.join(ALIGNERS)}")
+    if found == ["identity"]:
+        layers = stated.get("num_hidden_layers")
+        if named == "identity" or (layers == 0 and not isinstance(layers, bool)):
+            return "identity"
+        raise ValueError(
+            "missing: align_transformer.*, the aligner's tensors; a checkpoint without an aligner says so by "
+            f'{stated.name}.model_type "identity"'
+        )
     if named and named != found[0]:
         raise ValueError(
-            f"{stated.name}.model_type is {named!r}, and the tensors say {found[0]!r} (align_transformer.*)"
+            f"{stated.name}.model_type is {short(named)}, and the tensors say {short(found[0])} (align_transformer.*)"
         )
     return found[0]
 
@@ -414,6 +462,7 @@ def _blocks(stated: _Stated, prefix: str, vision: Dinov2Config) -> Dinov2Config:
         )
     width = stated.size("hidden_size", f"{prefix}layer.0.norm1.weight", 0, 1)
     known = {
+        "borrowed": True,
         "hidden_size": vision.hidden_size,
         "num_attention_heads": vision.num_attention_heads,
         "hidden_act": vision.hidden_act,
@@ -426,7 +475,7 @@ def _mlp_activation(stated: _Stated) -> str:
     """Between the linear layers of an MLP aligner: as its projector_config or else the part itself states."""
     projector = stated.get("projector_config")
     if projector is not None and not isinstance(projector, Mapping):
-        raise ValueError(f"{stated.name}.projector_config is {projector!r}, which is no JSON object")
+        raise ValueError(f"{stated.name}.projector_config is {short(projector)}, which is no JSON object")
     own = _Stated(f"{stated.name}.projector_config", projector or {}, stated.tensors)
     return own.activation(stated.activation(FAMILIES["dinov2"]["hidden_act"]))
 
@@ -447,14 +496,14 @@ def _text_config(stated: _Stated) -> tuple[PreTrainedConfig, dict[str, Any]]:
     told = _text_kind(stated.tensors)
     if kind and kind != told and "mpnet" in (kind, told):
         which = "those of an mpnet" if told else "not those of an mpnet"
-        raise ValueError(f"text_config.model_type is {kind!r}, and the tensors are {which} (text_model.*)")
+        raise ValueError(f"text_config.model_type is {short(kind)}, and the tensors are {which} (text_model.*)")
     if kind and kind not in _TEXT:
         return _other_text(stated, kind), {}
     kind = kind or told or (str(named["model_type"]) if named else "")
     if kind not in _TEXT:
         raise ValueError(
             "text_config states no model_type, and neither its name nor its tensors (text_model.*) are of an encoder "
-            f"that is known here: {stated.get('pretrained_name_or_path')!r}; add model_type: {' or '.join(_TEXT)}"
+            f"that is known here: {short(stated.get('pretrained_name_or_path'))}; add model_type: {' or '.join(_TEXT)}"
         )
     known = named if named and named["model_type"] == kind else None
     return _TEXT[kind](stated, known or {})
@@ -536,8 +585,17 @@ _TEXT: dict[str, Callable[[_Stated, Mapping[str, Any]], tuple[PreTrainedConfig, 
 }
 
 
+_OTHER_TEXT = ("roberta", "xlm-roberta", "camembert", "distilbert", "electra", "deberta", "deberta-v2", "albert")
+"""Text encoders that a config may describe as transformers writes them; nothing of them is told by the tensors."""
+_MOST = 10**6
+
+
 def _other_text(stated: _Stated, kind: str) -> PreTrainedConfig:
     """A text encoder of another kind, whose architecture the config states as transformers writes it."""
+    if kind not in _OTHER_TEXT:
+        raise ValueError(f"text_config.model_type is {short(kind)}; known are {', '.join((*_TEXT, *_OTHER_TEXT))}")
+    if any(isinstance(value, int) and value > _MOST for value in stated._fields.values()):
+        raise ValueError(f"text_config of a {kind} states a size above {_MOST:,}, which no such encoder has")
     if stated.get("hidden_size") is None:
         raise ValueError(
             f"text_config is of a {kind} and states no architecture; without one, {', '.join(_TEXT)} are known"
@@ -561,49 +619,59 @@ def _logits_and_loss(content: Mapping[str, Any]) -> tuple[str, _Stated]:
     """``compute_logits_type``, and the options of its loss; both stand at top level and again under ``kwargs``."""
     kwargs = content.get("kwargs") or {}
     if not isinstance(kwargs, Mapping):
-        raise ValueError(f"kwargs is no JSON object: {kwargs!r}")
+        raise ValueError(f"kwargs is no JSON object: {short(kwargs)}")
     stated = [part for part in (content, kwargs) if part.get("compute_logits_type") is not None]
     kinds = [part["compute_logits_type"] for part in stated]
     if len(kinds) == 2 and kinds[0] != kinds[1]:
-        raise ValueError(f"compute_logits_type is {kinds[0]!r}, and {kinds[1]!r} under kwargs")
+        raise ValueError(f"compute_logits_type is {short(kinds[0])}, and {short(kinds[1])} under kwargs")
     found = [_loss(part["loss"], kinds) for part in (content, kwargs) if part.get("loss") is not None]
     if not found:
         raise ValueError("no loss is stated; its options say how similarities are computed")
     kind, options = found[0]
     if len(found) == 2 and found[0] != found[1]:
-        raise ValueError(f"loss is {found[0]}, and {found[1]} under kwargs")
+        other = found[1][1]
+        field = next((key for key in {**options, **other} if options.get(key) != other.get(key)), "apply")
+        raise ValueError(
+            f"loss: {short(field)} is {short(options.get(field))}, and {short(other.get(field))} under kwargs"
+        )
     return kind, _Stated("loss", options, {})
 
 
 def _loss(loss: Any, kinds: list[Any]) -> tuple[str, dict[str, Any]]:
     """The kind of logits, and the options of its loss."""
     if not isinstance(loss, Mapping):
-        raise ValueError(f"loss is no JSON object: {loss!r}")
+        raise ValueError(f"loss is no JSON object: {short(loss)}")
     every = (*RADZERO_LOSSES, *CLIP_LOSSES)
     applied = loss.get("apply")
     if applied is None:
         applied = [name for name in every if name in loss]
     if not isinstance(applied, list | tuple):
-        raise ValueError(f"loss.apply is {applied!r}, which is no list of names")
+        raise ValueError(f"loss.apply is {short(applied)}, which is no list of names")
     known = [name for name in applied if name in every]
     if not known:
         raise ValueError(f"the loss is {applied}; known are {', '.join(every)}")
     kind = kinds[0] if kinds else "radzero" if known[0] in RADZERO_LOSSES else None
     if not isinstance(kind, str) or kind not in _METHODS:
-        raise ValueError(f"compute_logits_type is {kind!r}; known are {', '.join(_METHODS)}")
+        raise ValueError(f"compute_logits_type is {short(kind)}; known are {', '.join(_METHODS)}")
     _, losses = _METHODS[kind]
     name = next((name for name in known if name in losses), None)
     if name is None:
         raise ValueError(
-            f"compute_logits_type is {kind!r}, and the loss is {applied}; its losses are {', '.join(losses)}"
+            f"compute_logits_type is {short(kind)}, and the loss is {applied}; its losses are {', '.join(losses)}"
         )
     same = losses if losses == RADZERO_LOSSES else (name,)
     options = next((loss[n] for n in (name, *same) if loss.get(n) is not None), None)
     if options is None:
         options = {key: value for key, value in loss.items() if key not in ("apply", "ratio", *every)}
     if not isinstance(options, Mapping):
-        raise ValueError(f"loss.{name} is no JSON object: {options!r}")
+        raise ValueError(f"loss.{name} is no JSON object: {short(options)}")
     return kind, dict(options)
+
+
+_RADZERO_OPTIONS = (
+    "hidden_dim", "mpnce_row_sum", "mpnce_col_sum", "attn_temperature", "loss_temperature", "text_features_l2_norm",
+    "sim_op",
+)  # fmt: skip
 
 
 def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -611,6 +679,9 @@ def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, 
     width = tensors["layer_norm.weight"].shape[0] if "layer_norm.weight" in tensors else None
     if width is not None:
         loss.agreed("hidden_dim", width, "loss_fns.*.layer_norm.weight")
+    for field, value in loss._fields.items():
+        if field not in _RADZERO_OPTIONS and value is not None:
+            raise ValueError(f"loss: {short(field)} is {short(value)}, an option that is not known here")
     separate = loss.get("attn_temperature")
     if not loss.has("attn_temperature") and "log_attention_temperature" in tensors:
         separate = 1.0  # its value is a tensor's
@@ -639,8 +710,8 @@ _DINOV2_RENAMES = (
 _DINOV2_PREFIXES = ("vision_model.", "align_transformer.")
 _ALIGNER = re.compile(r"^align_transformer\.(linear|layer_norm)\.(weight|bias)$")
 _ALIGNER_NAMES = {"linear": "align_linear", "layer_norm": "align_norm"}
-_MLP = re.compile(r"^align_transformer\.(?!layer\.)(.+)\.(weight|bias)$")
-"""Where there are no blocks, what else there is of the aligner is an MLP's linear layers, under whatever names."""
+_MLP = re.compile(r"^align_transformer\.(?!layer\.)(.*\d.*)\.(weight|bias)$")
+"""Where there are no blocks, what else there is of the aligner, if numbered, is an MLP's linear layers."""
 _LOSS_KEY = re.compile(rf"^loss_fns\.({'|'.join((*RADZERO_LOSSES, *CLIP_LOSSES))})\.(.+)$")
 _LOSS_NAMES = {
     "loss_temperature": "log_temperature",
@@ -667,7 +738,7 @@ def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         for name, value in _rename(key, tensor):
             if name in renamed:
-                raise ValueError(f"two tensors for {name}: the checkpoint mixes namings")
+                raise ValueError(f"two tensors for {name}: the checkpoint mixes namings, or has two losses")
             renamed[name] = value
     return _number_mlp(renamed)
 
@@ -705,6 +776,11 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
     if isinstance(config, DinoTxtConfig):
         tensors = {key.replace("align_norm.", "layer_norm."): tensor for key, tensor in tensors.items()}
     if isinstance(config, ClipConfig):
+        width = config.vision_config.hidden_size
+        for end in ("weight", "bias"):  # to 2D as dino.txt's: CLS faces the first half
+            projector = tensors.get(f"text_projection.{end}")
+            if projector is not None and projector.ndim and len(projector) == 2 * width:
+                tensors = tensors | {f"text_projection.{end}": projector[:width]}
         tensors = {key.replace("align_linear.", "vision_projection."): tensor for key, tensor in tensors.items()}
         widths = {
             "vision_projection": config.vision_config.hidden_size,

@@ -1,7 +1,6 @@
 """A RadZero of ours in the published format, for programs that read that: :mod:`radzero.models.published` backwards."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,9 @@ from transformers import Dinov2Config
 from radzero._transformers import PUBLISHED_ARCHITECTURE
 from radzero.files import write_whole
 from radzero.models.configuration import RadZeroConfig, VisionLanguageConfig
+from radzero.models.published_names import LOSS, published_name
 from radzero.models.radzero import RadZeroModel
-from radzero.models.tensors import WEIGHTS
-
-_LOSS = "RadZeroLoss"
-_BLOCK_RENAMES = (
-    (".attention.q_proj.", ".attention.attention.query."),
-    (".attention.k_proj.", ".attention.attention.key."),
-    (".attention.v_proj.", ".attention.attention.value."),
-    (".attention.o_proj.", ".attention.output.dense."),
-    (".mlp.down_proj.", ".mlp.weights_out."),
-)
-_RENAMES = (
-    (re.compile(r"^align_transformer\.layer\."), "align_transformer.transformer_layers.layer."),
-    (re.compile(r"^align_(linear|mlp)\."), r"align_transformer.\1."),
-    (re.compile(r"^align_norm\."), "align_transformer.layer_norm."),
-    (re.compile(r"^text_projection\."), "text_projector."),
-    (re.compile(r"^layer_norm\."), f"loss_fns.{_LOSS}.layer_norm."),
-    (re.compile(r"^log_temperature$"), f"loss_fns.{_LOSS}.loss_temperature"),
-    (re.compile(r"^log_attention_temperature$"), f"loss_fns.{_LOSS}.attn_temperature"),
-)
+from radzero.models.tensors import WEIGHTS, usual_permissions
 
 
 def save_published(model: RadZeroModel, folder: Path) -> None:
@@ -51,6 +33,7 @@ def save_published(model: RadZeroModel, folder: Path) -> None:
     tensors = published_tensors(model.state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    usual_permissions(folder / WEIGHTS)
     content = json.dumps(published_config(config), indent=2, sort_keys=True)
     write_whole(folder / "config.json", content.encode())
 
@@ -71,17 +54,11 @@ def published_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the names of published checkpoints, temperatures of shape (1,)."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        name, value = key, tensor
-        if key.startswith(("vision_model.", "align_transformer.")):
-            if ".mlp.up_proj." in key:
-                continue  # beside its gate
-            if ".mlp.gate_proj." in key:
-                value = torch.cat((tensor, tensors[key.replace("gate_proj", "up_proj")]))
-                name = key.replace("gate_proj", "weights_in")
-            for new, old in _BLOCK_RENAMES:
-                name = name.replace(new, old)
-        for pattern, replacement in _RENAMES:
-            name = pattern.sub(replacement, name)
+        name, value = published_name(key), tensor
+        if ".mlp.up_proj." in key:
+            continue  # beside its gate
+        if ".mlp.gate_proj." in key:
+            value = torch.cat((tensor, tensors[key.replace("gate_proj", "up_proj")]))
         renamed[name] = (value.reshape(1) if name.endswith("temperature") else value).contiguous().cpu()
     return renamed
 
@@ -97,9 +74,9 @@ def published_config(config: RadZeroConfig) -> dict[str, Any]:
         kind = "align_transformer"
     projected = config.text_projection or text["hidden_size"] != vision["hidden_size"]
     loss = {
-        "apply": [_LOSS],
+        "apply": [LOSS],
         "ratio": [1.0],
-        _LOSS: {
+        LOSS: {
             "hidden_dim": config.vision_config.hidden_size,
             "sim_op": config.similarity,
             "loss_temperature": config.temperature,
@@ -115,10 +92,16 @@ def published_config(config: RadZeroConfig) -> dict[str, Any]:
         "module_to_update": ["align_transformer", "text_model", "loss_fns"],
         "pretrained_dir": None,
     }
+    names = (config.card or {}).get("encoders") or {}
+    vision_name, text_name = names.get("vision_config"), names.get("text_config")
     return {
         "architectures": [PUBLISHED_ARCHITECTURE],
-        "vision_config": vision | {"img_size": config.image_size},
-        "text_config": text | {"use_cls_token": config.text_pooling == "cls", "use_text_projection": projected},
+        "pretrained_dir": None,
+        "vision_config": vision
+        | {"img_size": config.image_size, "pretrained_name_or_path": vision_name, "pretrained_dir": None},
+        "text_config": text
+        | {"use_cls_token": config.text_pooling == "cls", "use_text_projection": projected}
+        | {"pretrained_name_or_path": text_name, "pretrained_tokenizer_name_or_path": text_name},
         "align_transformer_config": align
         | {
             "model_type": kind,

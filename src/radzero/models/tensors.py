@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from radzero.models.errors import CheckpointError
+from radzero.models.errors import CheckpointError, shown_name
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {
@@ -26,12 +27,19 @@ def weight_names(folder: Path) -> list[str]:
     Raises:
         CheckpointError: when the index is damaged.
     """
-    index = folder / INDEX
-    if (folder / WEIGHTS).exists() or not index.exists():
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
         return [WEIGHTS]
+    return sorted({Path(name).name for name in _index(folder).values()})
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Names of tensors -> names of their shards."""
+    index = folder / INDEX
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({Path(name).name for name in weight_map.values()})
+        if not weight_map:
+            raise ValueError("it names no tensor")
+        return {str(name): str(Path(shard)) for name, shard in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{index}: is no index of shards ({error}); copy it again") from error
 
@@ -44,12 +52,12 @@ def weight_files(folder: Path) -> list[Path]:
     """
     names = weight_names(folder)
     for name in names:
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             hint = (
                 f"; {', '.join(pickled)} is a pickle, which can run code: convert it to safetensors" if pickled else ""
             )
-            raise CheckpointError(f"{folder}: has no {name}{hint}")
+            raise CheckpointError(f"{folder}: has no {name}{hint or '; copy the folder again, with all of its files'}")
     return [folder / name for name in names]
 
 
@@ -67,14 +75,23 @@ class Weights:
         self.files = weight_files(folder)
         self._homes: dict[str, Any] = {}
         for path in self.files:
+            if not os.access(path, os.R_OK):
+                raise CheckpointError(f"{path}: may not be read by this user; change its permissions")
             try:
                 file = safe_open(path, framework="pt", backend="pread")  # a mapped file ends the process if it shrinks
                 names = list(file.keys())  # type: ignore[no-untyped-call]
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path}: damaged or truncated ({error}); copy it again") from error
+                raise CheckpointError(f"{path}: {_damage(path, error)}") from error
             if twice := [name for name in names if name in self._homes]:
-                raise CheckpointError(f"{path}: holds {twice[0]}, which another shard holds too; copy the folder again")
+                raise CheckpointError(
+                    f"{path}: holds {shown_name(twice[0])}, which another shard holds too; copy the folder again"
+                )
             self._homes |= dict.fromkeys(names, file)
+        if self.files[0].name != WEIGHTS and (lost := _index(folder).keys() - self._homes.keys()):
+            raise CheckpointError(
+                f"{folder / INDEX}: names tensors that no shard holds, such as {shown_name(min(lost))}; copy the "
+                "shards again"
+            )
 
     def meta(self) -> dict[str, Tensor]:
         """Tensors on torch's "meta" device: shapes and types, without values."""
@@ -102,20 +119,64 @@ class Weights:
             raise CheckpointError(f"{self.files[0].parent}: its weights cannot be read ({error})") from error
 
 
-def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Raise a :class:`CheckpointError` naming every missing, unexpected or wrongly shaped tensor."""
-    problems = [f"missing: {key}" for key in expected if key not in found]
-    problems += [f"unexpected: {key}" for key in found if key not in expected]
+def _damage(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            return "is a pointer of Git LFS in place of the weights; fetch them: git lfs pull"
+    return f"damaged or truncated ({error}); copy it again"
+
+
+_LFS = b"version https://git-lfs"
+
+
+def check_tensors(
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    where: str,
+    in_file: Callable[[str], str] = lambda name: name,
+) -> None:
+    """Raise a :class:`CheckpointError` naming every missing, unexpected or wrongly shaped tensor.
+
+    Args:
+        expected: tensors of the model.
+        found: tensors of the checkpoint, under the model's names.
+        where: the checkpoint's name, for the message.
+        in_file: gives a tensor's name in the checkpoint's files.
+    """
+
+    def also(key: str) -> str:
+        name = in_file(key)
+        return "" if name == key else f" (in the files: {shown_name(name)})"
+
+    problems = [f"missing: {key}{also(key)}" for key in expected if key not in found]
+    problems += [f"unexpected: {shown_name(key)}{also(key)}" for key in found if key not in expected]
     problems += [
-        f"{key}: shape {tuple(found[key].shape)}, not {tuple(tensor.shape)}"
+        f"{key}: shape {tuple(found[key].shape)}, not {tuple(tensor.shape)}{also(key)}"
         for key, tensor in expected.items()
         if key in found and found[key].shape != tensor.shape
     ]
-    problems += [f"{key}: {t.dtype}, not a floating type" for key, t in found.items() if not t.is_floating_point()]
+    problems += [
+        f"{shown_name(key)}: {t.dtype}, not a floating type{also(key)}"
+        for key, t in found.items()
+        if not t.is_floating_point()
+    ]
     if problems:
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CheckpointError(f"{where}: tensors do not fit the configuration:\n  {shown}{more}")
+
+
+def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise a :class:`CheckpointError` naming tensors whose values are not finite, or a temperature out of range."""
+    if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise CheckpointError(f"{where}: {bad[0]}{more} hold values that are not finite; the weights are damaged")
+    for name, tensor in tensors.items():
+        if name in ("log_temperature", "log_attention_temperature") and abs(float(tensor)) > _MOST_LOG_TEMPERATURE:
+            raise CheckpointError(f"{where}: {name} is {float(tensor):.4g}, whose exponential is no temperature")
+
+
+_MOST_LOG_TEMPERATURE = 20.0
 
 
 def weights_hash(folder: Path) -> str:
@@ -168,3 +229,10 @@ def aligned(tensor: Tensor) -> Tensor:
     digits.
     """
     return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
+def usual_permissions(path: Path) -> None:
+    """Give a file the permissions of any new file; safetensors writes files that their owner alone may read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -30,19 +30,21 @@ from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings, Dinov2E
 from radzero.models.configuration import VISION_NAMES, ConvStemConfig
 
 
-def interpolate_positions(positions: Tensor, grid: tuple[int, int], rule: str) -> Tensor:
+def interpolate_positions(positions: Tensor, grid: tuple[int, int], rule: str, square: bool = True) -> Tensor:
     """Position embeddings of a trained square grid, resampled bicubically to another grid.
 
     Args:
         positions: (1, 1 + n0 * n0, D), CLS first.
         grid: target rows and columns.
         rule: "size" or "offset" (scale factor (n + 0.1) / n0 per side, as the published weights were trained).
+        square: whether the input has as many rows of pixels as columns; "offset" resamples the trained grid too where
+            it has not, as transformers did then.
 
     Returns:
         (1, 1 + rows * columns, D) of the same dtype; the very same tensor when the grid is the trained one.
     """
     side = math.isqrt(positions.shape[1] - 1)
-    if grid == (side, side):
+    if grid == (side, side) and (square or rule == "size"):
         return positions
     patches = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     patches = patches if patches.dtype == torch.float64 else patches.float()
@@ -66,7 +68,7 @@ class PositionedDinov2Embeddings(Dinov2Embeddings):
         """Positions for an input of ``height`` x ``width`` pixels."""
         patch_height, patch_width = self.patch_embeddings.patch_size
         return interpolate_positions(
-            self.position_embeddings, (height // patch_height, width // patch_width), self.rule
+            self.position_embeddings, (height // patch_height, width // patch_width), self.rule, height == width
         )
 
 
