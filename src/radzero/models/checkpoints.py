@@ -257,7 +257,8 @@ def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguag
         shape = processor.geometry(film.height, film.width).input
         if not least <= min(shape) <= max(shape) <= _LARGEST_INPUT:
             raise ValueError(f"it makes inputs of {shape[0]} x {shape[1]} pixels")
-        pixels, _ = processor.films([film])
+        with np.errstate(all="ignore"):
+            pixels, _ = processor.films([film])
         if not bool(torch.isfinite(pixels).all()):
             raise ValueError("it makes values that are not finite, such as by a deviation of 0")
     except MemoryError:
