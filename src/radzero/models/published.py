@@ -88,7 +88,7 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             "align_config": blocks,
             "align_linear": kind_of_aligner == "linear",
             "align_mlp": _mlp_widths(renamed) if kind_of_aligner == "mlp" else None,
-            "align_activation": _mlp_activation(align),
+            "align_activation": _mlp_activation(align) if kind_of_aligner == "mlp" else "gelu",
             "align_norm": normed,
         }
     if method is RadZeroConfig:
@@ -477,7 +477,11 @@ def _mlp_activation(stated: _Stated) -> str:
     if projector is not None and not isinstance(projector, Mapping):
         raise ValueError(f"{stated.name}.projector_config is {short(projector)}, which is no JSON object")
     own = _Stated(f"{stated.name}.projector_config", projector or {}, stated.tensors)
-    return own.activation(stated.activation(FAMILIES["dinov2"]["hidden_act"]))
+    if own.get("hidden_act") is not None:
+        return own.activation(None)
+    activation = stated.activation(FAMILIES["dinov2"]["hidden_act"])
+    stated.assumed["activation of the mlp"] = activation  # the part's fields are those of a default DINOv2
+    return activation
 
 
 def _mlp_widths(tensors: Mapping[str, Tensor]) -> list[int]:
