@@ -114,6 +114,11 @@ def test_the_picture_has_the_matrix_in_its_place():
     assert reds[reds[:, 1] > 0, 0].min() < middle, "the diagonal begins above"
 
 
+def test_a_picture_has_an_end():
+    with pytest.raises(ValueError, match="151 sentences are too many"):
+        draw_cosines(np.eye(151, dtype=np.float32), [str(k) for k in range(151)], "")
+
+
 def test_the_matrix_as_csv():
     text = cosines_as_csv(np.array([[1, 0.12345], [0.12345, 1]]), ['say "a, b"', "c"])
     rows = list(csv.reader(text.splitlines()))

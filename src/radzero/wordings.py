@@ -141,6 +141,7 @@ def cosines_as_csv(cosines: Cosines, sentences: Sequence[str]) -> str:
     return text.getvalue()
 
 
+MOST_SENTENCES = 150
 _CELL, _MARGIN, _FONT = 44, 16, 15
 _BLUE, _WHITE, _RED = np.array([33, 102, 172]), np.array([247, 247, 247]), np.array([178, 24, 43])
 
@@ -157,7 +158,12 @@ def draw_cosines(
         sentences: N.
         title: above the matrix.
         groups: N names; a line parts neighbours of different ones.
+
+    Raises:
+        ValueError: for more sentences than a picture can show.
     """
+    if len(sentences) > MOST_SENTENCES:
+        raise ValueError(f"{len(sentences)} sentences are too many for a picture; compare {MOST_SENTENCES} at most")
     count, font, small = len(sentences), caption_font(_FONT), caption_font(13)
     texts = [f"{k + 1}  {drawable_text(sentence)}" for k, sentence in enumerate(sentences)]
     left = 2 * _MARGIN + max(int(font.getlength(text)) for text in texts)
