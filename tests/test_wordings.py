@@ -114,6 +114,20 @@ def test_the_picture_has_the_matrix_in_its_place():
     assert reds[reds[:, 1] > 0, 0].min() < middle, "the diagonal begins above"
 
 
+@pytest.mark.parametrize("sentences", [["a", "b"], ["x" * 400, "There is cardiomegaly", "y"]])
+def test_a_picture_of_few_or_long_sentences_shows_its_whole_legend(sentences: list[str]):
+    picture = draw_cosines(np.eye(len(sentences), dtype=np.float32), sentences, "")
+    assert 620 < picture.width < 1500
+    pixels = np.asarray(picture)[-60:]
+    assert (pixels[:, -8:] == 255).all(), "nothing reaches the edge"
+    assert (pixels < 128).any()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "noext", "."])
+def test_another_kind_of_file_is_refused_before_the_model_is_loaded(name: str, tmp_path: Path):
+    assert "ends in .png" in call("wordings", "-o", tmp_path / name, "--model", "no/such", code=2).output
+
+
 def test_a_picture_has_an_end():
     with pytest.raises(ValueError, match="151 sentences are too many"):
         draw_cosines(np.eye(151, dtype=np.float32), [str(k) for k in range(151)], "")

@@ -344,10 +344,16 @@ def convert(
 ) -> None:
     """Rewrite a published checkpoint into our format, or a RadZero of ours into the published one."""
     from radzero.models.conversion import convert_checkpoint
+    from radzero.reading import model_source
 
     try:
         convert_checkpoint(
-            source, output, text, published=published, revision=revision, local_files_only=local_files_only
+            model_source(source),
+            output,
+            text,
+            published=published,
+            revision=revision,
+            local_files_only=local_files_only,
         )
     except (ValueError, OSError) as error:
         raise _fail(error) from error
@@ -483,7 +489,12 @@ def wordings(
     from radzero.wordings import WORDINGS, cosines_as_csv, draw_cosines, sentence_cosines, wording_figures
 
     asked = list(dict.fromkeys(sentences or [wording.sentence for wording in WORDINGS]))
+    if output.suffix.lower() != ".png" or output.is_dir():
+        raise _fail(f"{output}: name a file that ends in .png")
     try:
+        if not all(text.strip() for text in asked):
+            raise ValueError("a sentence is empty")
+        output.parent.mkdir(parents=True, exist_ok=True)
         reader = load(model, revision=revision, local_files_only=local_files_only)
         cosines = sentence_cosines(reader, asked)
         groups = None if sentences else [wording.finding for wording in WORDINGS]
@@ -761,6 +772,7 @@ def train(
     from radzero.training.batches import TooManyUnreadableError
     from radzero.training.config import load_config
     from radzero.training.dry_run import dry_run
+    from radzero.training.token_cache import TokenCacheError
     from radzero.training.trainer import Trainer, TrainingError
 
     torch.set_float32_matmul_precision(precision.value)
@@ -780,7 +792,7 @@ def train(
                 )
             )
             trainer.close()
-    except (ValueError, OSError, TrainingError, TooManyUnreadableError, ImportError) as error:
+    except (ValueError, OSError, TrainingError, TokenCacheError, TooManyUnreadableError, ImportError) as error:
         raise _fail(error) from error
     if trainer.accelerator.is_main_process:
         why = "no better validation loss for a while" if result.stopped_early else "all steps done"

@@ -20,7 +20,7 @@ from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry
 from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
-from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
@@ -302,7 +302,7 @@ def load(
         CheckpointError: naming what is wrong with the checkpoint and what to do.
         ValueError: for a device or dtype that cannot be used.
     """
-    source = _source(model)
+    source = model_source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
     network = load_model(checkpoint, dtype=dtype)
     processor = load_processor(checkpoint.folder, checkpoint.config)
@@ -329,7 +329,8 @@ def _note_input_size(config: VisionLanguageConfig, processor: RadZeroProcessor) 
         }
 
 
-def _source(model: str | Path | None) -> str | Path:
+def model_source(model: str | Path | None) -> str | Path:
+    """The folder or hub id of a model as it is named: the packaged model's folder for None and for its name."""
     if model is not None and (str(model) != PACKAGED or Path(model).exists()):
         return model
     folder = packaged_folder()
@@ -354,7 +355,7 @@ def describe(
     Raises:
         CheckpointError: as :func:`load`.
     """
-    source = _source(model)
+    source = model_source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)
     network = load_model(checkpoint)
     config, card = checkpoint.config, checkpoint.config.card or {}
@@ -377,6 +378,8 @@ def describe(
         "architecture": config.method,
         "vision_encoder": config.vision_config.model_type,
         "text_encoder": config.text_config.model_type,
+        "registers": registers(config.vision_config),
+        "registers_in_attention": config.registers_in_attention,
         "align_layers": blocks.num_hidden_layers if blocks else 0,
         "hidden_size": config.vision_config.hidden_size,
         "image_size": config.image_size,

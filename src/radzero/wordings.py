@@ -142,6 +142,8 @@ def cosines_as_csv(cosines: Cosines, sentences: Sequence[str]) -> str:
 
 
 MOST_SENTENCES = 150
+_MOST_LETTERS = 70
+_LEGEND = "cosine of two sentences: 1 where the model takes them for the same"
 _CELL, _MARGIN, _FONT = 44, 16, 15
 _BLUE, _WHITE, _RED = np.array([33, 102, 172]), np.array([247, 247, 247]), np.array([178, 24, 43])
 
@@ -165,12 +167,13 @@ def draw_cosines(
     if len(sentences) > MOST_SENTENCES:
         raise ValueError(f"{len(sentences)} sentences are too many for a picture; compare {MOST_SENTENCES} at most")
     count, font, small = len(sentences), caption_font(_FONT), caption_font(13)
-    texts = [f"{k + 1}  {drawable_text(sentence)}" for k, sentence in enumerate(sentences)]
+    texts = [f"{k + 1}  {_cut(drawable_text(sentence))}" for k, sentence in enumerate(sentences)]
     left = 2 * _MARGIN + max(int(font.getlength(text)) for text in texts)
     top = 2 * _MARGIN + 48
     legend = 40
     size = (left + count * _CELL + _MARGIN, top + count * _CELL + legend + 2 * _MARGIN)
-    picture = Image.new("RGB", (max(size[0], 620), size[1]), (255, 255, 255))
+    needed = left + 220 + int(small.getlength(_LEGEND)) + _MARGIN
+    picture = Image.new("RGB", (max(size[0], needed), size[1]), (255, 255, 255))
     draw = ImageDraw.Draw(picture)
     draw.text((_MARGIN, _MARGIN), drawable_text(title), fill=(0, 0, 0), font=caption_font(18))
     for i in range(count):
@@ -182,7 +185,13 @@ def draw_cosines(
             colour = cosine_colour(value)
             draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2), fill=colour)
             ink = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
-            draw.text((x + _CELL / 2 - 1, y + _CELL / 2 - 1), f"{value:.2f}", fill=ink, font=small, anchor="mm")
+            draw.text(
+                (x + _CELL / 2 - 1, y + _CELL / 2 - 1),
+                f"{value + 0.0:.2f}".replace("-0.00", "0.00"),
+                fill=ink,
+                font=small,
+                anchor="mm",
+            )
     for k in range(1, count):
         if groups and groups[k] != groups[k - 1]:
             at = k * _CELL - 1
@@ -190,6 +199,10 @@ def draw_cosines(
             draw.line((left + at, top, left + at, top + count * _CELL), fill=(0, 0, 0), width=2)
     _draw_legend(draw, left, top + count * _CELL + _MARGIN)
     return picture
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 3]}..."
 
 
 def cosine_colour(value: float) -> tuple[int, int, int]:
@@ -206,5 +219,4 @@ def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
     for value in (-1, 0, 1):
         x = left + 100 * (value + 1)
         draw.text((x, top + 16), str(value), fill=(0, 0, 0), font=caption_font(13), anchor="ma")
-    text = "cosine of two sentences: 1 where the model takes them for the same"
-    draw.text((left + 220, top), text, fill=(0, 0, 0), font=caption_font(13))
+    draw.text((left + 220, top), _LEGEND, fill=(0, 0, 0), font=caption_font(13))

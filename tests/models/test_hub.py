@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,6 +209,26 @@ def test_a_hub_that_is_out_of_order(status: int, hub: Hub, folder: Path, monkeyp
     assert "again" in one_line(error)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_hub_that_never_answers_is_not_waited_for(
+    cached: bool, hub: Hub, folder: Path, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a firewall: the connection is taken, and nothing comes."""
+    hub.repositories[NAME] = Repository(folder)
+    if cached:
+        load(NAME, "cpu")
+    monkeypatch.setattr("radzero.models.hub._PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ask(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        if cached:
+            [reading] = load(NAME, "cpu").predict(FILM, SENTENCES)
+            assert_equals_slow(reading, published, FILM)
+        else:
+            with pytest.raises(CheckpointError) as error:
+                load(NAME, "cpu")
+            assert "does not answer" in one_line(error)
+
+
 @pytest.mark.parametrize(
     ("missing", "shown"),
     [
@@ -247,7 +268,7 @@ def test_a_connection_that_breaks_off_every_time_is_said_and_the_next_run_goes_o
     hub.repositories[NAME] = Repository(folder, breaks=Stubborn({"model.safetensors": 20_000}))
     with pytest.raises(CheckpointError) as error:
         load(NAME, "cpu")
-    assert "Run the same again: what is fetched already is kept" in one_line(error)
+    assert "Run the same again: files that are fetched already are kept" in one_line(error)
     hub.repositories[NAME] = Repository(folder)
     hub.requests.clear()
     [reading] = load(NAME, "cpu").predict(FILM, SENTENCES)
@@ -281,8 +302,11 @@ def test_a_file_that_was_cut_in_the_cache_is_named(hub: Hub, folder: Path) -> No
     checkpoint = open_checkpoint(NAME)
     path = (checkpoint.folder / "model.safetensors").resolve()
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged or truncated"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged or truncated") as error:
         load(NAME, "cpu")
+    assert f"delete {path}" in str(error.value)
+    path.unlink()
+    load(NAME, "cpu")
 
 
 def test_a_machine_without_internet_uses_what_it_has(
@@ -293,7 +317,7 @@ def test_a_machine_without_internet_uses_what_it_has(
     ask(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
     [reading] = load(NAME, "cpu").predict(FILM, SENTENCES)
     assert_equals_slow(reading, published, FILM)
-    with pytest.raises(CheckpointError, match="hub cannot be asked"):
+    with pytest.raises(CheckpointError, match="hub does not answer"):
         load("Deepnoid/Another", "cpu")
 
 

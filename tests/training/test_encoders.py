@@ -20,6 +20,8 @@ from transformers import (
     DINOv3ViTConfig,
     DINOv3ViTModel,
     PreTrainedModel,
+    ViTConfig,
+    ViTModel,
 )
 
 import radzero
@@ -233,3 +235,37 @@ def test_an_input_that_the_patches_do_not_fill_is_refused(recipe: Path, text: Pa
     encoder = write_encoder("dinov3", tmp_path)
     with pytest.raises(ValueError, match=r"model\.image_size: 60 is no multiple .* 14 pixels, as 56 and 70 are"):
         build_start(settings(recipe, encoder, text, image_size=60).model, phantom_words)
+
+
+def test_a_whole_model_is_no_encoder(recipe: Path, text: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a whole RadZero and no encoder; name it as model\.start"):
+        build_start(settings(recipe, tiny_checkpoint, text).model, phantom_words)
+
+
+def test_a_cut_encoder_is_named_in_a_line(recipe: Path, text: Path, tmp_path: Path) -> None:
+    encoder = write_encoder("rad-dino", tmp_path)
+    path = encoder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="an encoder cannot be loaded") as error:
+        build_start(settings(recipe, encoder, text).model, phantom_words)
+    assert str(encoder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_vit_of_another_size_is_refused_with_its_own(recipe: Path, text: Path, tmp_path: Path) -> None:
+    size = SIZE | {"intermediate_size": 64, "image_size": 112}
+    ViTModel(ViTConfig(patch_size=14, **size)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    with pytest.raises(ValueError, match=r"model\.image_size: is 56, and a ViT runs at .* 112"):
+        build_start(settings(recipe, tmp_path, text).model, phantom_words)
+    model, _ = build_start(settings(recipe, tmp_path, text, image_size=112).model, phantom_words)
+    assert model.vision_tokens(torch.zeros(1, 3, 112, 112)).shape == (1, 65, 32)
+
+
+def test_a_run_that_failed_at_once_does_not_keep_its_folder(recipe: Path, text: Path, tmp_path: Path) -> None:
+    encoder = write_encoder("rad-dino", tmp_path / "encoder")
+    with pytest.raises(ValueError, match="no such folder"):
+        Trainer(settings(recipe, tmp_path / "encodre", text), tmp_path / "run")
+    Trainer(settings(recipe, encoder, text), tmp_path / "run").train()
+    with pytest.raises(ValueError, match="holds a run of another configuration"):
+        Trainer(settings(recipe, encoder, text, align_layers=2), tmp_path / "run")

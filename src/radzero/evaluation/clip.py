@@ -2,20 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from radzero.evaluation.models import Logits
 from radzero.images import Radiograph
-from radzero.models.hub import split_revision
+from radzero.models.hub import folder_of
 
 
 class ClipInBenchmark:
@@ -41,18 +41,17 @@ class ClipInBenchmark:
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> None:
-        name, named = (source, None) if Path(source).is_dir() else split_revision(source)
-        hub: dict[str, Any] = {"revision": revision or named or "main", "local_files_only": local_files_only}
+        folder = folder_of(source, revision=revision, local_files_only=local_files_only)
         try:
-            self.model = AutoModel.from_pretrained(name, **hub).eval().to(device)
-            self.images = AutoImageProcessor.from_pretrained(name, backend="pil", **hub)
-            self.tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-        except (OSError, ValueError) as error:
+            self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+            self.images = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"{source}: cannot be loaded as a CLIP-style model: {error}") from error
         if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "logit_scale")):
             raise ValueError(f"{source}: is a {self.model.config.model_type}, no CLIP-style model")
         self.name, self.device = source, torch.device(device)
-        weights = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+        weights = sorted(folder.glob("*.safetensors"))
         digest = hashlib.sha256()
         for path in weights:
             digest.update(path.read_bytes())

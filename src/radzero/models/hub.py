@@ -2,13 +2,14 @@
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -18,11 +19,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import logging as hub_logging
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm.std import tqdm
 
+from radzero.files import write_whole
 from radzero.models.errors import CheckpointError
 from radzero.models.tensors import INDEX, WEIGHTS, weight_names
 
@@ -81,8 +84,16 @@ def fetch(
         raise CheckpointError(f"{source}: names revision {named}, and {revision} is asked for; name one")
     revision = revision or named
     options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    unanswered: Exception | None = None
     try:
         with _quiet(), _Bar() as bar:
+            if not local_files_only and not constants.is_offline_mode() and not _COMMIT.fullmatch(revision or ""):
+                try:
+                    revision = _ask_commit(name, revision or "main", token, cache_dir)
+                except (httpx2.HTTPError, OSError) as error:
+                    if not _is_outage(error):
+                        raise
+                    unanswered, options["local_files_only"] = error, True  # what is in the cache may do
             folder = Path(
                 snapshot_download(
                     name,
@@ -98,11 +109,46 @@ def fetch(
     except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{source}: {_reason(error, name, revision, local_files_only)}") from error
+        raise CheckpointError(f"{source}: {_reason(unanswered or error, revision, local_files_only)}") from error
     return folder
 
 
-def _reason(error: Exception, name: str, revision: str | None, local_files_only: bool) -> str:
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PATIENCE_S = 10.0
+
+
+def folder_of(source: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """A folder as it is, or that of a hub id.
+
+    Raises:
+        CheckpointError: see :func:`fetch`.
+    """
+    return Path(source) if Path(source).is_dir() else fetch(source, revision, local_files_only=local_files_only)
+
+
+def _ask_commit(name: str, revision: str, token: str | bool | None, cache_dir: str | Path | None) -> str:
+    """Which commit a branch or tag is, noted in the cache for times without internet.
+
+    The hub's client would wait for ever for a hub that does not answer, such as one behind a firewall.
+    """
+    commit = HfApi(token=token).repo_info(name, revision=revision, timeout=_PATIENCE_S).sha
+    if not commit or not _COMMIT.fullmatch(commit):
+        raise ValueError(f"the hub named no commit, but {commit!r}")
+    root = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    reference = root / repo_folder_name(repo_id=name, repo_type="model") / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(reference, commit.encode())
+    return commit
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the hub could not be reached, did not answer in time, or is out of order."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response is not None and (error.response.status_code >= 500 or error.response.status_code == 429)
+    return isinstance(error, httpx2.TransportError)
+
+
+def _reason(error: Exception, revision: str | None, local_files_only: bool) -> str:
     """What went wrong and what to do, in one line."""
     sign_in = "log in (`hf auth login`) or set HF_TOKEN"
     if isinstance(error, HFValidationError):
@@ -112,7 +158,7 @@ def _reason(error: Exception, name: str, revision: str | None, local_files_only:
     if isinstance(error, RevisionNotFoundError):
         return f"the hub has no revision {revision} of it; a branch, a tag or a commit's whole hash is one"
     if isinstance(error, RepositoryNotFoundError):
-        return f"no such folder, and the hub knows no such model. Where it is private, {sign_in}"
+        return f"no such folder, and the hub knows no such model, or refuses this token. Where it is private, {sign_in}"
     if isinstance(error, LocalEntryNotFoundError):
         if local_files_only or _offline(error):
             return (
@@ -126,12 +172,19 @@ def _reason(error: Exception, name: str, revision: str | None, local_files_only:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status in (401, 403):
-            return f"the hub does not give it to this user (status {status}): {sign_in}"
-        return f"the hub answered with status {status}; try again later: what is fetched already is kept"
+            return f"no such folder, and the hub refuses to give such a model (status {status}): {sign_in}"
+        return f"the hub answered with status {status}; try again later: files that are fetched already are kept"
     what = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout):
+        return (
+            f"no such folder, and the hub does not answer ({what}). Try again later; on a machine without internet, "
+            "copy the model's folder there and name it"
+        )
     if isinstance(error, httpx2.HTTPError):
-        return f"the connection to the hub broke off ({what}). Run the same again: what is fetched already is kept"
-    return f"cannot be fetched ({what}). Run the same again: what is fetched already is kept"
+        return (
+            f"the connection to the hub broke off ({what}). Run the same again: files that are fetched already are kept"
+        )
+    return f"cannot be fetched ({what}). Run the same again: files that are fetched already are kept"
 
 
 @contextmanager

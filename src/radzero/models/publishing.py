@@ -43,7 +43,11 @@ def _obstacle(config: VisionLanguageConfig) -> str:
         return f"it is a {config.method}, and only a RadZero is written"
     if not isinstance(config.vision_config, Dinov2Config):
         return f"its vision encoder is a {config.vision_config.model_type}, and the format's is dinov2"
-    if config.position_rule != "offset":
+    vision = config.vision_config
+    if (
+        config.position_rule != "offset"
+        and config.image_size // vision.patch_size != vision.image_size // vision.patch_size
+    ):
         return "its positions are interpolated by transformers' present rule, and the format means the old one (offset)"
     if config.logit_bias is not None:
         return "its logits have a bias, and the format has no place for one"

@@ -123,6 +123,8 @@ def _damage(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
             return "is a pointer of Git LFS in place of the weights; fetch them: git lfs pull"
+    if path.is_symlink():  # as in the hub's cache
+        return f"damaged or truncated ({error}); delete {path.resolve()}, and the next run fetches it anew"
     return f"damaged or truncated ({error}); copy it again"
 
 

@@ -3,18 +3,21 @@
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Dinov2Config, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Dinov2Config, PreTrainedModel, ViTConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.utils import logging as transformers_logging
 
+from radzero.models.auto import PublishedConfig
 from radzero.models.base import VisionLanguageModel
 from radzero.models.carzero import CarZeroModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.configuration import (
+    CONFIGS,
     VISION_CONFIGS,
     VISION_NAMES,
     CarZeroConfig,
@@ -25,7 +28,7 @@ from radzero.models.configuration import (
     VisionLanguageConfig,
     registers,
 )
-from radzero.models.hub import split_revision
+from radzero.models.hub import folder_of
 from radzero.models.known_encoders import KNOWN_ENCODERS
 from radzero.models.methods import build_model, load_model
 from radzero.models.processor import RadZeroProcessor
@@ -99,32 +102,34 @@ def _encoder_config(name: str, choice: ModelChoice) -> PreTrainedConfig:
     """Of a folder or hub id; of an encoder that is known here without asking for any of its files."""
     if name in KNOWN_ENCODERS and not Path(name).is_dir():
         return AutoConfig.for_model(**KNOWN_ENCODERS[name])
+    folder = folder_of(name, local_files_only=choice.local_files_only)
     try:
-        return cast(PreTrainedConfig, AutoConfig.from_pretrained(**_hub_options(name, choice)))
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: its config.json cannot be read: {error}") from error
 
 
-def _hub_options(name: str, choice: ModelChoice) -> dict[str, Any]:
-    """transformers' options for a folder or for "owner/name@revision"."""
-    source, revision = (name, None) if Path(name).is_dir() else split_revision(name)
-    return {
-        "pretrained_model_name_or_path": source,
-        "revision": revision or "main",
-        "local_files_only": choice.local_files_only,
-    }
-
-
-def _load_encoder(name: str, choice: ModelChoice) -> PreTrainedModel:
+def _load_encoder(name: str, folder: Path) -> PreTrainedModel:
     """A pretrained encoder, strictly: transformers itself leaves a missing tensor at random values.
 
     Raises:
-        ValueError: naming what is missing, or what the architecture has no place for.
-        OSError: for files that are not there.
+        ValueError: naming what is missing, what the architecture has no place for, or that it is no encoder.
     """
-    encoder, report = AutoModel.from_pretrained(
-        **_hub_options(name, choice), dtype=torch.float32, output_loading_info=True, use_safetensors=True
-    )
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report of missing tensors; those that matter are refused below
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type in (*CONFIGS, PublishedConfig.model_type):
+            raise ValueError("is a whole RadZero and no encoder; name it as model.start")
+        encoder, report = AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind damaged files raise
+        raise ValueError(f"{name}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
+    finally:
+        transformers_logging.set_verbosity(before)
     missing = sorted(key for key in report["missing_keys"] if not _NOT_NEEDED.search(key))
     if missing or report["mismatched_keys"]:
         wrong = [*missing, *sorted(str(key) for key in report["mismatched_keys"])]
@@ -144,7 +149,7 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _image_statistics(name: str, choice: ModelChoice) -> tuple[list[float], list[float]]:
+def _image_statistics(name: str, folder: Path) -> tuple[list[float], list[float]]:
     """Mean and deviation of the three channels, of an encoder's own preprocessor_config.json.
 
     The file is read as it is, since some processors (DINOv3's) exist for torchvision alone.
@@ -152,7 +157,7 @@ def _image_statistics(name: str, choice: ModelChoice) -> tuple[list[float], list
     Raises:
         ValueError: where it does not state them.
     """
-    content, _ = ImageProcessingMixin.get_image_processor_dict(**_hub_options(name, choice))
+    content, _ = ImageProcessingMixin.get_image_processor_dict(folder, local_files_only=True)
     both = [content.get(key) for key in ("image_mean", "image_std")]
     if not all(isinstance(values, list) and len(values) == 3 for values in both):
         raise ValueError(f"{name}: its preprocessor_config.json states no image_mean and image_std of three channels")
@@ -165,14 +170,15 @@ def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[
     mean, std = [0.5] * 3, [0.25] * 3
     try:
         if choice.vision:
-            vision = _load_encoder(choice.vision, choice)
-            mean, std = _image_statistics(choice.vision, choice)
+            folder = folder_of(choice.vision, local_files_only=choice.local_files_only)
+            vision = _load_encoder(choice.vision, folder)
+            mean, std = _image_statistics(choice.vision, folder)
         if choice.text:
-            text = _load_encoder(choice.text, choice)
-            tokenizer = AutoTokenizer.from_pretrained(**_hub_options(choice.text, choice))
+            folder = folder_of(choice.text, local_files_only=choice.local_files_only)
+            text = _load_encoder(choice.text, folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        named = " and ".join(name for name in (choice.vision, choice.text) if name)
-        raise ValueError(f"the encoders {named} cannot be loaded: {error}") from error
+        raise ValueError(f"an encoder cannot be loaded: {error}") from error
     if text is None:
         assert choice.small is not None
         tokenizer = word_tokenizer(words(), choice.small.max_words)
@@ -234,6 +240,11 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         raise ValueError(
             f"model.method: {choice.method} compares CLS, which knows nothing of the film behind a conv stem without "
             "blocks: give model.small.vision_layers"
+        )
+    if isinstance(vision, ViTConfig) and choice.vision and vision.image_size != choice.image_size:
+        raise ValueError(
+            f"model.image_size: is {choice.image_size}, and a ViT runs at the size that it was trained at, "
+            f"{vision.image_size}"
         )
     patch = vision.patch_size
     if not isinstance(vision, ConvStemConfig) and isinstance(patch, int) and choice.image_size % patch:

@@ -482,7 +482,10 @@ class Trainer:
         path = self.run / "config.yaml"
         if self.accelerator.is_main_process:
             self.run.mkdir(parents=True, exist_ok=True)
-            if path.exists() and _without_influence(load_config(path)) != _without_influence(self.config):
+            begun = any(
+                entry.name != path.name for entry in self.run.iterdir()
+            )  # a run that failed at once has but this
+            if begun and path.exists() and _without_influence(load_config(path)) != _without_influence(self.config):
                 raise ValueError(f"{self.run}: holds a run of another configuration; give this one another folder")
             write_whole(path, self.config.to_yaml().encode())
         self.accelerator.wait_for_everyone()
