@@ -176,7 +176,12 @@ def test_what_is_not_stated_of_align_heads_is_shown_as_assumed(folder: Path) -> 
 
 @pytest.mark.parametrize(
     ("part", "field"),
-    [("vision_config", "keep_something"), ("text_config", "use_other_tokens"), ("loss", "use_something")],
+    [
+        ("vision_config", "keep_something"),
+        ("text_config", "use_other_tokens"),
+        ("align_transformer_config", "use_other_blocks"),
+        ("loss", "use_something"),
+    ],
 )
 def test_an_option_that_is_not_understood_is_refused_by_name(part: str, field: str, folder: Path) -> None:
     edit_part(folder, part, **{field: None})

@@ -321,6 +321,18 @@ def test_a_machine_without_internet_uses_what_it_has(
         load("Deepnoid/Another", "cpu")
 
 
+def test_a_cache_that_may_only_be_read_serves(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is shared by many users; root may write everywhere, so the write is made to fail."""
+    hub.repositories[NAME] = Repository(folder)
+    load(NAME, "cpu")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr("radzero.models.hub.write_whole", refuse)
+    assert isinstance(load(NAME, "cpu"), RadZero)
+
+
 # -- the tool itself -------------------------------------------------------------------------------------------
 
 _GUARD = """

@@ -283,6 +283,15 @@ def test_what_the_published_format_cannot_hold(make: dict, shown: str, tmp_path:
         convert_checkpoint(ours, tmp_path / "back", published=True)
 
 
+@pytest.mark.parametrize("method", ["cls_alignment", "global_alignment"])
+def test_projections_that_are_not_there_are_of_the_weights_type(method: str, tmp_path: Path) -> None:
+    published = make_published(seed=49, method=method, aligner="identity")
+    published.weights.pop("text_projector.bias", None)
+    model = load(write_published(published, tmp_path, form="saved"), "cpu", "bfloat16")
+    assert {p.dtype for n, p in model.model.named_parameters() if "temperature" not in n} == {torch.bfloat16}
+    assert np.isfinite(model.predict(FILM, SENTENCES)[0].logits).all()
+
+
 # -- what is refused -----------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,9 @@
 import io
 import os
 import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,9 @@ def _ask_commit(name: str, revision: str, token: str | bool | None, cache_dir: s
         raise ValueError(f"the hub named no commit, but {commit!r}")
     root = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     reference = root / repo_folder_name(repo_id=name, repo_type="model") / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(reference, commit.encode())
+    with suppress(OSError):  # a cache that this user may only read serves as well
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(reference, commit.encode())
     return commit
 
 
@@ -220,6 +222,7 @@ class _Bar:
             disable=hidden or os.environ.get("RANK", "0") != "0",  # of torchrun's processes, the first speaks
         )
         self._task: Any = None
+        self._lock = threading.Lock()
         outer = self
 
         class Counter(tqdm):
@@ -244,7 +247,8 @@ class _Bar:
             self._progress.stop()
 
     def _show(self, done: float, total: float) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task("fetching", total=total)
-            self._progress.start()
+        with self._lock:
+            if self._task is None:
+                self._task = self._progress.add_task("fetching", total=total)
+                self._progress.start()
         self._progress.update(self._task, completed=done, total=total)

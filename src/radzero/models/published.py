@@ -62,11 +62,11 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         "text_pooling": "cls" if text.flag("use_cls_token") else "mean",
         "position_rule": "offset",
     }
-    for part, what in ((vision, vision_config.model_type), (text, text_config.model_type)):
-        part.refuse_unknown(what)
     align = _Stated("align_transformer_config", content.get("align_transformer_config") or {}, renamed)
     if not align.given:
         raise ValueError(f"{align.name} is no JSON object")
+    for part, what in ((vision, "dinov2"), (text, text_config.model_type), (align, "dinov2")):
+        part.refuse_unknown(what)
     kind_of_aligner = _aligner(align)
     normed = _aligner_norm(align)
     projected = _text_projector(text)
@@ -791,7 +791,7 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
             "text_projection": config.text_config.hidden_size,
         }
         for part, width in widths.items():
-            tensors.setdefault(f"{part}.weight", torch.eye(width))
+            tensors.setdefault(f"{part}.weight", torch.eye(width, dtype=dtype))
     if isinstance(config, ClipConfig | DinoTxtConfig):
         for key in [key for key in tensors if re.fullmatch(r"(vision|text)_projection\.weight", key)]:
             tensors.setdefault(key.replace("weight", "bias"), torch.zeros(len(tensors[key]), dtype=dtype))
