@@ -19,8 +19,8 @@ from radzero.models.configuration import CONFIGS, VisionLanguageConfig
 from radzero.models.errors import CheckpointError, short
 from radzero.models.hub import fetch
 from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
-from radzero.models.published import fit_tensors, rename_tensors, translate_config
-from radzero.models.published_names import published_name
+from radzero.models.published import translate_config
+from radzero.models.published_tensors import fit_tensors, published_name, rename_tensors
 from radzero.models.tensors import INDEX, WEIGHTS, Weights, aligned, weights_hash
 
 __all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "read_processor", "weights_hash"]

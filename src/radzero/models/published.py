@@ -1,4 +1,4 @@
-"""The published format (``CxrAlignModel``): its ``config.json`` as it is met, its tensors under our names.
+"""The published format (``CxrAlignModel``): its ``config.json`` as it is met.
 
 A folder that the method's own training code saved types none of its sub-configs and says nothing of the text encoder
 but its name; the copy on the hub types them. So shapes come from the tensors. What a config states must agree with
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, Dinov2Config, MPNetConfig
 from transformers.activations import ACT2FN
@@ -21,10 +20,8 @@ from radzero._transformers import PUBLISHED_ARCHITECTURE
 from radzero.models.configuration import ClipConfig, DinoTxtConfig, RadZeroConfig, VisionLanguageConfig
 from radzero.models.errors import short
 from radzero.models.known_encoders import FAMILIES, GENERIC_FIELDS, known_encoder
+from radzero.models.published_tensors import CLIP_LOSSES, RADZERO_LOSSES, rename_tensors
 
-RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
-"""Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
-CLIP_LOSSES = ("OpenClipLoss", "OpenSigLipLoss")
 _METHODS: dict[str, tuple[type[VisionLanguageConfig], tuple[str, ...]]] = {
     "radzero": (RadZeroConfig, RADZERO_LOSSES),
     "global_alignment": (DinoTxtConfig, CLIP_LOSSES),
@@ -123,15 +120,15 @@ class _Stated:
         self.name, self.tensors = name, tensors
         self.assumed: dict[str, Any] = {}
         self.given = isinstance(content, Mapping)
-        self._fields: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+        self.fields: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
 
     def get(self, field: str) -> Any:
         """What is stated, or None."""
-        return self._fields.get(field)
+        return self.fields.get(field)
 
     def has(self, field: str) -> bool:
         """Whether the field is there at all, be it null."""
-        return field in self._fields
+        return field in self.fields
 
     def default(self, field: str, value: Any, known: bool) -> Any:
         """``value`` for a field that is not stated; noted as assumed where it is not known of the very encoder."""
@@ -146,7 +143,7 @@ class _Stated:
             ValueError: naming it.
         """
         own = CONFIG_MAPPING[kind]().to_dict().keys() if kind in CONFIG_MAPPING else set()
-        for field, value in self._fields.items():
+        for field, value in self.fields.items():
             if field not in GENERIC_FIELDS and field not in own and value not in (None, False, "", [], {}):
                 raise ValueError(f"{self.name}.{short(field)} is {short(value)}, which is not understood here")
 
@@ -173,12 +170,17 @@ class _Stated:
         if found is None:
             if stated is None:
                 raise ValueError(f"missing: {where}, and {self.name}.{field} is not stated")
-            return self._whole(field, stated)
+            return self.whole(field, stated)
         if stated is not None and (isinstance(stated, bool) != isinstance(found, bool) or stated != found):
             raise ValueError(f"{self.name}.{field} is {short(stated)}, and the tensors say {short(found)} ({where})")
         return found
 
-    def _whole(self, field: str, stated: Any) -> int:
+    def whole(self, field: str, stated: Any) -> int:
+        """A stated value as a size.
+
+        Raises:
+            ValueError: for what is no positive integer.
+        """
         if isinstance(stated, bool) or not isinstance(stated, int) or not 0 < stated < 2**31:
             raise ValueError(f"{self.name}.{field} is {short(stated)}, which is no size")
         return stated
@@ -325,8 +327,7 @@ def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -
         if side is None:
             raise ValueError(f"missing: {positions}, and vision_config.image_size is not stated")
         return side * patch
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
-        raise ValueError(f"vision_config.image_size is {short(size)}, which is no size")
+    size = stated.whole("image_size", size)
     if side is not None and size // patch != side:
         raise ValueError(
             f"vision_config.image_size is {size}, {size // patch} patches of {patch} a side, and the tensors say "
@@ -342,9 +343,7 @@ def _run_at(vision: _Stated, trained_at: int) -> int:
         size = size[0]
     if size is None:
         return int(trained_at)
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
-        raise ValueError(f"vision_config.img_size is {short(size)}, which is no size")
-    return size
+    return vision.whole("img_size", size)
 
 
 def _dinov2(stated: _Stated, prefix: str, width: int, known: Mapping[str, Any], **fields: Any) -> Dinov2Config:
@@ -598,14 +597,14 @@ def _other_text(stated: _Stated, kind: str) -> PreTrainedConfig:
     """A text encoder of another kind, whose architecture the config states as transformers writes it."""
     if kind not in _OTHER_TEXT:
         raise ValueError(f"text_config.model_type is {short(kind)}; known are {', '.join((*_TEXT, *_OTHER_TEXT))}")
-    if any(isinstance(value, int) and value > _MOST for value in stated._fields.values()):
+    if any(isinstance(value, int) and value > _MOST for value in stated.fields.values()):
         raise ValueError(f"text_config of a {kind} states a size above {_MOST:,}, which no such encoder has")
     if stated.get("hidden_size") is None:
         raise ValueError(
             f"text_config is of a {kind} and states no architecture; without one, {', '.join(_TEXT)} are known"
         )
     noise = ("model_type", "auto_map", "_name_or_path", "torch_dtype", "transformers_version", "architectures")
-    fields = {key: value for key, value in stated._fields.items() if key not in noise}
+    fields = {key: value for key, value in stated.fields.items() if key not in noise}
     return AutoConfig.for_model(kind, **fields)
 
 
@@ -683,7 +682,7 @@ def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, 
     width = tensors["layer_norm.weight"].shape[0] if "layer_norm.weight" in tensors else None
     if width is not None:
         loss.agreed("hidden_dim", width, "loss_fns.*.layer_norm.weight")
-    for field, value in loss._fields.items():
+    for field, value in loss.fields.items():
         if field not in _RADZERO_OPTIONS and value is not None:
             raise ValueError(f"loss: {short(field)} is {short(value)}, an option that is not known here")
     separate = loss.get("attn_temperature")
@@ -698,114 +697,4 @@ def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, 
         "text_l2_norm": loss.flag("text_features_l2_norm"),
         "mpnce_row_sum": loss.flag("mpnce_row_sum"),
         "mpnce_col_sum": loss.flag("mpnce_col_sum"),
-    }
-
-
-# -- tensors ---------------------------------------------------------------------------------------
-
-_DINOV2_RENAMES = (
-    (re.compile(r"\.attention\.attention\.query\."), ".attention.q_proj."),
-    (re.compile(r"\.attention\.attention\.key\."), ".attention.k_proj."),
-    (re.compile(r"\.attention\.attention\.value\."), ".attention.v_proj."),
-    (re.compile(r"\.attention\.output\.dense\."), ".attention.o_proj."),
-    (re.compile(r"\.mlp\.weights_out\."), ".mlp.down_proj."),
-    (re.compile(r"^align_transformer\.transformer_layers\."), "align_transformer."),
-)
-_DINOV2_PREFIXES = ("vision_model.", "align_transformer.")
-_ALIGNER = re.compile(r"^align_transformer\.(linear|layer_norm)\.(weight|bias)$")
-_ALIGNER_NAMES = {"linear": "align_linear", "layer_norm": "align_norm"}
-_MLP = re.compile(r"^align_transformer\.(?!layer\.)(.*\d.*)\.(weight|bias)$")
-"""Where there are no blocks, what else there is of the aligner, if numbered, is an MLP's linear layers."""
-_LOSS_KEY = re.compile(rf"^loss_fns\.({'|'.join((*RADZERO_LOSSES, *CLIP_LOSSES))})\.(.+)$")
-_LOSS_NAMES = {
-    "loss_temperature": "log_temperature",
-    "attn_temperature": "log_attention_temperature",
-    "layer_norm.weight": "layer_norm.weight",
-    "layer_norm.bias": "layer_norm.bias",
-    "logit_scale": "log_temperature",  # the logarithm of 1 / tau
-    "logit_bias": "logit_bias",
-}
-_TEXT_PROJECTOR = "text_projector."
-_UNUSED = re.compile(r"^text_model\.(pooler\..*|embeddings\.position_ids)$")
-"""Tensors of published text encoders that sentence embeddings do not use: the pooler, and a constant."""
-
-
-def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict (or ours) under our names; both DINOv2 namings and all loss-module names are known.
-
-    Raises:
-        ValueError: when two tensors would have the same name, or a fused SwiGLU weight cannot be halved.
-    """
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        if _UNUSED.match(key):
-            continue
-        for name, value in _rename(key, tensor):
-            if name in renamed:
-                raise ValueError(f"two tensors for {name}: the checkpoint mixes namings, or has two losses")
-            renamed[name] = value
-    return _number_mlp(renamed)
-
-
-def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    if match := _LOSS_KEY.match(key):
-        name = _LOSS_NAMES.get(match[2], key)
-        scalar = name.startswith("log") and tensor.numel() == 1
-        value = tensor.reshape(()) if scalar else tensor
-        return [(name, -value if match[2] == "logit_scale" else value)]
-    if match := _ALIGNER.match(key):
-        return [(f"{_ALIGNER_NAMES[match[1]]}.{match[2]}", tensor)]
-    if key.startswith(_TEXT_PROJECTOR):
-        return [(key.replace(_TEXT_PROJECTOR, "text_projection."), tensor)]
-    if not key.startswith(_DINOV2_PREFIXES):
-        return [(key, tensor)]
-    for pattern, replacement in _DINOV2_RENAMES:
-        key = pattern.sub(replacement, key)
-    if ".mlp.weights_in." in key:  # the giant model's gate and value in one matrix
-        if not tensor.ndim or tensor.shape[0] % 2:
-            raise ValueError(f"{key}: {tuple(tensor.shape)} cannot be halved into gate and value")
-        gate, up = tensor.chunk(2, dim=0)
-        return [(key.replace("weights_in", "gate_proj"), gate), (key.replace("weights_in", "up_proj"), up)]
-    return [(key, tensor)]
-
-
-def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dict[str, Tensor]:
-    """A published checkpoint's renamed tensors as the method's model has them.
-
-    A projection that the checkpoint does not have is the identity, and a bias zero: the outputs are the same to the
-    last digit.
-    """
-    kinds = (tensor.dtype for key, tensor in tensors.items() if key.startswith("text_model."))
-    dtype = next(kinds, torch.float32)
-    if isinstance(config, DinoTxtConfig):
-        tensors = {key.replace("align_norm.", "layer_norm."): tensor for key, tensor in tensors.items()}
-    if isinstance(config, ClipConfig):
-        width = config.vision_config.hidden_size
-        for end in ("weight", "bias"):  # to 2D as dino.txt's: CLS faces the first half
-            projector = tensors.get(f"text_projection.{end}")
-            if projector is not None and projector.ndim and len(projector) == 2 * width:
-                tensors = tensors | {f"text_projection.{end}": projector[:width]}
-        tensors = {key.replace("align_linear.", "vision_projection."): tensor for key, tensor in tensors.items()}
-        widths = {
-            "vision_projection": config.vision_config.hidden_size,
-            "text_projection": config.text_config.hidden_size,
-        }
-        for part, width in widths.items():
-            tensors.setdefault(f"{part}.weight", torch.eye(width, dtype=dtype))
-    if isinstance(config, ClipConfig | DinoTxtConfig):
-        for key in [key for key in tensors if re.fullmatch(r"(vision|text)_projection\.weight", key)]:
-            tensors.setdefault(key.replace("weight", "bias"), torch.zeros(len(tensors[key]), dtype=dtype))
-    return tensors
-
-
-def _number_mlp(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The linear layers of an MLP aligner at 0, 2, 4, ... of a Sequential in the order of their names' numbers."""
-    if any(key.startswith(("align_transformer.layer.", "align_linear.")) for key in tensors):
-        return tensors
-    found = {key: match for key in tensors if (match := _MLP.match(key))}
-    order = sorted({match[1] for match in found.values()}, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    places = {name: 2 * k for k, name in enumerate(order)}
-    return {
-        f"align_mlp.{places[found[key][1]]}.{found[key][2]}" if key in found else key: tensor
-        for key, tensor in tensors.items()
     }

@@ -12,7 +12,7 @@ from transformers import Dinov2Config
 from radzero._transformers import PUBLISHED_ARCHITECTURE
 from radzero.files import write_whole
 from radzero.models.configuration import RadZeroConfig, VisionLanguageConfig
-from radzero.models.published_names import LOSS, published_name
+from radzero.models.published_tensors import LOSS, published_name
 from radzero.models.radzero import RadZeroModel
 from radzero.models.tensors import WEIGHTS, usual_permissions
 
