@@ -26,7 +26,7 @@ from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
 from radzero.phantom.writing import FilmFormat, write_phantoms
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
 from radzero.training.config import ModelChoice, ModelSizes
 from radzero.training.model_building import build_start
 from radzero.training.vocabulary import phantom_words

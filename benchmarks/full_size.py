@@ -132,10 +132,10 @@ def questions() -> list[str]:
 @measure
 def load(work: Path) -> dict[str, float | str]:
     """Seconds and memory of radzero.load, over what imports take."""
-    import radzero.reading
+    import radzero.prediction.model
 
     before, start = peak_gb(), time.perf_counter()
-    radzero.reading.load(work / "published", "cpu")
+    radzero.prediction.model.load(work / "published", "cpu")
     seconds, peak = time.perf_counter() - start, peak_gb()
     size = (work / "published" / "model.safetensors").stat().st_size / 1e9
     return {
@@ -228,10 +228,10 @@ def info(work: Path) -> dict[str, float | str]:
     command = [sys.executable, "-m", "radzero.cli", "info", str(work / "published"), "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = round(time.perf_counter() - start, 2)
-    import radzero.reading
+    import radzero.prediction.model
 
     before = peak_gb()
-    assert radzero.reading.describe(work / "published")["sha256"] == json.loads(done.stdout)["sha256"]
+    assert radzero.prediction.model.describe(work / "published")["sha256"] == json.loads(done.stdout)["sha256"]
     parameters = json.loads(done.stdout)["parameters"]["total"]
     return {"seconds": seconds, "peak_over_imports_GB": round(peak_gb() - before, 3), "parameters": parameters}
 

@@ -71,7 +71,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, fused=device.type == "cuda")
 
     sentences = round(options.images * PER_IMAGE)
-    rows, columns = model.token_grid(options.size, options.size)
+    rows, columns = model.token_grid((options.size,) * 2)
     width = model.config.vision_config.hidden_size
     shape = (1 + rows * columns, width) if options.cached else (3, options.size, options.size)
     pixels = torch.randn(options.images, *shape, dtype=torch.bfloat16 if options.cached else None).to(device)

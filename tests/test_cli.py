@@ -20,7 +20,7 @@ from PIL import Image
 import radzero
 from command_line import call
 from radzero import RadZero
-from radzero.evaluation.titles import BENCHMARK_TITLES
+from radzero.evaluation.registry import BENCHMARKS
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.phantom.film import Film
 
@@ -119,7 +119,7 @@ def test_a_few_films_have_their_probabilities_printed(
     predict: list[object], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(films)
-    monkeypatch.setattr("radzero.cli.console.width", 120)
+    monkeypatch.setattr("radzero.cli.console.console.width", 120)
     (films / "bad.png").write_bytes(b"junk")
     asked = ["-s", NODULE, "-s", "There is [red] zebra"]
     arguments = ["predict", "more/a.png", "bad.png", "a.png", *predict[2:], *asked, "--no-overlays"]
@@ -346,17 +346,17 @@ def test_a_port_that_is_taken_is_said_without_the_error_s_number(command: str):
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     predict: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from radzero import batch_prediction
+    from radzero.prediction.writers.overlays import OverlayWriter
 
-    save, saved = batch_prediction._save_overlays, []
+    begin, begun = OverlayWriter.begin, []
 
-    def full(*arguments: object) -> list[str]:
-        if len(saved) == 2:
+    def full(*arguments: object) -> object:
+        if len(begun) == 2:
             raise OSError(28, "No space left on device")
-        saved.append(1)
-        return save(*arguments)  # type: ignore[arg-type]
+        begun.append(1)
+        return begin(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batch_prediction, "_save_overlays", full)
+    monkeypatch.setattr(OverlayWriter, "begin", full)
     said = fails(*predict, "-s", NODULE)
     assert "No space left on device" in said
     assert "run again to go on" in said
@@ -580,7 +580,7 @@ def test_evaluate_usage_problems(tiny_checkpoint: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "pyarrow"])
-@pytest.mark.parametrize("command", ["ablate", *(f"evaluate {name}" for name in BENCHMARK_TITLES)])
+@pytest.mark.parametrize("command", ["ablate", *(f"evaluate {name}" for name in BENCHMARKS)])
 def test_missing_packages_are_said_before_any_work(
     command: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from radzero.files import write_whole
+from radzero._files import write_whole
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "x"), None])
@@ -18,7 +18,7 @@ def test_a_folder_that_cannot_be_read_can_be_written(
             raise error
         return os.dup(0)  # of which a pipe's or terminal's cannot be flushed
 
-    monkeypatch.setattr("radzero.files.os.open", opened)
+    monkeypatch.setattr("radzero._files.os.open", opened)
     write_whole(tmp_path / "a", b"content")
     assert (tmp_path / "a").read_bytes() == b"content"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -30,7 +30,7 @@ def test_a_failure_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr("radzero.files.flush", full)
+    monkeypatch.setattr("radzero._files.flush", full)
     with pytest.raises(OSError, match="no space"):
         write_whole(tmp_path / "a", b"later")
     assert (tmp_path / "a").read_bytes() == b"earlier"

@@ -16,7 +16,7 @@ from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding, Grade
-from radzero.reading import PACKAGED, RadZero, packaged_folder
+from radzero.prediction.model import PACKAGED, RadZero, packaged_folder
 
 SEED = 4711  # neither the training's nor the model card's
 

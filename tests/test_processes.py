@@ -9,7 +9,7 @@ from multiprocessing import active_children
 import psutil
 import pytest
 
-from radzero.processes import process_pool
+from radzero._processes import process_pool
 
 
 def test_work_is_done_elsewhere_and_in_order():
@@ -36,7 +36,7 @@ def test_an_error_ends_the_workers_at_once():
 def test_workers_of_a_killed_parent_end():
     code = """
 import os, time
-from radzero.processes import process_pool
+from radzero._processes import process_pool
 with process_pool(2) as pool:
     found = [pool.submit(os.getpid) for _ in range(2)]
     print(*{job.result() for job in found}, flush=True)

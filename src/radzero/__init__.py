@@ -3,12 +3,11 @@
 Names are imported when first used, so that ``import radzero`` is quick.
 """
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from radzero.answer import Reading
+    from radzero.errors import RadZeroError
     from radzero.findings import FINDING_SETS, finding_sentences
     from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
     from radzero.models.carzero import CarZeroModel
@@ -19,16 +18,19 @@ if TYPE_CHECKING:
     from radzero.models.processor import RadZeroProcessor
     from radzero.models.radzero import RadZeroModel
     from radzero.models.similarity import similarity_logits
-    from radzero.reading import RadZero, describe, load
+    from radzero.prediction.model import RadZero, describe, load
+    from radzero.prediction.reading import Reading
     from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_loss, siglip_loss
 
 from radzero import _transformers
+from radzero._registry import lazy_names
 
 __version__ = version("radzero")
 
 _transformers.teach()
 
 _HOMES = {
+    "RadZeroError": "errors",
     "FINDING_SETS": "findings",
     "finding_sentences": "findings",
     "Radiograph": "images",
@@ -46,10 +48,10 @@ _HOMES = {
     "RadZeroProcessor": "models.processor",
     "RadZeroModel": "models.radzero",
     "similarity_logits": "models.similarity",
-    "RadZero": "reading",
-    "Reading": "answer",
-    "describe": "reading",
-    "load": "reading",
+    "RadZero": "prediction.model",
+    "Reading": "prediction.reading",
+    "describe": "prediction.model",
+    "load": "prediction.model",
     "binary_pair_loss": "training.losses",
     "clip_loss": "training.losses",
     "multi_positive_loss": "training.losses",
@@ -67,6 +69,7 @@ __all__ = [
     "DinoTxtModel",
     "RadZero",
     "RadZeroConfig",
+    "RadZeroError",
     "RadZeroModel",
     "RadZeroProcessor",
     "Radiograph",
@@ -86,12 +89,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'radzero' has no attribute {name!r}")
-    value = getattr(import_module(f"radzero.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

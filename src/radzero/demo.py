@@ -5,13 +5,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from radzero.answer import Reading
-from radzero.overlays import render_comparison, render_film
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 from radzero.phantom.reports import write_report
-from radzero.reading import load
+from radzero.pictures import render_film, render_sheet
+from radzero.prediction.model import load
+from radzero.prediction.reading import Reading
 
 SEED = 2024
 """Of the demo's phantoms; training uses seed 1."""
@@ -105,5 +105,5 @@ def _sheet(reading: Reading, title: str, path: Path) -> Path:
         reading.film, title=f"phantom: {title}", notice=reading.notice, warnings=reading.film_warnings
     )
     panels = [film_alone, *(reading.overlay(k) for k in range(len(reading.sentences)))]
-    render_comparison(panels, columns=3).save(path)
+    render_sheet(panels, columns=3).save(path)
     return path

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radzero.evaluation import public
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError
 from radzero.evaluation.contrasts import with_contrasts
-from radzero.evaluation.public import PUBLIC
 from radzero.evaluation.public.openi import labels_of
+from radzero.evaluation.registry import BENCHMARKS
 from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
-from radzero.evaluation.titles import BENCHMARK_TITLES
 from radzero.images import Radiograph, read_radiograph
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
@@ -291,7 +291,7 @@ def benchmark(request, tmp_path_factory: pytest.TempPathFactory, picture: bytes,
     name, make = MINIATURES[request.param]
     folder = tmp_path_factory.mktemp("mini") / name
     make(folder, picture, dicom)
-    return with_contrasts(PUBLIC[name].read(folder))
+    return with_contrasts(BENCHMARKS[name].module.read(folder))
 
 
 def test_every_image_of_a_miniature_is_there(benchmark: Benchmark):
@@ -357,14 +357,17 @@ def test_chance_is_near_its_expectation(benchmark: Benchmark, tmp_path: Path):
 
 
 def test_titles_are_those_of_the_modules():
-    assert {name: module.TITLE for name, module in PUBLIC.items()} == BENCHMARK_TITLES
-    assert all(module.SOURCE and module.LAYOUT for module in PUBLIC.values())
-    assert all(module.PUBLISHED["images"] for name, module in PUBLIC.items() if name not in ("phantom", "anatomy"))
+    modules = {name: spec.module for name, spec in BENCHMARKS.items()}
+    assert all(name == spec.name == modules[name].NAME and spec.title for name, spec in BENCHMARKS.items())
+    assert all(module.SOURCE and module.LAYOUT for module in modules.values())
+    assert all(module.PUBLISHED["images"] for name, module in modules.items() if name not in ("phantom", "anatomy"))
+    files = {path.stem for path in (Path(public.__file__).parent).glob("[a-z]*.py")}
+    assert files == set(BENCHMARKS), "a benchmark's file is in the registry, and the other way round"
 
 
 def read(name: str, folder: Path, make: Miniature, picture: bytes = b"", dicom: bytes = b"") -> Benchmark:
     make(folder, picture, dicom)
-    return PUBLIC[name].read(folder)
+    return BENCHMARKS[name].module.read(folder)
 
 
 def test_open_i_labels_by_substrings(tmp_path: Path):
@@ -382,7 +385,7 @@ def test_open_i_labels_by_substrings(tmp_path: Path):
 
 
 def test_padchest_has_every_label_but_normal(tmp_path: Path):
-    whole, rare = read("padchest", tmp_path, padchest), PUBLIC["padchest20"].read(tmp_path)
+    whole, rare = read("padchest", tmp_path, padchest), BENCHMARKS["padchest20"].module.read(tmp_path)
     assert whole.classes == ("aortic elongation", "common", "rare")
     assert rare.classes == ("aortic elongation", "rare"), "at most ten positives"
     assert whole.truth.sum(axis=0).tolist() == [1, 12, 1]
@@ -398,7 +401,7 @@ def test_nih_quirks(tmp_path: Path):
         (1, "Cardiomegaly"): ((10.0, 20.0, 510.0, 620.0), (700.0, 20.0, 750.0, 80.0)),
     }
     (tmp_path / "BBox_List_2017.csv").unlink()
-    assert PUBLIC["chestxray14"].read(tmp_path).tasks == ("classification",)
+    assert BENCHMARKS["chestxray14"].module.read(tmp_path).tasks == ("classification",)
 
 
 def test_chestxdet10_prompts_and_empty_entries(tmp_path: Path):
@@ -479,28 +482,28 @@ def det(label: str, boxes: list[list[int]]) -> str:
 def test_wrong_tables_are_named(name: str, file: str, content: str, said: str, tmp_path: Path):
     put(tmp_path / file, content)
     with pytest.raises(BenchmarkError, match=said):
-        PUBLIC[name].read(tmp_path)
+        BENCHMARKS[name].module.read(tmp_path)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_an_empty_folder_is_told_what_it_lacks(name: str, tmp_path: Path):
     with pytest.raises(BenchmarkError, match="there is no"):
-        PUBLIC[name].read(tmp_path)
+        BENCHMARKS[name].module.read(tmp_path)
     with pytest.raises(BenchmarkError, match="there is no such folder"):
-        PUBLIC[name].read(tmp_path / "gone")
+        BENCHMARKS[name].module.read(tmp_path / "gone")
 
 
 def test_images_listed_twice_are_refused(tmp_path: Path):
     put(tmp_path / "test_list.txt", ("a.png" + " 0" * 14 + "\n") * 2)
     with pytest.raises(BenchmarkError, match=r"1 images are listed twice, a\.png for one"):
-        PUBLIC["chestxray14"].read(tmp_path)
+        BENCHMARKS["chestxray14"].module.read(tmp_path)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path, picture: bytes):
     chestxray14(tmp_path, picture, b"")
     put(tmp_path / "copy/00000000_000.png", picture)
     with pytest.raises(BenchmarkError, match="there are 2 such files"):
-        PUBLIC["chestxray14"].read(tmp_path)
+        BENCHMARKS["chestxray14"].module.read(tmp_path)
 
 
 # -- the real annotation files -----------------------------------------------------------------------------
@@ -513,7 +516,7 @@ def rows(path: Path) -> list[list[str]]:
 
 def test_real_nih_files(shared_data: Path):
     folder = shared_data / "annotations/nih_chestxray14"
-    found = PUBLIC["chestxray14"].read(folder)
+    found = BENCHMARKS["chestxray14"].module.read(folder)
     lines = (folder / "test_list_with_labels.sample2000.txt").read_text().splitlines()
     assert found.counts()["images"] == len(lines) == 2000
     sums = [sum(int(line.split()[1 + column]) for line in lines) for column in range(14)]
@@ -531,7 +534,7 @@ def test_real_nih_boxes_parse_completely(shared_data: Path, tmp_path: Path):
     names = sorted({row[0] for row in boxes})
     put(tmp_path / "test_list.txt", "".join(f"{name}{' 0' * 14}\n" for name in names))
     put(tmp_path / "BBox_List_2017.csv", (folder / "BBox_List_2017.csv").read_bytes())
-    found = PUBLIC["chestxray14"].read(tmp_path)
+    found = BENCHMARKS["chestxray14"].module.read(tmp_path)
     assert sum(len(r.boxes) for r in found.regions) == 979
     assert all(0 <= b[0] < b[2] <= 1025 and 0 <= b[1] < b[3] <= 1025 for r in found.regions for b in r.boxes)
     assert {r.label for r in found.regions} == {
@@ -546,7 +549,7 @@ def test_real_nih_boxes_parse_completely(shared_data: Path, tmp_path: Path):
 )
 def test_real_chestxdet_files(path: str, entries: int, shared_data: Path):
     folder = shared_data / "annotations" / path
-    found = PUBLIC["chestxdet10"].read(folder)
+    found = BENCHMARKS["chestxdet10"].module.read(folder)
     (file,) = folder.glob("*.json")
     raw = json.loads(file.read_text())
     assert len(found.images) == len(raw) == entries
@@ -558,7 +561,7 @@ def test_real_chestxdet_files(path: str, entries: int, shared_data: Path):
 
 def test_real_chexpert_file(shared_data: Path):
     folder = shared_data / "annotations/no_licence_stated/chexpert_test"
-    found = PUBLIC["chexpert"].read(folder)
+    found = BENCHMARKS["chexpert"].module.read(folder)
     table = rows(folder / "groundtruth.first250.csv")
     assert len(found.images) == len(table) - 1 == 250
     for column, name in enumerate(found.classes):
@@ -568,7 +571,7 @@ def test_real_chexpert_file(shared_data: Path):
 
 def test_real_rsna_file(shared_data: Path):
     folder = shared_data / "annotations/rsna_pneumonia"
-    found = PUBLIC["rsna"].read(folder)
+    found = BENCHMARKS["rsna"].module.read(folder)
     table = rows(folder / "stage_2_train_labels.sample.csv")[1:]
     assert len(found.images) == len({row[0] for row in table}) == 1650
     assert int(found.truth.sum()) == len({row[0] for row in table if row[5] == "1"})
@@ -582,7 +585,7 @@ def test_oracles_on_the_real_boxes(shared_data: Path, picture: bytes, tmp_path: 
     put(tmp_path / "d/test.json", json.dumps(chosen))
     for entry in chosen:
         put(tmp_path / "d" / entry["file_name"], picture)
-    found = PUBLIC["chestxdet10"].read(tmp_path / "d")
+    found = BENCHMARKS["chestxdet10"].module.read(tmp_path / "d")
     truth = score(run_benchmark(found, Oracle(found, "oracle"), tmp_path / "oracle"), resamples=50)
     opposite = score(run_benchmark(found, Oracle(found, "opposite"), tmp_path / "opposite"), resamples=50)
     assert truth["classification"]["macro AUC"][0] == truth["pointing"]["over classes"][0] == 1.0
@@ -591,7 +594,7 @@ def test_oracles_on_the_real_boxes(shared_data: Path, picture: bytes, tmp_path: 
 
 def test_real_films_with_boxes(shared_data: Path, tmp_path: Path):
     """The NIH films of the data pack with NIH's and RSNA's boxes."""
-    found = PUBLIC["chestxray14"].read(shared_data / "images/nih_chestxray14")
+    found = BENCHMARKS["chestxray14"].module.read(shared_data / "images/nih_chestxray14")
     assert found.missing == ()
     assert (len(found.images), len({r.image for r in found.regions})) == (62, 23)
     assert all(read_radiograph(found.images[r.image].path).pixels.shape == (1024, 1024) for r in found.regions[:3])

@@ -24,7 +24,7 @@ from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile
 from radzero.evaluation.report import write_report
 from radzero.evaluation.run import batched, check, run_benchmark
 from radzero.evaluation.scoring import WeightedAuc, read_scores, score
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
 
 FILMS, SENTENCES = 70, ("There is mass", "There is nodule", "There is edema")
 

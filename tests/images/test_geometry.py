@@ -20,7 +20,7 @@ from radzero.images import Radiograph
 from radzero.images.geometry import Geometry, MapGeometry
 from radzero.models.configuration import ConvStemConfig
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.vision import ConvStemModel, token_grid
+from radzero.models.vision import ConvStemModel, patch_shape, token_grid
 
 # -- points --------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def test_pixel_centres_of_a_known_crop() -> None:
 
 @pytest.mark.parametrize("length", [1, 3, 5])
 def test_what_is_neither_point_nor_box_is_refused(length: int) -> None:
-    with pytest.raises(ValueError, match="points are x, y"):
+    with pytest.raises(ValueError, match="points have 2 coordinates and boxes 4"):
         Geometry.squash((4, 4), (8, 8)).to_input(np.zeros(length))
 
 
@@ -135,7 +135,7 @@ def test_what_is_neither_point_nor_box_is_refused(length: int) -> None:
 )
 def test_impossible_geometries_are_refused(arguments: tuple) -> None:
     with pytest.raises(ValueError, match=r"Geometry\("):
-        Geometry(*arguments)
+        Geometry.of(*arguments)
 
 
 # -- maps ----------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_squashed_films_map_is_the_plain_bilinear_resize(
     g = Geometry.squash(film, (grid[0] * patch, grid[1] * patch))
     values = random_grid(seed, (2, 3, *grid))
     truth = F.interpolate(torch.from_numpy(values), size=film, mode="bilinear", align_corners=False)
-    found = MapGeometry(g, grid, patch).upsample(values, fill=np.nan)
+    found = MapGeometry(g, grid, (patch, patch)).upsample(values, fill=np.nan)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, truth.numpy(), atol=2e-4)
 
@@ -207,7 +207,7 @@ def test_any_map_equals_the_pixel_by_pixel_one(
 ) -> None:
     g, grid, patch = case
     values = random_grid(seed, grid)
-    found = MapGeometry(g, grid, patch).upsample(values, fill)
+    found = MapGeometry(g, grid, (patch, patch)).upsample(values, fill)
     np.testing.assert_allclose(found, slow_map(g, values.astype(np.float64), patch, fill), atol=1e-4)
 
 
@@ -221,15 +221,15 @@ def test_a_padded_films_map_is_cropped_from_the_padded_canvas() -> None:
     values = random_grid(0, (5, 5))
     g = Geometry.pad((24, 40), (20, 20))
     np.testing.assert_allclose(
-        MapGeometry(g, (5, 5), 4).upsample(values, np.nan), on_canvas(values, (40, 40))[8:32], atol=1e-5
+        MapGeometry(g, (5, 5), (4, 4)).upsample(values, np.nan), on_canvas(values, (40, 40))[8:32], atol=1e-5
     )
     g = Geometry.pad((40, 24), (20, 20), centred=False)
     np.testing.assert_allclose(
-        MapGeometry(g, (5, 5), 4).upsample(values, np.nan), on_canvas(values, (40, 40))[:, :24], atol=1e-5
+        MapGeometry(g, (5, 5), (4, 4)).upsample(values, np.nan), on_canvas(values, (40, 40))[:, :24], atol=1e-5
     )
     g = Geometry.pad((6, 10), (20, 20))  # enlarged twice
     np.testing.assert_allclose(
-        MapGeometry(g, (5, 5), 4).upsample(values, np.nan), on_canvas(values, (10, 10))[2:8], atol=1e-5
+        MapGeometry(g, (5, 5), (4, 4)).upsample(values, np.nan), on_canvas(values, (10, 10))[2:8], atol=1e-5
     )
 
 
@@ -237,7 +237,7 @@ def test_a_cropped_films_map_covers_the_crop_only() -> None:
     """40 x 72 -> 20 x 36 -> the middle 12 x 12: film rows 8..32 and columns 24..48."""
     values = random_grid(1, (3, 3))
     g = Geometry.center_crop((40, 72), (20, 36), (12, 12))
-    found = MapGeometry(g, (3, 3), 4).upsample(values, fill=-np.inf)
+    found = MapGeometry(g, (3, 3), (4, 4)).upsample(values, fill=-np.inf)
     np.testing.assert_allclose(found[8:32, 24:48], on_canvas(values, (24, 24)), atol=1e-5)
     assert np.isinf(found).sum() == 40 * 72 - 24 * 24
 
@@ -245,7 +245,7 @@ def test_a_cropped_films_map_covers_the_crop_only() -> None:
 def test_patches_that_fall_short_of_the_input() -> None:
     """Input 11, patch 4: two patches centred on 2 and 6; what lies beyond 6 repeats the last."""
     g = Geometry.squash((11, 11), (11, 11))
-    found = MapGeometry(g, (2, 2), 4).upsample([[0.0, 8.0], [0.0, 8.0]], fill=np.nan)
+    found = MapGeometry(g, (2, 2), (4, 4)).upsample([[0.0, 8.0], [0.0, 8.0]], fill=np.nan)
     np.testing.assert_allclose(found, np.tile([0, 0, 1, 3, 5, 7, 8, 8, 8, 8, 8], (11, 1)), atol=1e-6)
 
 
@@ -255,7 +255,7 @@ def test_the_peak_is_the_arg_max_of_the_whole_map(
     case: tuple[Geometry, tuple[int, int], int], seed: int, levels: int | None
 ) -> None:
     g, grid, patch = case
-    maps = MapGeometry(g, grid, patch)
+    maps = MapGeometry(g, grid, (patch, patch))
     values = random_grid(seed, (3, *grid), levels)
     everywhere = maps.upsample(values, fill=-np.inf)
     peaks = maps.peak(values)
@@ -267,7 +267,7 @@ def test_the_peak_is_the_arg_max_of_the_whole_map(
 
 def test_peaks_of_known_grids() -> None:
     g = Geometry.squash((80, 40), (40, 40))
-    maps = MapGeometry(g, (4, 4), 10)
+    maps = MapGeometry(g, (4, 4), (10, 10))
     one_hot = np.eye(16, dtype=np.float32).reshape(16, 4, 4)
     for k, (x, y) in enumerate(maps.peak(one_hot)):
         # the patch's centre lies on an edge between film pixels, so on either side of it
@@ -281,7 +281,7 @@ def test_a_crop_between_two_film_pixels() -> None:
     """A few film pixels enlarged until the crop shows none's centre: a clear refusal, or the nearest pixel."""
     g = Geometry.center_crop((4, 4), (100, 100), (10, 10))  # the crop is film 1.8..2.2
     try:
-        peak = MapGeometry(g, (1, 1), 10).peak([[1.0]])
+        peak = MapGeometry(g, (1, 1), (10, 10)).peak([[1.0]])
     except ValueError as error:
         assert "Geometry(" in str(error)  # noqa: PT017
     else:
@@ -291,8 +291,8 @@ def test_a_crop_between_two_film_pixels() -> None:
 def test_wrong_grids_are_refused() -> None:
     g = Geometry.squash((8, 8), (20, 20))
     with pytest.raises(ValueError, match="do not fit"):
-        MapGeometry(g, (6, 5), 4)
-    maps = MapGeometry(g, (5, 5), 4)
+        MapGeometry(g, (6, 5), (4, 4))
+    maps = MapGeometry(g, (5, 5), (4, 4))
     for change in (lambda v: maps.upsample(v, 0.0), maps.peak):
         with pytest.raises(ValueError, match="must end in"):
             change(np.zeros((5, 4)))
@@ -334,13 +334,13 @@ def test_the_conv_stem_gives_the_grid_that_is_announced(stride: int, shape: tupl
     torch.manual_seed(0)
     config = ConvStemConfig(widths=(6, 6, 8), token_stride=stride, image_size=64)
     model = ConvStemModel(config).eval()
-    grid = token_grid(config, *shape)
+    grid = token_grid(config, shape)
     assert grid == (shape[0] // stride, shape[1] // stride)
     with torch.no_grad():
         tokens = model(torch.randn(2, 3, *shape)).last_hidden_state
     assert tokens.shape == (2, 1 + grid[0] * grid[1], 8)
     assert tokens.isfinite().all()
-    MapGeometry(Geometry.squash((90, 60), shape), grid, config.patch_size)
+    MapGeometry(Geometry.squash((90, 60), shape), grid, patch_shape(config))
 
 
 def test_a_spot_on_the_film_moves_the_token_under_it() -> None:
@@ -424,7 +424,7 @@ def test_a_blob_comes_back_to_where_it_was(
     settings_: dict, height: int, width: int, where: tuple[float, float], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     processor = make_processor(tmp_path_factory.mktemp("processor"), **settings_)
-    g = processor.geometry(height, width)
+    g = processor.geometry((height, width))
     sigma = 1.5 / min(*g.scale, 1.0)
     margin = 4 * sigma + 1 / min(g.scale)
     x0, y0, x1, y1 = g.covered
@@ -455,7 +455,7 @@ def test_a_blob_comes_back_to_where_it_was(
 def test_the_films_edges_are_where_the_geometry_says(settings_: dict, shape: tuple[int, int], tmp_path: Path) -> None:
     """A white film: what is not white in the input is padding, exactly where the geometry has it."""
     processor = make_processor(tmp_path, **settings_)
-    g = processor.geometry(*shape)
+    g = processor.geometry(shape)
     white = Radiograph(np.ones(shape, dtype=np.float32), "white")
     pixels, _ = processor.films([white])
     truth = np.zeros(g.input)
@@ -480,4 +480,4 @@ def test_films_of_several_shapes_in_one_batch(tmp_path: Path) -> None:
 def test_sizes_whose_geometry_is_not_known_are_refused(size: dict, tmp_path: Path) -> None:
     processor = make_processor(tmp_path, **BLIP, size=size)
     with pytest.raises(ValueError, match="not supported"):
-        processor.geometry(60, 80)
+        processor.geometry((60, 80))

@@ -22,7 +22,7 @@ import radzero
 from radzero.models.checkpoints import CheckpointError
 from radzero.models.conversion import convert_checkpoint
 from radzero.models.vision import interpolate_positions
-from radzero.reading import describe, load
+from radzero.prediction.model import describe, load
 
 
 @pytest.fixture

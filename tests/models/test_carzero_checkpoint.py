@@ -32,7 +32,7 @@ from radzero.models.configuration import CarZeroConfig
 from radzero.models.conversion import convert_checkpoint
 from radzero.models.lightning import FUSION_HEADS, convert_lightning, read_lightning
 from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
-from radzero.reading import RadZero, describe, load
+from radzero.prediction.model import RadZero, describe, load
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PIECES = "there is no a in the left right lung pleural effusion nodule card ##io ##megaly ##s pneumo ##thorax . edema"
@@ -875,7 +875,7 @@ def test_a_bright_square_is_found_again(height: int, width: int, films_to_inputs
         pixel = max(height, width) / 256  # of the input, on the film
         np.testing.assert_allclose(box, [left, top, left + side, top + side], atol=0.51 * pixel + 0.5 * (pixel < 1))
         values = pixels[0, 0].numpy()[:224, :224].reshape(28, 8, 28, 8).mean(axis=(1, 3))
-        x, y = MapGeometry(geometry, (28, 28), 8).peak(values)
+        x, y = MapGeometry(geometry, (28, 28), (8, 8)).peak(values)
         assert left - 4 * pixel <= x <= left + side + 4 * pixel
         assert top - 4 * pixel <= y <= top + side + 4 * pixel
 
@@ -893,7 +893,7 @@ def test_a_bright_square_is_found_again(height: int, width: int, films_to_inputs
 def test_geometry(
     shape: tuple[int, int], resized: tuple[int, int], top_left: tuple[int, int], films_to_inputs: RadZeroProcessor
 ) -> None:
-    geometry = films_to_inputs.geometry(*shape)
+    geometry = films_to_inputs.geometry(shape)
     assert (geometry.resized, geometry.placed, geometry.input) == (resized, top_left, (224, 224))
     white = grey_levels(films_to_inputs.image_processor, np.full(shape, 255, dtype=np.uint8))
     for axis in (0, 1):

@@ -29,7 +29,7 @@ from command_line import call
 from radzero.cli import app
 from radzero.models.checkpoints import CheckpointError, open_checkpoint, read_processor
 from radzero.models.hub import NEEDED, split_revision
-from radzero.reading import RadZero, load
+from radzero.prediction.model import RadZero, load
 
 NAME = "Deepnoid/RadZero"
 HUB_FORM: dict[str, Any] = {"form": "hub", "auto_map": True, "loss_name": "KeyPhraseAlignmentLoss"}

@@ -141,7 +141,7 @@ def test_company_and_padding_have_no_influence(name: str, encoder: str, text_wid
             torch.testing.assert_close(alone.logits[0, 0], many.logits[i, n], atol=1e-6, rtol=0)
             if model.has_maps:
                 rows, columns = PATCHES[encoder]
-                assert model.token_grid(*images.shape[-2:]) == (rows, columns)
+                assert model.token_grid(images.shape[-2:]) == (rows, columns)
                 assert alone.similarity.shape == (1, 1, rows * columns)
                 torch.testing.assert_close(alone.similarity[0, 0], many.similarity[i, n], atol=1e-5, rtol=0)
 

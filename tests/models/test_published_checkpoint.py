@@ -30,7 +30,7 @@ from radzero.models.checkpoints import CheckpointError, load_processor, open_che
 from radzero.models.configuration import ConvStemConfig, RadZeroConfig
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroModel
-from radzero.reading import RadZero, Reading, describe, load
+from radzero.prediction.model import RadZero, Reading, describe, load
 
 SENTENCES = ("There is no pleural effusions in the left lung.", "Cardiomegaly")
 TOLERANCE = 1e-4

@@ -39,7 +39,7 @@ from radzero.models.configuration import RadZeroConfig
 from radzero.models.conversion import convert_checkpoint
 from radzero.models.dinotxt import DinoTxtModel
 from radzero.models.radzero import RadZeroModel
-from radzero.reading import RadZero, describe, load
+from radzero.prediction.model import RadZero, describe, load
 
 FORMS = ("saved", "hub")
 PUBLISHED_CONFIGS = Path(__file__).resolve().parents[3] / "shared" / "design" / "published_config"

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import MPNetModel
 
 from radzero.models.checkpoints import load_processor
-from radzero.reading import RadZero, load
+from radzero.prediction.model import RadZero, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("RADZERO_MPNET", REPOSITORY / ".cache" / "all-mpnet-base-v2"))

@@ -42,7 +42,7 @@ from radzero.pacs.listen import DimseDestination, Listener, Peer
 from radzero.pacs.process import FolderDestination, NotTakenError, Processor, UnreachableError
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
 from radzero.results import make_results, read_header
 
 SENTENCE = "There is right pleural effusion"
@@ -381,7 +381,7 @@ def test_a_film_that_the_model_or_the_writer_fails_on_stops_no_other(
         patch.setattr(tiny_model, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("no such size")))
         work.process("1.7", lambda: film(7))
     with monkeypatch.context() as patch:
-        patch.setattr("radzero.results.objects._report", lambda _: (_ for _ in ()).throw(AttributeError("StudyID")))
+        patch.setattr("radzero.results.report._report", lambda _: (_ for _ in ()).throw(AttributeError("StudyID")))
         work.process("1.6", lambda: film(6))
     work.process("1.5", lambda: film(5))
     assert "the model failed on it: no such size" in work.tally.refused["1.7"]

@@ -23,7 +23,7 @@ from PIL import Image
 
 from command_line import call
 from radzero.phantom.film import make_film
-from radzero.reading import load
+from radzero.prediction.model import load
 from radzero.service.server import _connection_class, open_socket
 from radzero.service.settings import ServiceSettings
 from service.running import Running, running

@@ -35,7 +35,7 @@ from dicom_factory import chest_like, dicom_bytes, lut_item, scan_bomb
 from radzero.models.tensors import weights_hash
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
-from radzero.reading import RadZero, load
+from radzero.prediction.model import RadZero, load
 from radzero.service.app import create_app
 from radzero.service.engine import BoundedCache
 from radzero.service.gate import COOKIE, Gate
@@ -101,7 +101,7 @@ def test_predict_says_what_the_library_says(client: TestClient, tiny_model: RadZ
     maps = said["maps"]
     values = np.frombuffer(base64.b64decode(maps["values"]), dtype="<f4").reshape(2, *maps["grid"])
     assert np.allclose(values, reading.similarity, atol=1e-4)
-    assert maps["placement"]["patch"] == reading.patch
+    assert maps["placement"]["patch"] == reading.grid.patch[0]
     assert maps["placement"]["original"] == said["size"]
 
 

@@ -23,7 +23,7 @@ import radzero
 from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.models.base import Features, VisionLanguageModel
 from radzero.models.conversion import save_processor
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
 from radzero.training.batches import FilmBatch, TrainingFilms
 from radzero.training.config import (
     DataChoice,

@@ -22,7 +22,7 @@ from PIL import Image
 
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
-from radzero.reading import RadZero, load
+from radzero.prediction.model import RadZero, load
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

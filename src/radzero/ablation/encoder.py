@@ -8,7 +8,6 @@ get the same frozen tokens.
 
 import json
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from radzero._files import replacing, write_whole
+from radzero._processes import process_pool
 from radzero.ablation.recipe import EncoderChoice, FilmsChoice
 from radzero.evaluation.metrics import auc
-from radzero.files import write_whole
 from radzero.models.configuration import ConvStemConfig
 from radzero.models.vision import ConvStemModel
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding
-from radzero.processes import process_pool
 
 _MEAN, _STD = 0.5, 0.25
 _HELD_OUT = 0.05
@@ -76,10 +75,8 @@ def _draw_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
         cells = masks.reshape(len(masks), side, _CELL, side, _CELL).mean(axis=(2, 4))
         drawn.append((film.to_uint8(), labels_of(film.findings), (cells * 255).round().astype(np.uint8)))
     pixels, labels, cells = (np.stack(column) for column in zip(*drawn, strict=True))
-    temporary = folder / f"lessons-{first:06d}.partial"
-    with temporary.open("wb") as file:
+    with replacing(folder / f"lessons-{first:06d}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, pixels=pixels, labels=labels, cells=cells)
-    os.replace(temporary, folder / f"lessons-{first:06d}.npz")
     return count
 
 
@@ -196,10 +193,9 @@ def train_encoder(
                 with losses.open("a", encoding="utf-8") as file:
                     file.write(f"{step} {float(whole.detach()):.4f} {float(dense.detach()):.4f}\n")
             progress("training the encoder", step, total)
-        temporary = state.with_name("state.partial")
         content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "stage": number + 1, "step": step}
-        torch.save(content, temporary)
-        temporary.replace(state)
+        with replacing(state) as temporary:
+            torch.save(content, temporary)
     _write(folder, model, lessons, trained, choice)
     return folder
 

@@ -22,6 +22,7 @@ from radzero.evaluation.models import Logits
 from radzero.images import Radiograph
 from radzero.images.geometry import Geometry, MapGeometry
 from radzero.models.processor import RadZeroProcessor
+from radzero.models.vision import patch_shape, token_grid
 from radzero.phantom.findings import FINDINGS
 from radzero.training.token_cache import CachedFilms
 
@@ -154,7 +155,6 @@ class Probe:
     def raw_map(self, images: Any, sentences: list[int], film: int, sentence: int) -> Logits:
         """The segmentation head's values, upsampled."""
         tokens, geometries = images
-        patch = self.encoder.config.patch_size
-        rows, columns = (side // patch for side in geometries[film].input)
-        values = self.cells(tokens[film, 1:])[:, sentences[sentence]].reshape(rows, columns).numpy()
-        return MapGeometry(geometries[film], (rows, columns), patch).upsample(values, fill=np.nan)
+        grid = token_grid(self.encoder.config, geometries[film].input)
+        values = self.cells(tokens[film, 1:])[:, sentences[sentence]].reshape(grid).numpy()
+        return MapGeometry(geometries[film], grid, patch_shape(self.encoder.config)).upsample(values, fill=np.nan)

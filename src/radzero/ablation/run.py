@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from radzero._files import write_whole
+from radzero._processes import end_with_parent
 from radzero.ablation.encoder import train_encoder
 from radzero.ablation.probes import Probe, chosen_films, read_labels
 from radzero.ablation.recipe import Ablation, Row
@@ -28,9 +30,7 @@ from radzero.evaluation.models import RadZeroInBenchmark, ZeroShotModel
 from radzero.evaluation.public import phantom
 from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
-from radzero.files import write_whole
-from radzero.processes import end_with_parent
-from radzero.reading import load
+from radzero.prediction.model import load
 from radzero.training.config import TrainConfig
 from radzero.training.model_building import build_start
 from radzero.training.preparation import phantoms, prepare

@@ -10,14 +10,15 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from radzero._numbers import sigmoid
 from radzero.ablation.recipe import FIGURES, Ablation, Claim, Row
 from radzero.ablation.run import Place, prompts_of
 from radzero.evaluation.gallery import draw_case
 from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.public import phantom
 from radzero.evaluation.scoring import Statistic, headline_statistics, plain, read_scores
-from radzero.overlays import caption_font
-from radzero.reading import load
+from radzero.pictures import caption_font
+from radzero.prediction.model import load
 
 _PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
 _RESAMPLES = 1000
@@ -273,11 +274,11 @@ def draw_methods(ablation: Ablation, output: Path) -> Path | None:
         cells = []
         for _, model in models:
             seen, asked = model.embed_images([film]), model.embed_sentences([sentence])
-            logit = float(model.logits(seen, asked)[0, 0])
+            (probability,) = sigmoid(model.logits(seen, asked)[0])
             raw_map = model.raw_map(seen, asked, 0, 0)
             assert raw_map is not None
             cell = draw_case(film, raw_map, region)
-            label = f"p = {1 / (1 + np.exp(-logit)):.2f}"
+            label = f"p = {probability:.2f}"
             ImageDraw.Draw(cell).text(
                 (8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=0
             )

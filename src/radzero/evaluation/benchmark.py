@@ -11,14 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from radzero.errors import RadZeroError
 from radzero.evaluation.masks import MaskSource
 from radzero.images import Radiograph, read_radiograph
+from radzero.images.formats import image_files
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the original image."""
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(RadZeroError, ValueError):
     """Files that are not what the benchmark needs; the message names them and says what to do."""
 
 
@@ -157,10 +159,15 @@ class BenchmarkModule(Protocol):
     """A module of :mod:`radzero.evaluation.public`."""
 
     NAME: str
-    TITLE: str
+    """As in the registry."""
     SOURCE: str
+    """Who publishes the files, and where."""
     LAYOUT: str
+    """How they must lie in the folder."""
     PUBLISHED: dict[str, int]
+    """What :meth:`Benchmark.counts` gives of the published files."""
+    FINDINGS: tuple[str, ...]
+    """The finding set that ``radzero predict --findings NAME`` asks; empty where the files decide what is asked."""
 
     def read(self, data: Path) -> Benchmark:
         """Read the benchmark's files."""
@@ -168,8 +175,6 @@ class BenchmarkModule(Protocol):
 
 
 # -- files -----------------------------------------------------------------------------------------------
-
-_IMAGES = frozenset((".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp"))
 
 
 class ImageFolder:
@@ -183,10 +188,9 @@ class ImageFolder:
         self.data = data
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
-        for path in sorted(data.rglob("*")):
-            if path.suffix.lower() in _IMAGES and path.is_file():
-                self._by_name.setdefault(path.name, []).append(path)
-                self._by_stem.setdefault(path.stem, []).append(path)
+        for path in image_files(data):
+            self._by_name.setdefault(path.name, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
 
     def find(self, name: str) -> Path | None:
         """The file of a table's image: its path below the folder, else its name, else its name with another ending.

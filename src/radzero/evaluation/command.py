@@ -8,12 +8,11 @@ from typing import Any
 
 from rich.table import Table
 
-from radzero.evaluation.benchmark import BenchmarkModule
 from radzero.evaluation.contrasts import with_contrasts
 from radzero.evaluation.faithfulness import measure_faithfulness
 from radzero.evaluation.gallery import make_gallery
 from radzero.evaluation.models import RadZeroInBenchmark, ScoresFromFile, ZeroShotModel, plugin
-from radzero.evaluation.public import PUBLIC
+from radzero.evaluation.registry import BENCHMARKS, BenchmarkSpec
 from radzero.evaluation.report import TASKS, shown, write_report
 from radzero.evaluation.run import check, run_benchmark, unanswered
 from radzero.evaluation.scoring import score
@@ -38,13 +37,13 @@ def check_benchmark(name: str, data: Path, progress: Callable[[int, int], None] 
     Raises:
         BenchmarkError: for tables that cannot be read.
     """
-    module = PUBLIC[name]
-    benchmark = module.read(data)
+    spec = BENCHMARKS[name]
+    benchmark = spec.module.read(data)
     there = benchmark.without(benchmark.missing)
     problems = check(there, progress=lambda done: progress(done, len(there.images)))
-    summary = Table("figure", "here", "published", title=f"{module.TITLE} in {data}")
+    summary = Table("figure", "here", "published", title=f"{spec.title} in {data}")
     for what, count in benchmark.counts().items():
-        published = module.PUBLISHED.get(what)
+        published = spec.module.PUBLISHED.get(what)
         shown = "" if published is None else f"{published:,}" if published == count else f"{published:,}  (differs)"
         summary.add_row(what, f"{count:,}", shown)
     summary.add_row("images missing", f"{len(benchmark.missing):,}", "")
@@ -108,8 +107,8 @@ def evaluate_benchmark(
     check_packages()
     if sum(map(bool, (model, scores, clip, from_plugin))) > 1:
         raise ValueError("give one of --model, --clip, --plugin and --scores")
-    module = PUBLIC[name]
-    benchmark = module.read(data)
+    spec = BENCHMARKS[name]
+    benchmark = spec.module.read(data)
     if not scores:  # a table has scores of the frozen prompts only
         benchmark = with_contrasts(benchmark)
     asked: ZeroShotModel
@@ -122,7 +121,7 @@ def evaluate_benchmark(
     elif from_plugin:
         asked = plugin(from_plugin)
     else:
-        from radzero.reading import load
+        from radzero.prediction.model import load
 
         asked = RadZeroInBenchmark(load(model, revision=revision, local_files_only=local_files_only))
     count = len(benchmark.images) - len(benchmark.missing)
@@ -141,12 +140,12 @@ def evaluate_benchmark(
         make_gallery(benchmark, asked, output)
     metrics = score(output)
     write_report([output], output)
-    return metric_tables(module, metrics)
+    return metric_tables(spec, metrics)
 
 
-def metric_tables(module: BenchmarkModule, metrics: dict[str, Any]) -> list[Table]:
+def metric_tables(spec: BenchmarkSpec, metrics: dict[str, Any]) -> list[Table]:
     """Figures with their intervals."""
-    title = f"{module.TITLE}: {metrics['model']} on {metrics['images']:,} images"
+    title = f"{spec.title}: {metrics['model']} on {metrics['images']:,} images"
     if metrics["left out"]:
         title += f" ({metrics['left out']:,} left out: missing or unreadable)"
     summary = Table("figure", "value", "95 % interval", title=title)

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from radzero._files import write_whole
+from radzero._numbers import sigmoid
 from radzero.evaluation.benchmark import Benchmark, Region
 from radzero.evaluation.masks import BoxMask
 from radzero.evaluation.models import ZeroShotModel
-from radzero.files import write_whole
 from radzero.images import Radiograph
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -113,7 +114,7 @@ def measure_faithfulness(
         def score(films: Sequence[Radiograph], sentence: int = region.sentence) -> npt.NDArray[np.floating]:
             logits = model.logits(model.embed_images(films), embedded)
             assert logits is not None
-            return _sigmoid(logits[:, sentence])
+            return sigmoid(logits[:, sentence].astype(np.float64))
 
         order = np.where(np.isfinite(raw_map), raw_map, -np.inf)
         chance = np.random.default_rng(number).random((_PATCHES, _PATCHES))
@@ -131,7 +132,7 @@ def measure_faithfulness(
         for name, sentence in _contrary(benchmark, region, columns).items():
             values = model.raw_map(seen, embedded, 0, sentence)
             if values is not None and inside.any():
-                case[name] = float(np.nanmean(_sigmoid(values[inside])))
+                case[name] = float(np.nanmean(sigmoid(values[inside].astype(np.float64))))
         found.append(case)
         progress(number + 1, len(regions))
     if not found:
@@ -149,7 +150,3 @@ def _contrary(benchmark: Benchmark, region: Region, columns: dict[str, int]) -> 
         if side and contrast.right is not None and contrast.left is not None:
             sentences += [contrast.right, contrast.left] if side == "right" else [contrast.left, contrast.right]
     return dict(zip(MAPS, sentences, strict=False))
-
-
-def _sigmoid(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(values.astype(np.float64), -80, 80)))

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from radzero._numbers import sigmoid
 from radzero.evaluation.benchmark import Benchmark, Region
 from radzero.evaluation.models import ZeroShotModel
 from radzero.evaluation.scoring import read_scores
 from radzero.images import Radiograph
-from radzero.overlays import mark_peak, thumbnail
+from radzero.pictures import mark_peak, thumbnail
 
 _WIDTH = 360
 _TRUE = (0, 255, 160)
@@ -20,7 +21,7 @@ _TRUE = (0, 255, 160)
 def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region) -> Image.Image:
     """A film, the map on it, green boxes or outlines where the sentence is true, and a white cross at the peak."""
     known = np.where(np.isfinite(raw_map), raw_map, -np.float32(80))
-    values = 1 / (1 + np.exp(-np.clip(known, -80, 80)))
+    values = sigmoid(known)
     scale = _WIDTH / film.width
     picture = thumbnail(film.to_uint8(), values, _WIDTH, None)
     draw = ImageDraw.Draw(picture)

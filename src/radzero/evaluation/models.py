@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from radzero.images import Radiograph
-from radzero.images.geometry import Geometry, MapGeometry
-from radzero.reading import RadZero
+from radzero.images.geometry import Geometry
+from radzero.prediction.maps import MapGrid
+from radzero.prediction.model import RadZero
 
 Logits = npt.NDArray[np.float32]
 
@@ -88,12 +89,9 @@ class RadZeroInBenchmark:
         if images.similarity is None:
             self.logits(images, sentences)
         assert images.similarity is not None
-        geometry = images.geometries[film]
-        grid = self.model.model.token_grid(*geometry.input)
-        patch = self.model.model.config.vision_config.patch_size
-        values = images.similarity[film, sentence].reshape(grid)
-        upsampled = MapGeometry(geometry, grid, patch).upsample(values, fill=np.nan)
-        return np.log(np.maximum(upsampled, 1e-30)) if self.model.maps_are_attention else upsampled
+        network, geometry = self.model.model, images.geometries[film]
+        values = images.similarity[film, sentence].reshape(1, *network.token_grid(geometry.input))
+        return MapGrid(values, geometry, network.patch, self.model.maps_are_attention).raw(0)
 
 
 class ScoresFromFile:

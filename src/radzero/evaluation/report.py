@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from radzero.evaluation.metrics import roc_points
+from radzero.evaluation.registry import title_of
 from radzero.evaluation.scoring import Scores, read_scores, score
-from radzero.evaluation.titles import BENCHMARK_TITLES
 
 _PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
 _HEADLINE = {
@@ -54,7 +54,7 @@ class Run:
     def title(self) -> str:
         """Benchmark and model."""
         name = self.metrics["benchmark"]
-        return f"{BENCHMARK_TITLES.get(name, name)}: {self.metrics['model']}"
+        return f"{title_of(name)}: {self.metrics['model']}"
 
     def headline(self, figure: str) -> list[float | None] | None:
         """A figure of the published tables with its interval, where the run has it."""
@@ -122,7 +122,7 @@ def _compared(runs: list[Run]) -> list[_Table]:
         note = "Measured figures have 95 % intervals by resampling patients."
         if methods:
             note += " Published ones are of the whole benchmark."
-        tables.append(_Table(BENCHMARK_TITLES.get(name, name), ["model", *figures], rows, note))
+        tables.append(_Table(title_of(name), ["model", *figures], rows, note))
     return tables
 
 

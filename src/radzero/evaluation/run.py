@@ -7,7 +7,6 @@ A run's folder has ``run.json`` (model, data, versions, command), ``parts/`` whi
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
@@ -24,10 +23,11 @@ import torch
 import transformers
 
 import radzero
+from radzero._files import claim, replacing, write_whole
+from radzero._numbers import sigmoid
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkImage, Region
 from radzero.evaluation.metrics import PixelHistogram, contrast_to_noise, dice_sweep, mean_iou, pointing_hit
 from radzero.evaluation.models import Logits, ZeroShotModel
-from radzero.files import write_whole
 from radzero.images import Radiograph, RadiographError
 
 _T = TypeVar("_T")
@@ -122,12 +122,8 @@ def run_benchmark(
         "sha256": model.sha256,
     }
     note = folder / "run.json"
-    if note.exists():
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if differs := [key for key, value in identity.items() if known.get(key) != value]:
-            raise BenchmarkError(f"{folder}: holds another run (other {', '.join(differs)}); name another folder")
-        if (folder / "scores.parquet").exists():
-            return folder
+    if claim(note, identity, error=BenchmarkError) and (folder / "scores.parquet").exists():
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         **identity,
@@ -279,7 +275,7 @@ class _Part:
         looked = np.isfinite(values)
         lowest = np.where(looked, values, -np.float32(1e4))
         y, x = np.unravel_index(int(np.argmax(lowest)), values.shape)
-        map_ = 1.0 / (1.0 + np.exp(-np.clip(lowest, -80, 80)))
+        map_ = sigmoid(lowest)
         loaded = [None if r.mask is None else r.mask.load(*values.shape) for r in regions]
         masks = [mask for mask in loaded if mask is not None]
         for region, mask in zip(regions, loaded, strict=True):
@@ -305,8 +301,7 @@ class _Part:
 
     def write(self, path: Path) -> None:
         """Keep it, whole or not at all."""
-        temporary = path.with_name(path.name + ".partial")
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 images=np.array(self.images, dtype=np.int64),
@@ -318,7 +313,6 @@ class _Part:
                 histograms=np.array([self.pixels[k].counts for k in sorted(self.pixels)]),
                 unreadable=np.array(json.dumps([[u.name, u.reason] for u in self.unreadable])),
             )
-        os.replace(temporary, path)
 
 
 def _merge(benchmark: Benchmark, folder: Path) -> None:
@@ -343,60 +337,59 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
             ("logit", pa.float32()),
         ]
     )
-    temporary = folder / "scores.parquet.partial"
-    with parquet.ParquetWriter(temporary, schema) as writer:
-        for path in sorted((folder / "parts").glob("*.npz")):
-            with np.load(path) as part:
-                images = [benchmark.images[k] for k in part["images"]]
-                truth = np.full((len(images), len(benchmark.sentences)), -1, dtype=np.int8)
-                if benchmark.classes:
-                    truth[:, list(benchmark.prompts)] = benchmark.truth[part["images"]]
-                names = {}
-                for name, values in known.items():
-                    names[name] = np.full(truth.shape, "", dtype=object)
-                    names[name][:, list(benchmark.prompts)] = values[part["images"]]
-                logits = part["logits"]
-                count = len(benchmark.sentences)
-                writer.write_table(
-                    pa.table(
-                        {
-                            "image": [image.name for image in images for _ in range(count)],
-                            "patient": [image.patient for image in images for _ in range(count)],
-                            "sentence": list(benchmark.sentences) * len(images),
-                            "truth": truth.reshape(-1),
-                            **{name: values.reshape(-1) for name, values in names.items()},
-                            "logit": logits.reshape(-1),
-                        },
-                        schema=schema,
+    with replacing(folder / "scores.parquet") as temporary:  # last: its presence says that the run is whole
+        with parquet.ParquetWriter(temporary, schema) as writer:
+            for path in sorted((folder / "parts").glob("*.npz")):
+                with np.load(path) as part:
+                    images = [benchmark.images[k] for k in part["images"]]
+                    truth = np.full((len(images), len(benchmark.sentences)), -1, dtype=np.int8)
+                    if benchmark.classes:
+                        truth[:, list(benchmark.prompts)] = benchmark.truth[part["images"]]
+                    names = {}
+                    for name, values in known.items():
+                        names[name] = np.full(truth.shape, "", dtype=object)
+                        names[name][:, list(benchmark.prompts)] = values[part["images"]]
+                    logits = part["logits"]
+                    count = len(benchmark.sentences)
+                    writer.write_table(
+                        pa.table(
+                            {
+                                "image": [image.name for image in images for _ in range(count)],
+                                "patient": [image.patient for image in images for _ in range(count)],
+                                "sentence": list(benchmark.sentences) * len(images),
+                                "truth": truth.reshape(-1),
+                                **{name: values.reshape(-1) for name, values in names.items()},
+                                "logit": logits.reshape(-1),
+                            },
+                            schema=schema,
+                        )
                     )
-                )
-                regions += json.loads(str(part["regions"]))
-                sweeps.append(part["sweeps"])
-                empty.append(part["empty"])
-                unreadable += json.loads(str(part["unreadable"]))
-                for sentence, counts in zip(part["histogram_of"].tolist(), part["histograms"], strict=True):
-                    histograms[sentence] = histograms.get(sentence, 0) + counts
-    dice = np.concatenate(sweeps) if sweeps else np.empty((0, 101))
-    table = {
-        "image": [benchmark.images[r["image"]].name for r in regions],
-        "patient": [benchmark.images[r["image"]].patient for r in regions],
-        "sentence": [benchmark.sentences[r["sentence"]] for r in regions],
-        **{key: [r[key] for r in regions] for key in ("label", "x", "y", "hit", "cnr", "iou")},
-        "dice": [row.tolist() for row in dice],
-    }
-    parquet.write_table(pa.table(table), folder / "regions.parquet")
-    nothing = np.concatenate(empty) if empty else np.empty((0, 3))
-    with (folder / "pixels.npz").open("wb") as file:
-        np.savez_compressed(
-            file,
-            sentences=np.array([benchmark.sentences[k] for k in sorted(histograms)], dtype=np.str_),
-            counts=np.array([histograms[k] for k in sorted(histograms)]),
-            empty_image=np.array([benchmark.images[int(k)].name for k in nothing[:, 0]], dtype=np.str_),
-            empty_sentence=np.array([benchmark.sentences[int(k)] for k in nothing[:, 1]], dtype=np.str_),
-            empty_highest=nothing[:, 2],
-        )
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    record["unreadable"] = unreadable
-    write_whole(folder / "run.json", json.dumps(record, indent=1).encode())
-    os.replace(temporary, folder / "scores.parquet")  # last: its presence says that the run is whole
+                    regions += json.loads(str(part["regions"]))
+                    sweeps.append(part["sweeps"])
+                    empty.append(part["empty"])
+                    unreadable += json.loads(str(part["unreadable"]))
+                    for sentence, counts in zip(part["histogram_of"].tolist(), part["histograms"], strict=True):
+                        histograms[sentence] = histograms.get(sentence, 0) + counts
+        dice = np.concatenate(sweeps) if sweeps else np.empty((0, 101))
+        table = {
+            "image": [benchmark.images[r["image"]].name for r in regions],
+            "patient": [benchmark.images[r["image"]].patient for r in regions],
+            "sentence": [benchmark.sentences[r["sentence"]] for r in regions],
+            **{key: [r[key] for r in regions] for key in ("label", "x", "y", "hit", "cnr", "iou")},
+            "dice": [row.tolist() for row in dice],
+        }
+        parquet.write_table(pa.table(table), folder / "regions.parquet")
+        nothing = np.concatenate(empty) if empty else np.empty((0, 3))
+        with (folder / "pixels.npz").open("wb") as file:
+            np.savez_compressed(
+                file,
+                sentences=np.array([benchmark.sentences[k] for k in sorted(histograms)], dtype=np.str_),
+                counts=np.array([histograms[k] for k in sorted(histograms)]),
+                empty_image=np.array([benchmark.images[int(k)].name for k in nothing[:, 0]], dtype=np.str_),
+                empty_sentence=np.array([benchmark.sentences[int(k)] for k in nothing[:, 1]], dtype=np.str_),
+                empty_highest=nothing[:, 2],
+            )
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record["unreadable"] = unreadable
+        write_whole(folder / "run.json", json.dumps(record, indent=1).encode())
     shutil.rmtree(folder / "parts")

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radzero._files import write_whole
+from radzero._numbers import sigmoid
 from radzero.evaluation.faithfulness import MAPS, area
 from radzero.evaluation.metrics import (
     THRESHOLDS,
@@ -24,7 +26,6 @@ from radzero.evaluation.metrics import (
     figures_at_best_f1,
     frequency_group,
 )
-from radzero.files import write_whole
 
 _RESAMPLES = 1000
 _MOST_WORK = 2e9
@@ -200,7 +201,7 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
         truth, logits = scores.truth[:, column[sentence]], scores.logits[:, column[sentence]]
         known = truth >= 0
         positive = truth[known] == 1
-        probability = 1 / (1 + np.exp(-logits[known].astype(np.float64)))
+        probability = sigmoid(logits[known].astype(np.float64))
         aucs[name] = WeightedAuc(truth, logits)
         best = figures_at_best_f1(positive, logits[known])
         reliability = calibration(positive, probability)

@@ -33,6 +33,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -42,6 +43,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder
+
+from radzero._warnings import quiet, recorded
 
 from .codestream import (
     MOST_SCANS,
@@ -58,16 +61,17 @@ from .dicom_display import StoredPixels, render
 from .dicom_header import DicomFile, Header, TransferSyntax, open_dicom
 from .grey import grey_from_colour
 from .radiograph import (
+    DicomHeader,
     Radiograph,
     RadiographError,
     ReadLimits,
+    ReadOptions,
     Reason,
     StoredFilm,
     check_not_constant,
     check_size,
     refusing,
 )
-from .warning_filters import quiet, recorded
 
 NOT_RADIOGRAPHY = frozenset(
     (
@@ -144,14 +148,13 @@ COLOUR_PHOTOMETRICS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "
 _DAMAGED = "Ask the archive (PACS) for the file again"
 
 
-def read_dicom(file: BinaryIO, source: str, limits: ReadLimits, *, keep_stored: bool = False) -> Radiograph:
+def read_dicom(file: BinaryIO, source: str, options: ReadOptions) -> Radiograph:
     """Read an open DICOM file.
 
     Args:
         file: binary file for which :func:`~radzero.images.dicom_header.sniff_dicom` holds.
         source: name for the errors.
-        limits: checked against the header, before decoding.
-        keep_stored: keep the values before the window.
+        options: the limits, checked against the header before decoding, and what to keep.
 
     Raises:
         RadiographError: see the table of this module.
@@ -161,13 +164,15 @@ def read_dicom(file: BinaryIO, source: str, limits: ReadLimits, *, keep_stored: 
     # is kept, by _recorded
     with quiet():
         with _recorded(warnings):
-            opened = open_dicom(file, source, limits)
+            opened = open_dicom(file, source, options.limits)
         header = Header(opened.header, warnings, source)
         _refuse_other_objects(opened, header)
-        _check_image_header(header, limits)
+        _check_image_header(header, options.limits)
         with _recorded(warnings):
             rest = opened.read_rest()
-        return _render(opened, header, rest, keep_stored)
+        size = file.seek(0, os.SEEK_END)
+        kept = DicomHeader(opened.header, opened.syntax, size) if options.keep_header else None
+        return _render(opened, header, rest, options.keep_stored, kept)
 
 
 @contextmanager
@@ -175,7 +180,7 @@ def _recorded(warnings: list[str]) -> Iterator[None]:
     """Collect what pydicom warns about: structure and pixels, before any value with a name is converted."""
     with recorded() as caught:
         yield
-    warnings += [f"pydicom: {' '.join(str(w.message).split())[:200]}" for w in caught]
+    warnings += [f"pydicom: {' '.join(text.split())[:200]}" for text in caught]
 
 
 def _refuse_other_objects(opened: DicomFile, header: Header) -> None:
@@ -254,7 +259,9 @@ def _check_image_header(header: Header, limits: ReadLimits) -> None:
         )
 
 
-def _render(opened: DicomFile, header: Header, rest: Dataset, keep_stored: bool) -> Radiograph:
+def _render(
+    opened: DicomFile, header: Header, rest: Dataset, keep_stored: bool, kept: DicomHeader | None
+) -> Radiograph:
     source, choices = header.source, [f"transfer syntax: {opened.syntax.label}"]
     samples = header.integer("SamplesPerPixel") or 1
     photometric = header.code("PhotometricInterpretation")
@@ -287,6 +294,7 @@ def _render(opened: DicomFile, header: Header, rest: Dataset, keep_stored: bool)
         choices=tuple(choices),
         dicom=facts(header, opened.syntax, film),
         stored=film if keep_stored else None,
+        header=kept,
     )
 
 

@@ -1,10 +1,13 @@
-"""Where a film's pixels land in the model's input, and the exact way back.
+"""Where an image's pixels land in the model's input, and the exact way back, for any number of axes.
 
-Coordinates are continuous, in pixels, x to the right and y downwards, with 0 at the EDGE of the first pixel: pixel k
-covers k..k+1 and is centred on k + 1/2.
+Coordinates are continuous, in pixels, with 0 at the EDGE of the first pixel: pixel k covers k..k+1 and is centred on
+k + 1/2. Shapes are in array order, as (H, W) or (D, H, W). Points are in the opposite order, as x, y or x, y, z: x to
+the right, y downwards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,89 +16,133 @@ FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
+class AxisGeometry:
+    """One axis of a :class:`Geometry`: a resize, then padding or cropping.
+
+    Attributes:
+        original: length of the image, in its own pixels.
+        resized: length after resizing, before padding or cropping, in input pixels.
+        placed: where the resized image begins in the input, in input pixels; negative where it is cropped.
+        input: length of the model's input, in input pixels.
+    """
+
+    original: int
+    resized: int
+    placed: int
+    input: int
+
+    def __post_init__(self) -> None:
+        if min(self.original, self.resized, self.input) < 1:
+            raise ValueError(f"sizes must be positive: {self}")
+        if self.covered[0] >= self.covered[1]:
+            raise ValueError(f"nothing of the image is in the model's input: {self}")
+
+    @property
+    def scale(self) -> float:
+        """Input pixels per image pixel."""
+        return self.resized / self.original
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """First and last coordinate of the part of the image that the model sees, in image pixels."""
+        low, high = (0 - self.placed) / self.scale, (self.input - self.placed) / self.scale
+        return max(low, 0.0), min(high, float(self.original))
+
+
+@dataclass(frozen=True)
 class Geometry:
     """A resize, followed by a placement (padding where positive, cropping where negative) in the model's input.
 
     Attributes:
-        original: (H, W) of the film.
-        resized: (H, W) after resizing, before padding or cropping.
-        placed: (y, x) in input pixels of the resized film's top-left corner; negative where it is cropped.
-        input: (H, W) of the model's input.
+        axes: a record per axis, in array order: rows and columns of a radiograph, slices first of a volume.
     """
 
-    original: tuple[int, int]
-    resized: tuple[int, int]
-    placed: tuple[int, int]
-    input: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if min(*self.original, *self.resized, *self.input) < 1:
-            raise ValueError(f"sizes must be positive: {self}")
-        if self.covered[0] >= self.covered[2] or self.covered[1] >= self.covered[3]:
-            raise ValueError(f"nothing of the film is in the model's input: {self}")
+    axes: tuple[AxisGeometry, ...]
 
     @classmethod
-    def squash(cls, original: tuple[int, int], size: tuple[int, int]) -> "Geometry":
+    def of(
+        cls, original: Sequence[int], resized: Sequence[int], placed: Sequence[int], size: Sequence[int]
+    ) -> "Geometry":
+        """The geometry of these lengths and offsets, each given with one entry per axis (see :class:`AxisGeometry`)."""
+        return cls(tuple(AxisGeometry(*lengths) for lengths in zip(original, resized, placed, size, strict=True)))
+
+    @classmethod
+    def squash(cls, original: Sequence[int], size: Sequence[int]) -> "Geometry":
         """Resize straight to ``size``, aspect ratio not kept."""
-        return cls(original, size, (0, 0), size)
+        return cls.of(original, size, (0,) * len(size), size)
 
     @classmethod
-    def pad(cls, original: tuple[int, int], size: tuple[int, int], *, centred: bool = True) -> "Geometry":
-        """Resize, aspect ratio kept, until the film just fits in ``size``; pad the rest."""
-        scale = min(size[0] / original[0], size[1] / original[1])
-        resized = (
-            min(size[0], max(1, round(original[0] * scale))),
-            min(size[1], max(1, round(original[1] * scale))),
-        )
-        free = (size[0] - resized[0], size[1] - resized[1])
-        return cls(original, resized, (free[0] // 2, free[1] // 2) if centred else (0, 0), size)
+    def pad(cls, original: Sequence[int], size: Sequence[int], *, centred: bool = True) -> "Geometry":
+        """Resize, aspect ratio kept, until the image just fits in ``size``; pad the rest."""
+        scale = min(most / length for most, length in zip(size, original, strict=True))
+        resized = [min(most, max(1, round(n * scale))) for most, n in zip(size, original, strict=True)]
+        free = [most - length for most, length in zip(size, resized, strict=True)]
+        return cls.of(original, resized, [n // 2 if centred else 0 for n in free], size)
 
     @classmethod
-    def center_crop(cls, original: tuple[int, int], resized: tuple[int, int], size: tuple[int, int]) -> "Geometry":
+    def center_crop(cls, original: Sequence[int], resized: Sequence[int], size: Sequence[int]) -> "Geometry":
         """Resize to ``resized``, then keep the central ``size``."""
-        top, left = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
-        return cls(original, resized, (-top, -left), size)
+        return cls.of(original, resized, [-((n - most) // 2) for n, most in zip(resized, size, strict=True)], size)
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """(y, x) input pixels per film pixel."""
-        return self.resized[0] / self.original[0], self.resized[1] / self.original[1]
+    def original(self) -> tuple[int, ...]:
+        """Shape of the image, (H, W) of a radiograph."""
+        return tuple(axis.original for axis in self.axes)
 
     @property
-    def covered(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 of the part of the film that the model sees, in film pixels."""
-        x0, y0 = self.to_original(np.zeros(2))
-        x1, y1 = self.to_original(np.array([self.input[1], self.input[0]], dtype=float))
-        height, width = self.original
-        return (
-            max(float(x0), 0.0),
-            max(float(y0), 0.0),
-            min(float(x1), float(width)),
-            min(float(y1), float(height)),
-        )
+    def resized(self) -> tuple[int, ...]:
+        """Shape after resizing, before padding or cropping."""
+        return tuple(axis.resized for axis in self.axes)
+
+    @property
+    def placed(self) -> tuple[int, ...]:
+        """Where the resized image begins in the input, (y, x) of a radiograph; negative where it is cropped."""
+        return tuple(axis.placed for axis in self.axes)
+
+    @property
+    def input(self) -> tuple[int, ...]:
+        """Shape of the model's input."""
+        return tuple(axis.input for axis in self.axes)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Input pixels per image pixel, (y, x) of a radiograph."""
+        return tuple(axis.scale for axis in self.axes)
+
+    @property
+    def covered(self) -> tuple[float, ...]:
+        """The part of the image that the model sees, as a box in image pixels: x0, y0, x1, y1 of a radiograph."""
+        ends = [axis.covered for axis in reversed(self.axes)]
+        return (*(low for low, _ in ends), *(high for _, high in ends))
 
     def to_input(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Film coordinates -> input coordinates: points (..., 2) as x, y or boxes (..., 4) as x0, y0, x1, y1."""
-        xy = np.asarray(points, dtype=np.float64)
-        scale, placed = self._xy(xy.shape[-1])
-        return xy * scale + placed
+        """Image coordinates to input coordinates.
+
+        Args:
+            points: points (..., n) as x, y or boxes (..., 2n) as x0, y0, x1, y1, for n axes.
+        """
+        values = np.asarray(points, dtype=np.float64)
+        scale, placed = self._of_points(values.shape[-1])
+        return values * scale + placed
 
     def to_original(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The inverse of :meth:`to_input`."""
-        xy = np.asarray(points, dtype=np.float64)
-        scale, placed = self._xy(xy.shape[-1])
-        return (xy - placed) / scale
+        values = np.asarray(points, dtype=np.float64)
+        scale, placed = self._of_points(values.shape[-1])
+        return (values - placed) / scale
 
-    def _xy(self, length: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        if length not in (2, 4):
-            raise ValueError(f"points are x, y and boxes x0, y0, x1, y1; the last axis is {length} long")
-        repeat = length // 2
+    def _of_points(self, length: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Scale and placement in the order of points, repeated for boxes."""
+        count = len(self.axes)
+        if length not in (count, 2 * count):
+            raise ValueError(f"points have {count} coordinates and boxes {2 * count}; the last axis is {length} long")
+        repeat = length // count
         return np.tile(self.scale[::-1], repeat), np.tile(np.array(self.placed[::-1], dtype=np.float64), repeat)
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Linear interpolation along one axis: film pixels ``at`` read grid cells ``first`` and ``second``."""
+class _Interpolation:
+    """Linear interpolation along one axis: image pixels ``at`` read grid cells ``first`` and ``second``."""
 
     at: npt.NDArray[np.intp]
     first: npt.NDArray[np.intp]
@@ -104,80 +151,109 @@ class _Axis:
 
 
 class MapGeometry:
-    """Patch grids laid on the film: bilinear (``align_corners=False``), in one step from grid to film pixels.
+    """Patch grids laid on the image: linear between patch centres (``align_corners=False``), in one step.
 
-    For a squashed film this is the plain bilinear resize of the grid to the film; padding is left out and what lies
+    For a squashed image this is the plain bilinear resize of the grid to the image; padding is left out, and what lies
     outside a crop is not covered.
 
     Args:
         geometry: of the preprocessing.
-        grid: (h, w) rows and columns of patches.
-        patch: input pixels per patch; h * patch may fall short of the input's height where it does not divide it.
+        grid: patches along each axis, (h, w) of a radiograph.
+        patch: input pixels per patch along each axis; h * patch may fall short of the input's height where the patch
+            does not divide it.
     """
 
-    def __init__(self, geometry: Geometry, grid: tuple[int, int], patch: int) -> None:
-        if grid[0] * patch > geometry.input[0] or grid[1] * patch > geometry.input[1]:
-            raise ValueError(f"{grid} patches of {patch} pixels do not fit an input of {geometry.input}")
-        self.geometry, self.grid, self.patch = geometry, grid, patch
-        self._rows, self._columns = (self._axis(k) for k in (0, 1))
+    def __init__(self, geometry: Geometry, grid: Sequence[int], patch: Sequence[int]) -> None:
+        for axis, patches, length in zip(geometry.axes, grid, patch, strict=True):
+            if patches * length > axis.input:
+                raise ValueError(f"{tuple(grid)} patches of {tuple(patch)} do not fit an input of {geometry.input}")
+        self.geometry, self.grid, self.patch = geometry, tuple(grid), tuple(patch)
+        self._axes = [self._interpolation(k) for k in range(len(geometry.axes))]
 
-    def _axis(self, axis: int) -> _Axis:
-        g = self.geometry
-        centres = np.arange(g.original[axis], dtype=np.float64) + 0.5
-        position = centres * g.scale[axis] + g.placed[axis]
-        at = np.flatnonzero((position >= 0) & (position <= g.input[axis]))
-        cell = np.clip(position[at] / self.patch - 0.5, 0.0, self.grid[axis] - 1)
+    def _interpolation(self, k: int) -> _Interpolation:
+        axis = self.geometry.axes[k]
+        centres = np.arange(axis.original, dtype=np.float64) + 0.5
+        position = centres * axis.scale + axis.placed
+        at = np.flatnonzero((position >= 0) & (position <= axis.input))
         if not len(at):
-            raise ValueError(f"no film pixel's centre is in the model's input: {g}")
-        first = np.minimum(np.floor(cell).astype(np.intp), self.grid[axis] - 1)
-        return _Axis(at, first, np.minimum(first + 1, self.grid[axis] - 1), (cell - first).astype(np.float32))
+            raise ValueError(f"no pixel's centre is in the model's input: {self.geometry}")
+        return self._cells(k, at, position[at])
+
+    def _cells(self, k: int, at: npt.NDArray[np.intp], position: npt.NDArray[np.float64]) -> _Interpolation:
+        """Which cells are read at input coordinates along axis k; beyond the outermost centres the nearest cell."""
+        last = self.grid[k] - 1
+        cell = np.clip(position / self.patch[k] - 0.5, 0.0, last)
+        first = np.minimum(np.floor(cell).astype(np.intp), last)
+        return _Interpolation(at, first, np.minimum(first + 1, last), (cell - first).astype(np.float32))
 
     def upsample(self, values: npt.ArrayLike, fill: float) -> npt.NDArray[np.float32]:
-        """Grid values (..., h, w) at every film pixel (..., H, W); ``fill`` where the model did not look.
+        """Grid values (..., h, w) at every image pixel (..., H, W); ``fill`` where the model did not look.
 
         Raises:
-            ValueError: when ``values`` do not end in (h, w).
+            ValueError: when ``values`` do not end in the grid's shape.
         """
-        grid = np.asarray(values, dtype=np.float32)
-        if grid.shape[-2:] != self.grid:
-            raise ValueError(f"values must end in {self.grid}, not {grid.shape}")
-        out = np.full((*grid.shape[:-2], *self.geometry.original), fill, dtype=np.float32)
-        out[..., self._rows.at[:, None], self._columns.at] = _interpolate(grid, self._rows, self._columns)
+        grid = self._checked(values)
+        seen = tuple(slice(int(axis.at[0]), int(axis.at[-1]) + 1) for axis in self._axes)  # without gaps
+        out = np.full((*grid.shape[: -len(seen)], *self.geometry.original), fill, dtype=np.float32)
+        place: tuple[Any, ...] = (..., *seen)
+        out[place] = _interpolate(grid, self._axes)
         return out
 
+    def sample(self, values: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Grid values (h, w) at image coordinates (..., 2), x first; NaN where the model did not look.
+
+        At pixel centres, x + 1/2 and y + 1/2, these are the values of :meth:`upsample`.
+        """
+        grid, where = self._checked(values), self.geometry.to_input(points)
+        position = [where[..., -1 - k] for k in range(len(self._axes))]
+        unused = np.zeros(1, dtype=np.intp)
+        cells = [self._cells(k, unused, position[k]) for k in range(len(self._axes))]
+        total = np.zeros(where.shape[:-1], dtype=np.float32)
+        for corner in np.ndindex(*(2,) * len(cells)):
+            chosen = [cell.second if far else cell.first for cell, far in zip(cells, corner, strict=True)]
+            share = np.ones(where.shape[:-1], dtype=np.float32)
+            for cell, far in zip(cells, corner, strict=True):
+                share = share * (cell.weight if far else np.float32(1) - cell.weight)
+            total = total + share * grid[tuple(chosen)]
+        inside = np.ones(where.shape[:-1], dtype=bool)
+        for k, axis in enumerate(self.geometry.axes):
+            inside &= (position[k] >= 0) & (position[k] <= axis.input)
+        return np.where(inside, total, np.float32(np.nan))
+
     def peak(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """x, y of the film pixel (..., 2) where the upsampled grid (..., h, w) is greatest, the first in reading order.
+        """The pixel (..., 2), x first, where the upsampled grid (..., h, w) is greatest; the first in reading order.
 
         A bilinear surface is greatest, between four cell centres, on a corner of the pixels there; so only those
         pixels are computed and the answer is that of an arg-max over every pixel.
         """
+        grid = self._checked(values)
+        corners = [_corners(axis) for axis in self._axes]
+        surface = _interpolate(grid, corners)
+        shape = surface.shape[-len(corners) :]
+        best = surface.reshape(*surface.shape[: -len(corners)], int(np.prod(shape))).argmax(axis=-1)
+        places = [axis.at[index] for axis, index in zip(corners, np.unravel_index(best, shape), strict=True)]
+        return np.stack(places[::-1], axis=-1).astype(np.int64)
+
+    def _checked(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
         grid = np.asarray(values, dtype=np.float32)
-        if grid.shape[-2:] != self.grid:
+        if grid.shape[-len(self.grid) :] != self.grid:
             raise ValueError(f"values must end in {self.grid}, not {grid.shape}")
-        rows, columns = _corners(self._rows), _corners(self._columns)
-        surface = _interpolate(grid, rows, columns)
-        best = surface.reshape(*surface.shape[:-2], len(rows.at) * len(columns.at)).argmax(axis=-1)
-        y, x = np.divmod(best, len(columns.at))
-        return np.stack((columns.at[x], rows.at[y]), axis=-1).astype(np.int64)
+        return grid
 
 
-def _interpolate(grid: npt.NDArray[np.float32], rows: _Axis, columns: _Axis) -> npt.NDArray[np.float32]:
-    first, second = grid[..., rows.first, :], grid[..., rows.second, :]
-    lines = _blend(first, second, rows.weight[:, None])
-    return _blend(lines[..., columns.first], lines[..., columns.second], columns.weight)
+def _interpolate(grid: npt.NDArray[np.float32], axes: Sequence[_Interpolation]) -> npt.NDArray[np.float32]:
+    """Grid values (..., h, w) at the pixels of each axis, one axis after the other."""
+    for k, axis in enumerate(axes, start=-len(axes)):
+        weight = axis.weight.reshape(-1, *(1,) * (-1 - k))
+        first, second = grid.take(axis.first, axis=k), grid.take(axis.second, axis=k)
+        grid = np.asarray(first * (np.float32(1.0) - weight) + second * weight, dtype=np.float32)
+    return grid
 
 
-def _blend(
-    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    one = np.float32(1.0)
-    return np.asarray(first * (one - weight) + second * weight, dtype=np.float32)
-
-
-def _corners(axis: _Axis) -> _Axis:
+def _corners(axis: _Interpolation) -> _Interpolation:
     """The first and last pixel of every run that reads the same pair of cells."""
     # cells clamped at a border interpolate between a cell and itself: constant, so its ends serve as well
     change = np.flatnonzero(np.diff(axis.first) != 0)
     edge = np.flatnonzero(np.diff((axis.weight == 0).astype(np.int8)) != 0)
     keep = np.unique(np.concatenate(([0], change, change + 1, edge, edge + 1, [len(axis.at) - 1])))
-    return _Axis(axis.at[keep], axis.first[keep], axis.second[keep], axis.weight[keep])
+    return _Interpolation(axis.at[keep], axis.first[keep], axis.second[keep], axis.weight[keep])

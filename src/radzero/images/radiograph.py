@@ -11,10 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from radzero.errors import RadZeroError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from .dicom_header import TransferSyntax
 
 MIN_SIDE = 32
 """Pixels. An image with a shorter side carries no finding that could be read."""
@@ -44,7 +52,7 @@ class Reason(StrEnum):
     BAD_SHAPE = "bad_shape"
 
 
-class RadiographError(ValueError):
+class RadiographError(RadZeroError, ValueError):
     """An image that can not be read as one radiograph.
 
     The message is ``"<source>: <cause>. <remedy>."``.
@@ -113,6 +121,21 @@ class ReadLimits:
         for name in ("max_pixels", "max_file_bytes", "max_inflated_bytes", "max_header_reads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ReadLimits.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader is asked for besides the pixels.
+
+    Attributes:
+        limits: what a file may ask for.
+        keep_stored: keep a DICOM file's values before the window (:attr:`Radiograph.stored`).
+        keep_header: keep a DICOM file's whole header (:attr:`Radiograph.header`), which names the patient.
+    """
+
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    keep_stored: bool = False
+    keep_header: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +222,21 @@ class DicomFacts:
 
 
 @dataclass(frozen=True, eq=False)
+class DicomHeader:
+    """A DICOM file's header as it was parsed, for whoever makes DICOM objects of a reading. It names the patient.
+
+    Attributes:
+        dataset: every element up to the pixel data.
+        syntax: the transfer syntax.
+        size: of the file, in bytes.
+    """
+
+    dataset: Dataset
+    syntax: TransferSyntax
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
 class Radiograph:
     """One radiograph as a radiologist sees it.
 
@@ -212,6 +250,7 @@ class Radiograph:
         choices: every decision made between the stored and the displayed values, in order.
         dicom: header facts when the source is a DICOM file.
         stored: values before the window, when they were asked for and the source is grey.
+        header: the whole header of a DICOM file, when it was asked for.
     """
 
     pixels: NDArray[np.float32]
@@ -223,6 +262,7 @@ class Radiograph:
     choices: tuple[str, ...] = ()
     dicom: DicomFacts | None = None
     stored: StoredFilm | None = field(default=None, repr=False)
+    header: DicomHeader | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         pixels = self.pixels

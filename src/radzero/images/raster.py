@@ -29,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from radzero._warnings import quiet
+
 from .codestream import MOST_SCANS, count_jpeg_scans
 from .grey import Grey, full_scale, grey_from_colour, grey_from_integers, refuse_negative, row_blocks
 from .radiograph import (
@@ -42,28 +44,10 @@ from .radiograph import (
     polarity_warnings,
     refusing,
 )
-from .warning_filters import quiet
-
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 _ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 _COLOUR_MODES = {"CMYK", "YCbCr", "LAB", "HSV"}
 _REEXPORT = "Export the image again as PNG, or ask the source for an undamaged copy"
-
-
-def sniff_raster(head: bytes) -> str | None:
-    """Return the Pillow format name that the first 16 bytes of a file announce, or ``None``."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith(b"BM") and len(head) >= 16:
-        return "BMP"
-    return None
 
 
 def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimits) -> Radiograph:
@@ -71,7 +55,7 @@ def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimi
 
     Args:
         file: positioned anywhere; read from its start.
-        image_format: one of :data:`FORMATS`, as sniffed.
+        image_format: its name in Pillow: "PNG", "JPEG", "TIFF", "BMP" or "WEBP".
         source: name for the errors.
         limits: checked against the header, before decoding.
 

@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dicom import read_dicom
-from .dicom_header import sniff_dicom
-from .radiograph import Radiograph, RadiographError, ReadLimits, Reason
-from .raster import read_array, read_pil, read_raster, sniff_raster
-
-_SNIFF_BYTES = 1024
+from .formats import SNIFF_BYTES, format_names, format_of
+from .radiograph import Radiograph, RadiographError, ReadLimits, ReadOptions, Reason
+from .raster import read_array, read_pil
 
 
 def read_radiograph(
@@ -26,6 +23,7 @@ def read_radiograph(
     limits: ReadLimits | None = None,
     name: str | None = None,
     keep_stored: bool = False,
+    keep_header: bool = False,
 ) -> Radiograph:
     """Read one radiograph.
 
@@ -36,6 +34,8 @@ def read_radiograph(
         limits: what a file may ask for; ``None`` for the defaults of :class:`ReadLimits`.
         name: what bytes are called in ``source`` and in errors.
         keep_stored: keep a DICOM file's values before the window, for a viewer.
+        keep_header: keep a DICOM file's whole header, for whoever makes DICOM objects of a reading. It names the
+            patient.
 
     Returns:
         float32 display values in 0..1 with bones bright, and every decision that led to them.
@@ -44,35 +44,35 @@ def read_radiograph(
         RadiographError: with a :class:`Reason`, when the source is not one readable radiograph.
         TypeError: when ``source`` is of another type.
     """
-    limits = limits or ReadLimits()
+    options = ReadOptions(limits or ReadLimits(), keep_stored, keep_header)
     if isinstance(source, Radiograph):
         return source
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or f"Pillow image ({source.mode} {source.width}x{source.height})")
-        return read_pil(source, name, limits)
+        return read_pil(source, name, options.limits)
     if isinstance(source, np.ndarray):
-        return read_array(source, f"numpy array {source.shape} {source.dtype}", limits)
+        return read_array(source, f"numpy array {source.shape} {source.dtype}", options.limits)
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source), limits, keep_stored)
+        return _read_path(Path(source), options)
     if isinstance(source, bytes):
         name = name or f"{len(source):,} bytes"
-        _check_bytes(len(source), name, limits)
-        return _read_file(BytesIO(source), len(source), name, limits, keep_stored)
+        _check_bytes(len(source), name, options.limits)
+        return _read_file(BytesIO(source), len(source), name, options)
     raise TypeError(
         f"a radiograph is a path, bytes, a Pillow image, a numpy array or a Radiograph, not {type(source).__name__}"
     )
 
 
-def _read_path(path: Path, limits: ReadLimits, keep_stored: bool) -> Radiograph:
+def _read_path(path: Path, options: ReadOptions) -> Radiograph:
     name = str(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise RadiographError(name, Reason.UNREADABLE, f"this is {what}", "Pass the path of one image file")
-        _check_bytes(status.st_size, name, limits)
+        _check_bytes(status.st_size, name, options.limits)
         with path.open("rb") as file:
-            return _read_file(file, status.st_size, name, limits, keep_stored)
+            return _read_file(file, status.st_size, name, options)
     except FileNotFoundError as exc:
         raise RadiographError(name, Reason.NOT_FOUND, "no such file", "Check the path") from exc
     except (OSError, ValueError) as exc:
@@ -94,21 +94,17 @@ def _check_bytes(size: int, name: str, limits: ReadLimits) -> None:
         )
 
 
-def _read_file(file: BinaryIO, size: int, name: str, limits: ReadLimits, keep_stored: bool) -> Radiograph:
-    head = file.read(_SNIFF_BYTES)
+def _read_file(file: BinaryIO, size: int, name: str, options: ReadOptions) -> Radiograph:
+    head = file.read(SNIFF_BYTES)
     if not head:
         raise RadiographError(name, Reason.EMPTY, "the file is empty", "Copy or download it again")
-    # DICOM first: its preamble may hold the signature of another format
-    if head[128:132] == b"DICM":
-        return read_dicom(file, name, limits, keep_stored=keep_stored)
-    image_format = sniff_raster(head[:16])
-    if image_format is not None:
-        return read_raster(file, image_format, name, limits)
-    if sniff_dicom(head, size):
-        return read_dicom(file, name, limits, keep_stored=keep_stored)
-    raise RadiographError(
-        name,
-        Reason.NOT_AN_IMAGE,
-        "the content is neither DICOM nor PNG, JPEG, TIFF, BMP or WebP",
-        "Pass a radiograph in one of these formats",
-    )
+    image_format = format_of(head, size)
+    if image_format is None:
+        known = format_names().replace("DICOM, ", "DICOM nor ", 1)
+        raise RadiographError(
+            name,
+            Reason.NOT_AN_IMAGE,
+            f"the content is neither {known}",
+            "Pass a radiograph in one of these formats",
+        )
+    return image_format.read(file, name, options)

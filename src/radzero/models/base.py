@@ -8,7 +8,7 @@ Shape suffixes: B images, N sentences, D hidden size, T tokens: CLS first, regis
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
@@ -28,7 +28,7 @@ from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
 from radzero.models.similarity import PairOutput, SimilarityOutput
 from radzero.models.tensors import check_tensors, check_values, floating_dtype, usual_permissions
-from radzero.models.vision import build_vision_encoder, token_grid
+from radzero.models.vision import build_vision_encoder, patch_shape, token_grid
 
 _PASSED_BY_TRANSFORMERS = frozenset(
     ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
@@ -200,9 +200,14 @@ class VisionLanguageModel(PreTrainedModel):
         """tau, a float32 scalar (float64 in a model of that)."""
         return at_least_float32(self.log_temperature).exp()
 
-    def token_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patch tokens of an input of ``height`` x ``width`` pixels."""
-        return token_grid(self.config.vision_config, height, width)
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Input pixels per patch along each axis, (rows, columns)."""
+        return patch_shape(self.config.vision_config)
+
+    def token_grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Patches along each axis of an input of ``shape`` pixels: the rows and columns of its tokens."""
+        return token_grid(self.config.vision_config, shape)
 
     # -- what a method defines -------------------------------------------------------------------------
 

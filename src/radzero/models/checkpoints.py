@@ -254,7 +254,7 @@ def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguag
     film = read_radiograph(np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) * 30)
     least = config.vision_config.patch_size if config else 1
     try:
-        shape = processor.geometry(film.height, film.width).input
+        shape = processor.geometry((film.height, film.width)).input
         if not least <= min(shape) <= max(shape) <= _LARGEST_INPUT:
             raise ValueError(f"it makes inputs of {shape[0]} x {shape[1]} pixels")
         with np.errstate(all="ignore"):

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from radzero.errors import RadZeroError
+
 _QUOTED = 80
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RadZeroError, ValueError):
     """A checkpoint cannot be loaded; the message names the folder, what is wrong and what to do."""
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm.std import tqdm
 
-from radzero.files import write_whole
+from radzero._files import write_whole
 from radzero.models.errors import CheckpointError
 from radzero.models.tensors import INDEX, WEIGHTS, weight_names
 

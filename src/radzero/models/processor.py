@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, ProcessorMixin, TensorType
+from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import SizeDict
 
 from radzero.images.geometry import FloatArray, Geometry
 from radzero.images.radiograph import Radiograph
@@ -119,8 +121,8 @@ class RadZeroProcessor(ProcessorMixin):
         """
         pixels, geometries = [], []
         for film in films:
-            values = self.image_processor(film.to_rgb(), return_tensors="pt")["pixel_values"][0]
-            geometry = self.geometry(film.height, film.width)
+            values = self._pixels(film)
+            geometry = self.geometry((film.height, film.width))
             if geometry.input != tuple(values.shape[-2:]):
                 raise ValueError(
                     f"the image processor gave {tuple(values.shape[-2:])} pixels where {geometry.input} were expected; "
@@ -130,22 +132,45 @@ class RadZeroProcessor(ProcessorMixin):
             geometries.append(geometry)
         return torch.stack(pixels).float(), geometries
 
-    def geometry(self, height: int, width: int) -> Geometry:
-        """What the image processor does to a film of this size: resize, then centre-crop, then pad at the end."""
+    def _pixels(self, film: Radiograph) -> Tensor:
+        """(3, H, W) pixel values of a radiograph. Its channels are equal, so it is resized once, then normalised."""
+        processor = self.image_processor
+        if not _is_separable(processor):
+            return processor(film.to_rgb(), return_tensors="pt")["pixel_values"][0]
+        picture = Image.fromarray(film.to_uint8())
+        grey = processor(picture, do_convert_rgb=False, do_normalize=False, do_pad=False, return_tensors="np")
+        values = np.repeat(grey["pixel_values"][0], 3, axis=0)
+        if processor.do_normalize:
+            values = processor.normalize(values, processor.image_mean, processor.image_std)
+        if getattr(processor, "do_pad", None):
+            (values,) = processor.pad([values], pad_size=SizeDict(**processor.pad_size))
+        return torch.from_numpy(values)
+
+    def geometry(self, shape: Sequence[int]) -> Geometry:
+        """What the image processor does to an image of this shape, (H, W): resize, then centre-crop, then pad."""
         processor = self.image_processor
         if isinstance(processor, CarZeroImageProcessor):
-            return processor.geometry(height, width)
+            return processor.geometry(shape)
+        height, width = shape
         original = resized = (height, width)
         if processor.do_resize:
             resized = _resized(original, processor.size)
-        placed, shape = (0, 0), resized
+        placed, size = (0, 0), resized
         if getattr(processor, "do_center_crop", None):
             crop = (int(processor.crop_size["height"]), int(processor.crop_size["width"]))
             placed = (_crop_offset(resized[0], crop[0]), _crop_offset(resized[1], crop[1]))
-            shape = crop
+            size = crop
         if getattr(processor, "do_pad", None) and getattr(processor, "pad_size", None):
-            shape = (int(processor.pad_size["height"]), int(processor.pad_size["width"]))
-        return Geometry(original, resized, placed, shape)
+            size = (int(processor.pad_size["height"]), int(processor.pad_size["width"]))
+        return Geometry.of(original, resized, placed, size)
+
+
+def _is_separable(processor: BaseImageProcessor) -> bool:
+    """Whether a processor treats each channel by itself until it normalises: every step is the backend's own."""
+    own = ("_preprocess", "process_image", "resize", "center_crop", "rescale", "normalize", "pad")
+    return isinstance(processor, PilBackend) and all(
+        getattr(type(processor), name) is getattr(PilBackend, name) for name in own
+    )
 
 
 def _without_punctuation(word: str) -> str:
@@ -222,13 +247,14 @@ class CarZeroImageProcessor(BaseImageProcessor):
         values = [(self._centre(image) / np.float32(255) - mean) / std for image in many]
         return BatchFeature({"pixel_values": torch.from_numpy(np.stack(values))})
 
-    def geometry(self, height: int, width: int) -> Geometry:
-        """Where a film of this size lies in the input."""
+    def geometry(self, shape: Sequence[int]) -> Geometry:
+        """Where an image of this shape, (H, W), lies in the input."""
+        height, width = shape
         edge, crop = self.size["longest_edge"], (self.crop_size["height"], self.crop_size["width"])
         longest = max(height, width)
         resized = (max(1, height * edge // longest), max(1, width * edge // longest))
         top, left = ((edge - length) // 2 - (edge - kept) // 2 for length, kept in zip(resized, crop, strict=True))
-        return Geometry((height, width), resized, (top, left), crop)
+        return Geometry.of(shape, resized, (top, left), crop)
 
     def _centre(self, image: Any) -> FloatArray:
         """(h, w) grey levels of the input, 0..255."""
@@ -236,7 +262,7 @@ class CarZeroImageProcessor(BaseImageProcessor):
         if picture.mode not in ("L", "RGB"):
             raise ValueError(f"images are 8-bit, grey or RGB, not of mode {picture.mode}")
         grey = np.asarray(picture.convert("L"), dtype=np.float32)
-        geometry, edge = self.geometry(*grey.shape), self.size["longest_edge"]
+        geometry, edge = self.geometry(grey.shape), self.size["longest_edge"]
         rows, columns = (_coverage(*lengths) for lengths in zip(geometry.original, geometry.resized, strict=True))
         small = np.rint(rows @ grey @ columns.T)
         free = [edge - length for length in small.shape]

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Dinov2Config
 
+from radzero._files import write_whole
 from radzero._transformers import PUBLISHED_ARCHITECTURE
-from radzero.files import write_whole
 from radzero.models.configuration import RadZeroConfig, VisionLanguageConfig
 from radzero.models.published_tensors import LOSS, published_name
 from radzero.models.radzero import RadZeroModel

@@ -6,6 +6,7 @@ input.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -175,7 +176,11 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
     raise ValueError(f"the vision encoders here are {VISION_NAMES}, not {config.model_type}")
 
 
-def token_grid(config: PreTrainedConfig, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of the token grid of an input of ``height`` x ``width`` pixels."""
-    patch = config.patch_size
-    return height // patch, width // patch
+def patch_shape(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Input pixels per patch along each axis, (rows, columns)."""
+    return (int(config.patch_size),) * 2
+
+
+def token_grid(config: PreTrainedConfig, shape: Sequence[int]) -> tuple[int, ...]:
+    """Patches along each axis of an input of ``shape`` pixels: the rows and columns of its tokens."""
+    return tuple(length // patch for length, patch in zip(shape, patch_shape(config), strict=True))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from radzero.files import write_whole
-from radzero.reading import RadZero
+from radzero._files import write_whole
+from radzero.prediction.model import RadZero
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS films (task TEXT, uid TEXT, state TEXT, reason TEXT, PRIMARY KEY (task, uid));

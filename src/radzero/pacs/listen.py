@@ -21,7 +21,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from radzero.files import flush, flush_folder
+from radzero._files import flush, flush_folder
 from radzero.images.dicom_header import TransferSyntax
 from radzero.pacs.process import NotTakenError, Processor, UnreachableError
 

@@ -12,15 +12,16 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from radzero.files import write_whole
+from radzero._files import write_whole
+from radzero.errors import RadZeroError
 from radzero.images import RadiographError, ReadLimits, read_radiograph
 from radzero.pacs.ledger import Ledger, Parcel, Task
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
 from radzero.results import ResultError, make_possible_results, read_header
 from radzero.results.identity import MANUFACTURER
 
 
-class UnreachableError(RuntimeError):
+class UnreachableError(RadZeroError, RuntimeError):
     """A server that does not answer, or refuses for the time being; the run can be given again."""
 
 

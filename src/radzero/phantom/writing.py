@@ -1,7 +1,6 @@
 """A series of phantoms on disk: films, masks, reports, and one JSON line each."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from enum import StrEnum
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from radzero._files import write_whole
+from radzero._processes import process_pool
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film, make_film
 from radzero.phantom.reports import write_report
-from radzero.processes import process_pool
 
 
 class FilmFormat(StrEnum):
@@ -108,9 +108,7 @@ def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:
     known = {record["id"]: record for record in read_index(path)}
     known |= {record["id"]: record for record in records}
     ordered = sorted(known.values(), key=lambda record: (record["seed"], record["index"]))
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in ordered), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(json.dumps(record) + "\n" for record in ordered).encode())
     return path
 
 

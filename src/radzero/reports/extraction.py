@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from radzero.processes import process_pool
+from radzero._processes import process_pool
 from radzero.reports.engine import Engine, Extraction, SetAside
 from radzero.reports.rules import RulesEngine
 from radzero.reports.sections import Report

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
+from radzero.errors import RadZeroError
 from radzero.reports.engine import Extraction, SetAside
 from radzero.reports.repair import repaired
 from radzero.reports.sections import Report
@@ -57,11 +58,11 @@ _OF_THIS_REPORT = re.compile(
 """In a refusal that speaks of what was sent, not of how: longer than the model can read, or filtered."""
 
 
-class EndpointError(RuntimeError):
+class EndpointError(RadZeroError, RuntimeError):
     """The endpoint cannot be used: unreachable for too long, or it refuses; nothing is lost, run again to go on."""
 
 
-class RefusedReportError(RuntimeError):
+class RefusedReportError(RadZeroError, RuntimeError):
     """The endpoint refuses one report; the message is the reason."""
 
 

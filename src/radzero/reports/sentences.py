@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from radzero.errors import RadZeroError
+
 MAX_WORDS = 20
 """Longest sentence, in words."""
 
@@ -25,7 +27,7 @@ class Polarity(StrEnum):
     NEGATED = "negated"
 
 
-class InvalidSentenceError(ValueError):
+class InvalidSentenceError(RadZeroError, ValueError):
     """A sentence that the grammar does not allow; the message is the reason."""
 
 

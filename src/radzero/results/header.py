@@ -17,11 +17,12 @@ from pydicom.multival import MultiValue
 from pydicom.uid import XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage
 from pydicom.valuerep import DSfloat
 
+from radzero._warnings import quiet
+from radzero.errors import RadZeroError
 from radzero.images import RadiographError, ReadLimits, Reason
 from radzero.images.dicom_display import read_lut, read_rescale
 from radzero.images.dicom_header import Header, TransferSyntax, bytes_beyond_reason, open_dicom, sniff_dicom
-from radzero.images.radiograph import refusing
-from radzero.images.warning_filters import quiet
+from radzero.images.radiograph import DicomHeader, refusing
 
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 """Without these nothing can refer to a film."""
@@ -56,7 +57,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG_TEXTS = frozenset(("LT", "ST", "UT"))
 
 
-class ResultError(ValueError):
+class ResultError(RadZeroError, ValueError):
     """A reading that cannot become a DICOM object; names the film, the cause and the remedy."""
 
 
@@ -75,12 +76,27 @@ def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | 
     except OSError as error:
         raise RadiographError(name, Reason.UNREADABLE, f"the file can not be opened ({error})", "Check it") from error
     if not sniff_dicom(content[:1024], len(content)):
-        raise ResultError(f"{name}: is no DICOM file, so there is no study that a DICOM result could belong to")
+        return result_header(None, name)
     with quiet():  # irregular values, some of them names
         opened = open_dicom(BytesIO(content), name, limits or ReadLimits())
-        with refusing(name, Reason.BAD_HEADER, "its header cannot be repeated in a result", "Check the file"):
-            header = _carried(opened.header, name)
-            _note_losses(header, opened.syntax, len(content))
+    return result_header(DicomHeader(opened.header, opened.syntax, len(content)), name)
+
+
+def result_header(full: DicomHeader | None, name: str) -> Dataset:
+    """:func:`read_header` of a film that has been read with its header, which is not parsed again.
+
+    Args:
+        full: :attr:`radzero.Radiograph.header`; None for a film that is no DICOM file.
+        name: of the film, for errors.
+
+    Raises:
+        RadiographError, ResultError: as :func:`read_header`.
+    """
+    if full is None:
+        raise ResultError(f"{name}: is no DICOM file, so there is no study that a DICOM result could belong to")
+    with quiet(), refusing(name, Reason.BAD_HEADER, "its header cannot be repeated in a result", "Check the file"):
+        header = _carried(full.dataset, name)
+        _note_losses(header, full.syntax, full.size)
     missing = [keyword for keyword in IDENTITY if not header.get(keyword)]
     if missing:
         raise ResultError(f"{name}: the header has no valid {', '.join(missing)}, which a DICOM result must refer to")

@@ -21,10 +21,10 @@ from pydicom.multival import MultiValue
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from radzero import __version__
-from radzero.answer import PNG_LEVEL
 from radzero.findings import FINDING_SETS, finding_sentences
 from radzero.images import RadiographError, Reason
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
+from radzero.prediction.reading import PNG_LEVEL
 from radzero.results import ResultError, make_possible_results, read_header, result_kinds
 from radzero.service import metrics as prometheus
 from radzero.service.engine import BoundedCache, EncodedFilm, Engine
@@ -475,4 +475,4 @@ def _zip(reading: Any, header: Dataset, kinds: Any, threshold: float) -> tuple[b
             archive.writestr(
                 f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{result.Modality}.dcm", part.getvalue()
             )
-    return buffer.getvalue(), [kind.value for kind in made.left_out]
+    return buffer.getvalue(), list(made.left_out)

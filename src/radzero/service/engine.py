@@ -20,10 +20,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from radzero.answer import Reading, SeenFilm
 from radzero.images import RadiographError, ReadLimits, Reason, read_radiograph
 from radzero.images.radiograph import StoredFilm
-from radzero.reading import RadZero
+from radzero.prediction.model import RadZero
+from radzero.prediction.reading import Reading, SeenFilm
 
 T = TypeVar("T")
 

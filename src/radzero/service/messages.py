@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from radzero.answer import Reading
+from radzero.prediction.maps import MapGrid
+from radzero.prediction.reading import Reading
 
 
 class Problem(BaseModel):
@@ -67,7 +68,7 @@ class ReadingMessage(BaseModel):
     def of(cls, reading: Reading, *, maps: bool) -> "ReadingMessage":
         """A reading as a message."""
         said = reading.to_dict()
-        grid = None if reading.similarity is None or not maps else _maps(reading)
+        grid = None if reading.grid is None or not maps else _maps(reading.grid)
         return cls(
             film=reading.source,
             model=reading.model,
@@ -81,19 +82,19 @@ class ReadingMessage(BaseModel):
         )
 
 
-def _maps(reading: Reading) -> Maps:
-    values = np.ascontiguousarray(reading.similarity, dtype="<f4")
-    geometry = reading.geometry
+def _maps(grid: MapGrid) -> Maps:
+    values = np.ascontiguousarray(grid.values, dtype="<f4")
+    geometry = grid.geometry
     return Maps(
         grid=list(values.shape[1:]),
         values=base64.b64encode(values.tobytes()).decode("ascii"),
-        attention=reading.attention,
+        attention=grid.attention,
         placement=Placement(
             original=list(geometry.original),
             resized=list(geometry.resized),
             placed=list(geometry.placed),
             input=list(geometry.input),
-            patch=reading.patch,
+            patch=grid.patch[0],  # patches of radiographs are square
         ),
     )
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from radzero.files import write_whole
+from radzero._files import write_whole
+from radzero.errors import RadZeroError
 from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.models.processor import RadZeroProcessor
 from radzero.training.manifest import Manifest
@@ -144,7 +145,7 @@ class ManifestFilms(Dataset[Item | Unreadable]):
     @property
     def shape(self) -> tuple[int, ...]:
         """(3, H, W) of a model's inputs."""
-        return (3, *self.processor.geometry(1024, 1024).input)
+        return (3, *self.processor.geometry((1024, 1024)).input)
 
     def __getitem__(self, key: Key) -> Item | Unreadable:
         _, index = key
@@ -291,7 +292,7 @@ def loader(films: TrainingFilms, plan: Iterable[list[Key]], *, workers: int) -> 
     )
 
 
-class TooManyUnreadableError(RuntimeError):
+class TooManyUnreadableError(RadZeroError, RuntimeError):
     """More images than the stated share cannot be read."""
 
 

@@ -5,13 +5,15 @@ One row per image with the columns ``image`` (a path, relative to the manifest's
 """
 
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
+
+from radzero._files import replacing
+from radzero.errors import RadZeroError
 
 SPLITS = ("train", "validate", "test")
 COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
@@ -21,7 +23,7 @@ REPORT_SENTENCES = "report_sentences"
 PARQUET_HINT = "reading and writing Parquet needs pyarrow: pip install 'radzero[data]'"
 
 
-class ManifestError(ValueError):
+class ManifestError(RadZeroError, ValueError):
     """A manifest that cannot be used; the message names the file, the row and the remedy."""
 
 
@@ -98,9 +100,8 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> int:
             manifest of that name is left as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
     checked = _one_split_each(str(path), _valid(path, rows))
-    try:
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             count = _write_parquet(path, temporary, checked)
         else:
@@ -111,9 +112,6 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> int:
                     count += 1
         if not count:
             raise ManifestError(f"{path}: there is not one row to write")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 

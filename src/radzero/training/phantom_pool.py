@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 import radzero.phantom
-from radzero.files import write_whole
+from radzero._files import claim, replacing, write_whole
+from radzero._processes import process_pool
 from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
-from radzero.processes import process_pool
 
 _DRAWING = ("anatomy", "detector", "fields", "film", "findings")
 _BLOCK = 250  # films per unit of work, and per resumable piece
@@ -67,10 +66,9 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
         pixels[k] = film.to_uint8()
         findings.append([asdict(f) for f in film.findings])
     write_whole(_block(folder, first, ".json"), json.dumps(findings).encode())
-    temporary = _block(folder, first, ".partial")
-    with temporary.open("wb") as file:
+    # last: its presence says that the block is whole
+    with replacing(_block(folder, first, ".npy")) as temporary, temporary.open("wb") as file:
         np.save(file, pixels)
-    os.replace(temporary, _block(folder, first, ".npy"))  # last: its presence says that the block is whole
     return count
 
 
@@ -107,11 +105,8 @@ def build_pool(
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"seed": seed, "size": size, "code": _code_of_phantoms()}
     note = folder / "pool.json"
-    if note.exists() and json.loads(note.read_text()) != identity:
-        raise ValueError(
-            f"{folder}: holds films of {note.read_text()}, not of {json.dumps(identity)}; "
-            "delete it (the films are drawn again), or name another folder"
-        )
+    remedy = "delete it (the films are drawn again), or name another folder"
+    claim(note, identity, holds="other films", remedy=remedy)
     write_whole(note, json.dumps(identity).encode())
     starts = list(range(0, films, _BLOCK))
     missing = [s for s in starts if not _block(folder, s, ".npy").exists()]

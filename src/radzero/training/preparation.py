@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from radzero.images.formats import image_files
 from radzero.reports.rules import RulesEngine
 from radzero.reports.sections import Report
 from radzero.reports.splitting import report_sentences
@@ -31,7 +32,6 @@ from radzero.training.manifest import (
     write_manifest,
 )
 
-IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 NOTHING_STATED = "its report states no finding"
 NOT_EXTRACTED = "its report is not in the extraction's output"
 NO_FILE = "there is no such file"
@@ -374,7 +374,7 @@ def _sentence_of_label(label: str) -> str:
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
+    return image_files(folder)
 
 
 def _one_of(folder: Path, *names: str) -> Path:

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 import radzero
+from radzero._files import replacing
 from radzero.models.base import VisionLanguageModel
 from radzero.training.config import TrainConfig
 
@@ -68,9 +69,8 @@ def draw_progress(run: Path) -> Path:
     upper.legend(frameon=False)
     lower.set_xlabel("optimiser step")
     path = run / "progress.png"
-    temporary = path.with_name("progress.partial.png")
-    figure.savefig(temporary, dpi=100)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
     return path
 
 

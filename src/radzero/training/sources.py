@@ -144,7 +144,7 @@ class PhantomFilms(Dataset[Item]):
     @property
     def shape(self) -> tuple[int, ...]:
         """(3, H, W) of a model's inputs."""
-        return (3, *self.processor.geometry(1024, 1024).input)
+        return (3, *self.processor.geometry((1024, 1024)).input)
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key

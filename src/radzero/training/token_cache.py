@@ -7,7 +7,7 @@ so says that the shard is whole. Every image is checked against its CRC-32 when 
 
 import hashlib
 import json
-import os
+import math
 import shutil
 import zlib
 from collections.abc import Callable
@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from radzero.files import write_whole
+from radzero._files import claim, replacing, write_whole
+from radzero.errors import RadZeroError
 from radzero.models.base import VisionLanguageModel
 from radzero.training.batches import Item, Key, ManifestFilms, Unreadable, loader
 
 _SHARD = 256
 
 
-class TokenCacheError(RuntimeError):
+class TokenCacheError(RadZeroError, RuntimeError):
     """A cache that cannot be made or read; the message says what to do."""
 
 
@@ -43,9 +44,8 @@ class TokenCache:
 
     def __init__(self, folder: Path, films: ManifestFilms, model: VisionLanguageModel) -> None:
         self.folder, self.images = folder, len(films)
-        height, width = films.processor.geometry(1024, 1024).input
-        rows, columns = model.token_grid(height, width)
-        self.shape = (model.prefix_tokens + rows * columns, model.config.vision_config.hidden_size)
+        grid = model.token_grid(films.processor.geometry((1024, 1024)).input)
+        self.shape = (model.prefix_tokens + math.prod(grid), model.config.vision_config.hidden_size)
         identity = {
             "encoder": _hash_of(model),
             "preprocessing": json.loads(films.processor.image_processor.to_json_string()),
@@ -54,13 +54,8 @@ class TokenCache:
             "dtype": "bfloat16",
         }
         note = folder / "cache.json"
-        if note.exists():
-            known = json.loads(note.read_text(encoding="utf-8"))
-            if differs := [key for key, value in identity.items() if known.get(key) != value]:
-                raise TokenCacheError(
-                    f"{folder}: holds tokens of another run (other {', '.join(differs)}); name another folder in "
-                    "data.token_cache, or delete this one"
-                )
+        remedy = "name another folder in data.token_cache, or delete this one"
+        claim(note, identity, holds="tokens of another run", remedy=remedy, error=TokenCacheError)
         self._note, self._identity = note, identity
         self._sums: dict[int, list[int | str]] = {}
 
@@ -132,9 +127,8 @@ class TokenCache:
 
     def _write(self, shard: int, tokens: "list[Tensor | str]") -> None:
         sums: list[int | str] = []
-        temporary = self._path(shard, "partial")
         try:
-            with temporary.open("wb") as file:
+            with replacing(self._path(shard, "bin")) as temporary, temporary.open("wb") as file:
                 for one in tokens:
                     if isinstance(one, str):
                         sums.append(one)
@@ -143,10 +137,8 @@ class TokenCache:
                     content = one.view(torch.int16).numpy().tobytes()
                     sums.append(zlib.crc32(content))
                     file.write(content)
-            os.replace(temporary, self._path(shard, "bin"))
             write_whole(self._path(shard, "json"), json.dumps(sums).encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise TokenCacheError(
                 f"{self.folder}: a shard cannot be written ({error}). Make room and run the same command again"
             ) from error

@@ -8,7 +8,6 @@ import gc
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
 import warnings
@@ -24,7 +23,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from radzero.files import write_whole
+from radzero._files import replacing, replacing_folder, write_whole
+from radzero.errors import RadZeroError
 from radzero.models.base import Features, VisionLanguageModel
 from radzero.models.conversion import save_processor
 from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RadZeroError, RuntimeError):
     """A run that cannot go on; the message says what to do. The last saved state is whole."""
 
 
@@ -550,13 +550,11 @@ class Trainer:
                 "seconds": self.seconds,
                 "seen": self.quarantine.seen,
             }
-            temporary = path.with_name("last.pt.partial")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(state, temporary)
-                os.replace(temporary, path)
+                with replacing(path) as temporary:
+                    torch.save(state, temporary)
             except (OSError, RuntimeError) as error:
-                temporary.unlink(missing_ok=True)
                 raise TrainingError(
                     f"{path}: cannot be saved ({error}). Make room and run the same command again; the state of an "
                     "earlier step is whole"
@@ -569,35 +567,23 @@ class Trainer:
         if self.accelerator.is_main_process:
             model = merged(self.averaged)
             model.config.card = {**self.source.card, "seed": self.config.seed, "steps": self.step}
-            temporary = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(temporary, ignore_errors=True)
             try:
-                temporary.mkdir(parents=True)
-                model.save_pretrained(temporary, state_dict=weights)
-                save_processor(self.processor, temporary)
-                (temporary / "recipe.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
-                (temporary / "README.md").write_text(model_card(self.config, model, self.run), encoding="utf-8")
+                with replacing_folder(folder) as temporary:
+                    model.save_pretrained(temporary, state_dict=weights)
+                    save_processor(self.processor, temporary)
+                    (temporary / "recipe.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+                    (temporary / "README.md").write_text(model_card(self.config, model, self.run), encoding="utf-8")
             except OSError as error:
-                shutil.rmtree(temporary, ignore_errors=True)
                 raise TrainingError(
                     f"{folder}: cannot be saved ({error}). Make room and run the command again"
                 ) from error
-            earlier = folder.with_name(folder.name + ".earlier")
-            shutil.rmtree(earlier, ignore_errors=True)
-            if folder.exists():
-                os.replace(folder, earlier)
-            os.replace(temporary, folder)
-            shutil.rmtree(earlier, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def _finish(self) -> Path:
         folder = self.run / "model"
         if self.accelerator.is_main_process:
-            temporary = folder.with_name("model.partial")
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(self.run / "state" / "best", temporary)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
+            with replacing_folder(folder) as temporary:
+                shutil.copytree(self.run / "state" / "best", temporary, dirs_exist_ok=True)
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from radzero.images import RadiographError, Reason
-from radzero.overlays import similarity_colours
+from radzero.pictures import similarity_colours
 from radzero.service.app import Service, film_message, refusal, safe_name
 from radzero.service.messages import FilmMessage
 

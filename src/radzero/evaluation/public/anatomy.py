@@ -11,10 +11,10 @@ from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkIma
 from radzero.evaluation.masks import FileMask
 
 NAME = "anatomy"
-TITLE = "Anatomy"
 SOURCE = "radzero phantom DIR, or any films with lung masks (V7 COVID-19 X-ray dataset, CC BY 4.0, for one)"
 LAYOUT = "phantoms.jsonl with its anatomy/ folder; or images beside a folder *masks*"
 PUBLISHED: dict[str, int] = {}
+FINDINGS: tuple[str, ...] = ()
 
 
 def read(data: Path) -> Benchmark:

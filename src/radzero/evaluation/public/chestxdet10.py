@@ -17,7 +17,6 @@ from radzero.evaluation.benchmark import (
 from radzero.evaluation.masks import BoxMask
 
 NAME = "chestxdet10"
-TITLE = "ChestX-Det10"
 SOURCE = "Deepwise AI Lab, https://github.com/Deepwise-AILab/ChestX-Det10-Dataset; images are NIH's"
 LAYOUT = "test*.json (or train*.json); images below, by name, 1024 x 1024"
 PUBLISHED = {"images": 542, "classes": 10}
@@ -28,6 +27,7 @@ PROMPT_OF = {
     "Fracture": "Bone Fracture", "Mass": "Pulmonary Mass", "Nodule": "Lung Nodule", "Pneumothorax": "Pneumothorax",
 }  # fmt: skip
 CLASSES = tuple(PROMPT_OF)
+FINDINGS = tuple(PROMPT_OF.values())
 _OTHER = frozenset(("Cardiomegaly", "Diffuse Nodule", "Pleural Thickening"))
 """Classes of ChestX-Det, the larger set in the same format; not asked for."""
 
@@ -63,7 +63,7 @@ def read(data: Path) -> Benchmark:
     return Benchmark(
         NAME,
         tuple(images),
-        there_is(tuple(PROMPT_OF.values())),
+        there_is(FINDINGS),
         CLASSES,
         tuple(range(len(CLASSES))),
         one_hot(labels, CLASSES),

@@ -27,7 +27,6 @@ from radzero.evaluation.benchmark import (
 from radzero.evaluation.masks import BoxMask
 
 NAME = "chestxray14"
-TITLE = "NIH ChestX-ray14"
 SOURCE = "NIH Clinical Center, public, https://nihcc.app.box.com/v/ChestXray-NIHCC; test list: CheXNet or CARZero"
 LAYOUT = "test_list*.txt, or Data_Entry_2017*.csv; images below, by name; BBox_List_2017*.csv if wanted"
 PUBLISHED = {"images": 22_433, "classes": 14}
@@ -36,6 +35,7 @@ CLASSES = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia",
 )  # fmt: skip
+FINDINGS = CLASSES
 _ALSO = {"Infiltrate": "Infiltration", "Pleural_Thickening": "Pleural Thickening"}
 FRAME = (1024, 1024)
 
@@ -49,7 +49,7 @@ def read(data: Path) -> Benchmark:
     images = tuple(
         BenchmarkImage(name, patient, folder.find(name)) for name, patient in zip(names, patients, strict=True)
     )
-    sentences = there_is(CLASSES)
+    sentences = there_is(FINDINGS)
     boxes = _boxes(data)
     place = {Path(name).name: k for k, name in enumerate(names)}
     regions = tuple(

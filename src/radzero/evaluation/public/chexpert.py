@@ -15,12 +15,12 @@ from radzero.evaluation.benchmark import (
 )
 
 NAME = "chexpert"
-TITLE = "CheXpert"
 SOURCE = "Stanford AIMI, research use agreement; labels: https://github.com/rajpurkarlab/cheXpert-test-set-labels"
 LAYOUT = "groundtruth*.csv (or test_labels.csv); test/patient*/study*/view*_frontal.jpg below"
 PUBLISHED = {"images": 500, "classes": 5}
 
 CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+FINDINGS = CLASSES
 
 
 def read(data: Path) -> Benchmark:
@@ -40,7 +40,7 @@ def read(data: Path) -> Benchmark:
             if value not in (0, 1):
                 raise BenchmarkError(f"{path}: {row[key]}: {name} is {row[name]}, not 0 or 1")
             truth[k, column] = int(value)
-    return Benchmark(NAME, tuple(images), there_is(CLASSES), CLASSES, tuple(range(5)), truth)
+    return Benchmark(NAME, tuple(images), there_is(FINDINGS), CLASSES, tuple(range(5)), truth)
 
 
 def _frontal(data: Path, study: str) -> Path | None:

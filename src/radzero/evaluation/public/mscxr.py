@@ -14,10 +14,10 @@ from radzero.evaluation.benchmark import (
 )
 
 NAME = "mscxr"
-TITLE = "MS-CXR"
 SOURCE = "Microsoft, PhysioNet credentialed, https://physionet.org/content/ms-cxr; test split: MedRPG's"
 LAYOUT = "*test*.json: a list of {image, phrase, box} or [image, phrase, box]; images below, by name"
 PUBLISHED = {"images": 167}
+FINDINGS: tuple[str, ...] = ()
 
 
 def read(data: Path) -> Benchmark:

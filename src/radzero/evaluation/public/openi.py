@@ -14,7 +14,6 @@ from radzero.evaluation.benchmark import (
 )
 
 NAME = "openi"
-TITLE = "Open-I"
 SOURCE = "Indiana University, https://openi.nlm.nih.gov, CC BY-NC-ND; table: torchxrayvision's, as CSV"
 LAYOUT = "custom.csv with labels_automatic and an image's id; images below, by name (NLMCXR_png)"
 PUBLISHED = {"images": 7_470, "classes": 18}
@@ -24,6 +23,7 @@ CLASSES = (
     "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia", "Fracture", "Opacity", "Lesion", "Calcified Granuloma",
     "Granuloma",
 )  # fmt: skip
+FINDINGS = tuple(name.replace("_", " ") for name in CLASSES)
 _ALSO = {"Infiltration": "infiltrate", "Atelectasis": "atelectases", "Pleural_Thickening": "pleural thickening"}
 _IMAGE = ("imageid", "image_id", "filename", "file_name", "image", "path", "Path")
 _PATIENT = ("uid", "patientid", "pmc_id")
@@ -45,5 +45,4 @@ def read(data: Path) -> Benchmark:
     patient = next((column for column in _PATIENT if column in rows[0]), key)
     images = tuple(BenchmarkImage(row[key], row[patient], folder.find(row[key])) for row in rows)
     truth = one_hot([labels_of(row["labels_automatic"]) for row in rows], CLASSES)
-    sentences = there_is([name.replace("_", " ") for name in CLASSES])
-    return Benchmark(NAME, images, sentences, CLASSES, tuple(range(len(CLASSES))), truth)
+    return Benchmark(NAME, images, there_is(FINDINGS), CLASSES, tuple(range(len(CLASSES))), truth)

@@ -14,10 +14,10 @@ from radzero.evaluation.benchmark import (
 )
 
 NAME = "padchest"
-TITLE = "PadChest"
 SOURCE = "BIMCV, research use agreement, https://bimcv.cipf.es/bimcv-projects/padchest; labels: CARZero's JSON"
 LAYOUT = "one JSON file, image -> list of labels; images below, by name"
 PUBLISHED = {"images": 39_053, "classes": 192}
+FINDINGS: tuple[str, ...] = ()
 
 
 def labels_of(data: Path) -> dict[str, list[str]]:

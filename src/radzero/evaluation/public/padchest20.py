@@ -6,9 +6,9 @@ from radzero.evaluation.benchmark import Benchmark
 from radzero.evaluation.public import padchest
 
 NAME = "padchest20"
-TITLE = "PadChest20"
 SOURCE, LAYOUT = padchest.SOURCE, padchest.LAYOUT
 PUBLISHED = {"images": 39_053, "classes": 20}
+FINDINGS: tuple[str, ...] = ()
 
 
 def read(data: Path) -> Benchmark:

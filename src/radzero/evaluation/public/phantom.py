@@ -21,7 +21,6 @@ from radzero.phantom.findings import FINDINGS
 from radzero.phantom.writing import FilmFormat, write_phantoms
 
 NAME = "phantom"
-TITLE = "Phantoms"
 SOURCE = "drawn by the command itself, or by radzero phantom: synthetic films"
 LAYOUT = "none needed; or --data with phantoms.jsonl, images (or dicom) and masks, as `radzero phantom` writes them"
 PUBLISHED: dict[str, int] = {}

@@ -18,15 +18,16 @@ from radzero.evaluation.benchmark import (
     number,
     rows_of,
     the_file,
+    there_is,
 )
 from radzero.evaluation.masks import BoxMask
 
 NAME = "rsna"
-TITLE = "RSNA Pneumonia"
 SOURCE = "RSNA and NIH, https://www.kaggle.com/c/rsna-pneumonia-detection-challenge; test split: MedKLIP's"
 LAYOUT = "*test*.csv (MedKLIP) or stage_2_train_labels*.csv; <patientId>.dcm below, 1024 x 1024"
 PUBLISHED = {"images": 5_337, "positive images": 1_218}
 
+FINDINGS = CLASSES = ("Pneumonia",)
 FRAME = (1024, 1024)
 
 
@@ -44,8 +45,8 @@ def read(data: Path) -> Benchmark:
     return Benchmark(
         NAME,
         images,
-        ("There is Pneumonia",),
-        ("Pneumonia",),
+        there_is(FINDINGS),
+        CLASSES,
         (0,),
         truth,
         regions,

@@ -12,15 +12,16 @@ from radzero.evaluation.benchmark import (
     Region,
     rows_of,
     the_file,
+    there_is,
 )
 from radzero.evaluation.masks import RunLengthMask
 
 NAME = "siim"
-TITLE = "SIIM-ACR Pneumothorax"
 SOURCE = "SIIM and ACR, https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation; test split: MGCA's"
 LAYOUT = "*test*.csv or train-rle*.csv with ImageId and EncodedPixels; <ImageId>.dcm below, 1024 x 1024"
 PUBLISHED = {"images": 1_704, "positive images": 458}
 
+FINDINGS = CLASSES = ("Pneumothorax",)
 FRAME = (1024, 1024)
 
 
@@ -49,8 +50,8 @@ def read(data: Path) -> Benchmark:
     return Benchmark(
         NAME,
         tuple(images),
-        ("There is Pneumothorax",),
-        ("Pneumothorax",),
+        there_is(FINDINGS),
+        CLASSES,
         (0,),
         truth,
         tuple(regions),

@@ -13,11 +13,14 @@ import pytest
 from PIL import Image
 
 import radzero
-from radzero.batch_prediction import Inputs, Outcome, OutputFolder, find_inputs, predict_files, run_identity
 from radzero.images import Radiograph
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
-from radzero.reading import RadZero
+from radzero.prediction.inputs import Inputs, Item, find_inputs
+from radzero.prediction.model import RadZero
+from radzero.prediction.output_folder import OutputFolder, run_identity
+from radzero.prediction.run import Outcome, predict_items
+from radzero.prediction.writers import Writer, WriterOptions, make_writers
 
 SENTENCES = ("There is pleural effusion", "There is no nodule")
 
@@ -32,16 +35,29 @@ def folder(tmp_path: Path, phantoms: list[Film]) -> Path:
     return folder
 
 
+def writers_of(overlays: bool, results: Sequence[str] = (), threshold: float = 0.5) -> tuple[Writer, ...]:
+    names = [*(["overlays"] if overlays else []), *(["dicom"] if results else [])]
+    return make_writers(names, WriterOptions(threshold, tuple(results)))
+
+
 def identity(model: RadZero, **changes: object) -> dict[str, object]:
-    settings = {"sentences": SENTENCES, "threshold": 0.5, "overlays": False, "precision": "highest"} | changes
-    return run_identity(model, settings.pop("sentences"), **settings)  # type: ignore[arg-type]
+    settings = {"sentences": SENTENCES, "threshold": 0.5, "overlays": False, "results": (), "precision": "highest"}
+    settings |= changes
+    writers = writers_of(settings.pop("overlays"), settings.pop("results"), settings["threshold"])  # type: ignore[arg-type]
+    return run_identity(model, settings.pop("sentences"), writers=writers, **settings)  # type: ignore[arg-type]
 
 
 def run(
     model: RadZero, files: Sequence[Path], output: Path, sentences: Sequence[str] = SENTENCES, **options: object
 ) -> Outcome:
-    target = OutputFolder(output, identity(model, sentences=sentences), files)
-    return predict_files(model, files, sentences, target, **{"overlays": False, **options})  # type: ignore[arg-type]
+    items = [Item.of(path) for path in files]
+    target = OutputFolder(output, identity(model, sentences=sentences), items)
+    writers = writers_of(bool(options.pop("overlays", False)))
+    return predict_items(model, items, sentences, target, writers=writers, **options)  # type: ignore[arg-type]
+
+
+def paths(found: Inputs) -> list[Path]:
+    return [path for item in found.items for path in item.paths]
 
 
 def lines(output: Path) -> list[dict]:
@@ -60,7 +76,7 @@ def touch(folder: Path, *names: str) -> None:
 def test_folders_are_searched_to_any_depth_in_order(tmp_path: Path):
     touch(tmp_path, "b.png", "a/z.dcm", "a/deep/er/x", "notes.txt", "a/labels.CSV", ".hidden.png", ".git/y.png")
     found = find_inputs([tmp_path])
-    assert [p.relative_to(tmp_path).as_posix() for p in found.files] == ["a/deep/er/x", "a/z.dcm", "b.png"]
+    assert [p.relative_to(tmp_path).as_posix() for p in paths(found)] == ["a/deep/er/x", "a/z.dcm", "b.png"]
     assert {p.name for p in found.left_out} == {"notes.txt", "labels.CSV"}
 
 
@@ -68,14 +84,14 @@ def test_files_are_named_once_in_the_order_given(tmp_path: Path):
     touch(tmp_path, "a.png", "b.png", "notes.txt")
     given = [tmp_path / "b.png", tmp_path / "notes.txt", tmp_path, str(tmp_path / "*.png")]
     found = find_inputs(given)
-    assert [p.name for p in found.files] == ["b.png", "notes.txt", "a.png"], "a file named outright is tried"
+    assert [p.name for p in paths(found)] == ["b.png", "notes.txt", "a.png"], "a file named outright is tried"
     assert find_inputs([]) == Inputs([], [])
 
 
 def test_patterns_match_files_and_folders(tmp_path: Path):
     touch(tmp_path, "one/a.png", "two/b.png", "two/c.txt", "x1.png", "x2.png", "y.png")
-    assert [p.name for p in find_inputs([f"{tmp_path}/x?.png"]).files] == ["x1.png", "x2.png"]
-    assert [p.name for p in find_inputs([f"{tmp_path}/**/*.png"]).files] == [
+    assert [p.name for p in paths(find_inputs([f"{tmp_path}/x?.png"]))] == ["x1.png", "x2.png"]
+    assert [p.name for p in paths(find_inputs([f"{tmp_path}/**/*.png"]))] == [
         "a.png",
         "b.png",
         "x1.png",
@@ -83,14 +99,14 @@ def test_patterns_match_files_and_folders(tmp_path: Path):
         "y.png",
     ]
     found = find_inputs([f"{tmp_path}/t*"])
-    assert ([p.name for p in found.files], [p.name for p in found.left_out]) == (["b.png"], ["c.txt"])
+    assert ([p.name for p in paths(found)], [p.name for p in found.left_out]) == (["b.png"], ["c.txt"])
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path):
     touch(tmp_path, "[x].png", "x.png", "what?.png")
-    assert [p.name for p in find_inputs([tmp_path / "[x].png"]).files] == ["[x].png"]
-    assert [p.name for p in find_inputs([f"{tmp_path}/[xy].png"]).files] == ["x.png"]
-    assert [p.name for p in find_inputs([tmp_path / "what?.png"]).files] == ["what?.png"]
+    assert [p.name for p in paths(find_inputs([tmp_path / "[x].png"]))] == ["[x].png"]
+    assert [p.name for p in paths(find_inputs([f"{tmp_path}/[xy].png"]))] == ["x.png"]
+    assert [p.name for p in paths(find_inputs([tmp_path / "what?.png"]))] == ["what?.png"]
 
 
 def test_every_input_that_is_nothing_is_named(tmp_path: Path):
@@ -98,7 +114,7 @@ def test_every_input_that_is_nothing_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no such file, folder or match: .*gone\.png, .*no\*\.png$"):
         find_inputs([tmp_path / "gone.png", f"{tmp_path}/no*.png"])
     found = find_inputs([tmp_path / "gone.png", tmp_path / "a.png", f"{tmp_path}/no*.png"])
-    assert [p.name for p in found.files] == ["a.png", "gone.png", "no*.png"], "to be refused by name"
+    assert [p.name for p in paths(found)] == ["a.png", "gone.png", "no*.png"], "to be refused by name"
 
 
 def test_a_file_is_taken_once_however_many_links_lead_to_it(tmp_path: Path):
@@ -108,19 +124,19 @@ def test_a_file_is_taken_once_however_many_links_lead_to_it(tmp_path: Path):
     (tmp_path / "one" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     for given in ([tmp_path], [f"{tmp_path}/**/*.png"]):
         found = find_inputs(given)
-        assert [p.name for p in found.files] == ["a.png", "gone.png"], "a link to nothing is refused by name"
+        assert [p.name for p in paths(found)] == ["a.png", "gone.png"], "a link to nothing is refused by name"
 
 
 def test_linked_folders_are_searched(tmp_path: Path):
     touch(tmp_path, "disk/a.png", "inputs/b.png")
     (tmp_path / "inputs" / "linked").symlink_to(tmp_path / "disk")
-    assert [p.name for p in find_inputs([tmp_path / "inputs"]).files] == ["b.png", "a.png"]
+    assert [p.name for p in paths(find_inputs([tmp_path / "inputs"]))] == ["b.png", "a.png"]
 
 
 def test_folders_that_an_earlier_run_wrote_are_left_out(tmp_path: Path):
     touch(tmp_path, "a.png", "out/run.json", "out/predictions.jsonl", "out/overlays/a/00-nodule.png", "json/run.json")
     found = find_inputs([tmp_path])
-    assert [p.name for p in found.files] == ["a.png"]
+    assert [p.name for p in paths(found)] == ["a.png"]
     assert sorted(p.name for p in found.left_out) == ["predictions.jsonl", "run.json", "run.json"]
 
 
@@ -135,7 +151,7 @@ def test_folders_that_cannot_be_looked_into_are_named(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "scandir", refuse)
     found = find_inputs([tmp_path])
-    assert [p.name for p in found.files] == ["a.png"]
+    assert [p.name for p in paths(found)] == ["a.png"]
     assert found.unsearched == {tmp_path / "shut": "Permission denied"}
 
 
@@ -143,7 +159,7 @@ def test_folders_that_cannot_be_looked_into_are_named(tmp_path: Path, monkeypatc
 
 
 def test_one_line_per_film_with_what_the_model_says(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    files = find_inputs([folder]).files
+    files = paths(find_inputs([folder]))
     outcome = run(tiny_model, files, tmp_path / "out")
     assert (outcome.read, outcome.resumed, outcome.refused) == (6, 0, {})
     for line, path in zip(lines(tmp_path / "out"), files, strict=True):
@@ -228,7 +244,7 @@ def test_a_name_that_is_no_utf8(tiny_model: RadZero, folder: Path, tmp_path: Pat
 def test_a_bad_file_is_a_line_with_its_reason_and_stops_nothing(tiny_model: RadZero, folder: Path, tmp_path: Path):
     (folder / "b.png").write_bytes(b"this is no film")
     (folder / "d.png").write_bytes((folder / "d.png").read_bytes()[:300])
-    files = [*find_inputs([folder]).files, folder / "gone.png"]
+    files = [*paths(find_inputs([folder])), folder / "gone.png"]
     called: list[tuple[str, bool, str | None]] = []
     output = tmp_path / "out"
     outcome = run(
@@ -236,7 +252,7 @@ def test_a_bad_file_is_a_line_with_its_reason_and_stops_nothing(tiny_model: RadZ
         files,
         output,
         batch_size=2,
-        on_file=lambda source, reading, error: called.append((Path(source).name, reading is not None, error)),
+        on_item=lambda source, reading, error: called.append((Path(source).name, reading is not None, error)),
     )
     written = lines(output)
     assert [line["image"] for line in written] == [str(p) for p in files], "in the order of the files"
@@ -273,7 +289,7 @@ def whole(tiny_model: RadZero, folder: Path, tmp_path: Path) -> Callable[..., by
     """The bytes of an uninterrupted run."""
 
     def read(**options: object) -> bytes:
-        run(tiny_model, find_inputs([folder]).files, tmp_path / "whole", **options)
+        run(tiny_model, paths(find_inputs([folder])), tmp_path / "whole", **options)
         return (tmp_path / "whole" / "predictions.jsonl").read_bytes()
 
     return read
@@ -288,7 +304,7 @@ def test_a_run_goes_on_after_its_last_whole_line(
     output = tmp_path / "whole"
     parts = expected.splitlines(keepends=True)
     (output / "predictions.jsonl").write_bytes(b"".join(parts[:kept]) + b"".join(parts[kept:])[:torn])
-    outcome = run(tiny_model, find_inputs([folder]).files, output, batch_size=1)
+    outcome = run(tiny_model, paths(find_inputs([folder])), output, batch_size=1)
     assert (outcome.read, outcome.resumed) == (6, kept)
     assert (output / "predictions.jsonl").read_bytes() == expected
 
@@ -309,9 +325,9 @@ def test_an_exception_loses_nothing(
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
-        run(tiny_model, find_inputs([folder]).files, output, batch_size=1, on_file=on_file)
+        run(tiny_model, paths(find_inputs([folder])), output, batch_size=1, on_item=on_file)
     assert len(lines(output)) == after
-    assert run(tiny_model, find_inputs([folder]).files, output, batch_size=1).resumed == after
+    assert run(tiny_model, paths(find_inputs([folder])), output, batch_size=1).resumed == after
     assert (output / "predictions.jsonl").read_bytes() == expected
 
 
@@ -329,7 +345,7 @@ def test_batches_of_a_continued_run_give_the_same_bytes(
     for kept in range(6):
         (output / "predictions.jsonl").write_bytes(b"".join(expected.splitlines(keepends=True)[:kept]))
         seen.clear()
-        run(tiny_model, find_inputs([folder]).files, output, batch_size=5)
+        run(tiny_model, paths(find_inputs([folder])), output, batch_size=5)
         assert seen == ([5, 1] if kept < 5 else [1])
         assert (output / "predictions.jsonl").read_bytes() == expected
 
@@ -338,13 +354,13 @@ def test_workers_change_nothing(tiny_model: RadZero, folder: Path, tmp_path: Pat
     write_dicom(phantoms[0], folder / "g.dcm")
     (folder / "b.png").write_bytes(b"no film")
     files = sorted(folder.iterdir())
-    options = {"overlays": True, "results": ("sr",), "batch_size": 2}
+    items, writers = [Item.of(path) for path in files], writers_of(True, ("sr",))
     with_results = identity(tiny_model, overlays=True, results=("sr",))
     found = {}
     for workers in (0, 2):
         output = tmp_path / str(workers)
-        target = OutputFolder(output, with_results, files)
-        outcome = predict_files(tiny_model, files, SENTENCES, target, workers=workers, **options)
+        target = OutputFolder(output, with_results, items)
+        outcome = predict_items(tiny_model, items, SENTENCES, target, writers=writers, workers=workers, batch_size=2)
         assert (outcome.read, list(outcome.refused)) == (6, [str(folder / "b.png")])
         assert len(outcome.without_results) == 5
         written = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
@@ -363,7 +379,7 @@ def test_a_killed_worker_ends_the_run_with_a_remedy_and_it_can_be_gone_on_with(
             worker.kill()
 
     with pytest.raises(ChildProcessError, match="fewer --workers"):
-        run(tiny_model, files, tmp_path / "out", batch_size=1, workers=2, on_file=kill)
+        run(tiny_model, files, tmp_path / "out", batch_size=1, workers=2, on_item=kill)
     assert 0 < len(lines(tmp_path / "out")) < len(files)
     run(tiny_model, files, tmp_path / "out", batch_size=1)
     run(tiny_model, files, tmp_path / "other", batch_size=1)
@@ -375,9 +391,9 @@ def test_refused_films_are_tried_again(tiny_model: RadZero, folder: Path, tmp_pa
     good = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(b"half copied")
     output = tmp_path / "out"
-    assert len(run(tiny_model, find_inputs([folder]).files, output, batch_size=1).refused) == 1
+    assert len(run(tiny_model, paths(find_inputs([folder])), output, batch_size=1).refused) == 1
     (folder / "b.png").write_bytes(good)
-    again = run(tiny_model, find_inputs([folder]).files, output, batch_size=1)
+    again = run(tiny_model, paths(find_inputs([folder])), output, batch_size=1)
     assert (again.read, again.resumed, again.refused) == (6, 5, {})
     assert sorted(lines(output), key=lambda line: line["image"]) == [json.loads(line) for line in expected.splitlines()]
 
@@ -388,14 +404,14 @@ def test_a_continued_run_with_refused_films_ends_like_an_uninterrupted_one(
     (folder / "b.png").write_bytes(b"no film")
     expected = whole(batch_size=1)
     (tmp_path / "whole" / "predictions.jsonl").write_bytes(b"".join(expected.splitlines(keepends=True)[:4]))
-    run(tiny_model, find_inputs([folder]).files, tmp_path / "whole", batch_size=1)
+    run(tiny_model, paths(find_inputs([folder])), tmp_path / "whole", batch_size=1)
     assert (tmp_path / "whole" / "predictions.jsonl").read_bytes() == expected
 
 
 def test_a_finished_run_is_not_read_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    run(tiny_model, paths(find_inputs([folder])), tmp_path / "out")
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    outcome = run(tiny_model, paths(find_inputs([folder])), tmp_path / "out")
     assert (outcome.read, outcome.resumed) == (6, 6)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
 
@@ -425,11 +441,11 @@ def test_overlays_keep_the_letters_of_any_script(
 
 
 def test_overlays_that_are_gone_are_drawn_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    run(tiny_model, find_inputs([folder]).files, tmp_path / "out", overlays=True)
+    run(tiny_model, paths(find_inputs([folder])), tmp_path / "out", overlays=True)
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
     drawn = sorted((tmp_path / "out" / "overlays").rglob("*.png"))
     drawn[0].unlink()
-    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out", overlays=True)
+    outcome = run(tiny_model, paths(find_inputs([folder])), tmp_path / "out", overlays=True)
     assert outcome.resumed == outcome.read - 1
     assert drawn[0].exists()
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
@@ -438,20 +454,20 @@ def test_overlays_that_are_gone_are_drawn_again(tiny_model: RadZero, folder: Pat
 def test_a_film_has_one_line_whatever_path_it_is_given_by(
     tiny_model: RadZero, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    run(tiny_model, paths(find_inputs([folder])), tmp_path / "out")
     count = len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines())
     monkeypatch.chdir(folder.parent)
-    run(tiny_model, find_inputs([folder.name]).files, tmp_path / "out")
+    run(tiny_model, paths(find_inputs([folder.name])), tmp_path / "out")
     written = [json.loads(line)["image"] for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert len(written) == count
     assert all(name.startswith(folder.name) for name in written)
 
 
 def test_a_film_that_has_changed_on_disk_is_read_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    run(tiny_model, paths(find_inputs([folder])), tmp_path / "out")
     before = lines(tmp_path / "out")
     (folder / "b.png").write_bytes((folder / "c.png").read_bytes())
-    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out")
+    outcome = run(tiny_model, paths(find_inputs([folder])), tmp_path / "out")
     assert (outcome.read, outcome.resumed) == (6, 5)
     after = lines(tmp_path / "out")
     assert [line["image"] for line in after] == [line["image"] for line in before]
@@ -494,7 +510,7 @@ def test_a_film_that_the_model_fails_on_does_not_stop_the_rest(
         return encode(films)
 
     monkeypatch.setattr(tiny_model, "embed_films", fail)
-    outcome = run(tiny_model, find_inputs([folder]).files, tmp_path / "out", batch_size=4)
+    outcome = run(tiny_model, paths(find_inputs([folder])), tmp_path / "out", batch_size=4)
     assert outcome.read == 5
     (line,) = [line for line in lines(tmp_path / "out") if "error" in line]
     assert line["reason"] == "model"
@@ -554,16 +570,18 @@ def test_other_weights_and_other_models_are_told_apart(tiny_model: RadZero, fold
 
 @pytest.mark.parametrize("torn", [None, b"", b'{"image": "a.pn'])
 def test_a_run_that_wrote_no_line_binds_nobody(torn: bytes | None, tiny_model: RadZero, folder: Path, tmp_path: Path):
-    files = find_inputs([folder]).files
+    files = paths(find_inputs([folder]))
     output = tmp_path / "out"
-    OutputFolder(output, identity(tiny_model, overlays=True, threshold=0.3), files)  # and then Ctrl-C
+    OutputFolder(
+        output, identity(tiny_model, overlays=True, threshold=0.3), [Item.of(path) for path in files]
+    )  # and then Ctrl-C
     if torn is not None:
         (output / "predictions.jsonl").write_bytes(torn)
     assert run(tiny_model, files, output).read == len(files)
     note = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert (note["overlays"], note["threshold"]) == (False, 0.5)
     with pytest.raises(ValueError, match="was run without overlays, now with"):
-        OutputFolder(output, identity(tiny_model, overlays=True), files)
+        OutputFolder(output, identity(tiny_model, overlays=True), [Item.of(path) for path in files])
 
 
 def test_predictions_of_unknown_origin_are_left_alone(tiny_model: RadZero, folder: Path, tmp_path: Path):
@@ -591,7 +609,7 @@ def test_a_crash_while_the_run_is_noted_leaves_no_half_note(
         file.truncate(file.tell() // 2)
         raise InterruptionError
 
-    monkeypatch.setattr("radzero.files.flush", write_half)
+    monkeypatch.setattr("radzero._files.flush", write_half)
     with pytest.raises(InterruptionError):
         run(tiny_model, [folder / "a.png"], tmp_path / "out")
     monkeypatch.undo()
@@ -599,7 +617,7 @@ def test_a_crash_while_the_run_is_noted_leaves_no_half_note(
 
 
 def test_readings_do_not_depend_on_the_size_of_batches(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    files = find_inputs([folder]).files
+    files = paths(find_inputs([folder]))
     for size in (1, 4, 100):
         run(tiny_model, files, tmp_path / str(size), batch_size=size)
     one, four, hundred = (

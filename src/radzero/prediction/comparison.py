@@ -5,10 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from radzero.answer import Reading
 from radzero.images import read_radiograph
-from radzero.overlays import caption_font, drawable_text, thumbnail
-from radzero.reading import RadZero, load
+from radzero.pictures import caption_font, drawable_text, thumbnail
+from radzero.prediction.model import RadZero, load
+from radzero.prediction.reading import Reading
 
 _WIDTH, _MARGIN, _TOP = 360, 12, 34
 

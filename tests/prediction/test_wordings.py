@@ -10,7 +10,7 @@ from PIL import Image
 
 import radzero
 from command_line import call
-from radzero.wordings import (
+from radzero.prediction.wordings import (
     WORDINGS,
     Wording,
     cosine_colour,

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from radzero.overlays import caption_font, drawable_text
-from radzero.reading import RadZero
+from radzero.pictures import caption_font, drawable_text
+from radzero.prediction.model import RadZero
 
 Cosines = npt.NDArray[np.float32]
 

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radzero.answer import Reading, SeenFilm, warning_prefix
 from radzero.images import Radiograph, ReadLimits, read_radiograph
 from radzero.images.geometry import Geometry
 from radzero.models.base import VisionLanguageModel
@@ -25,7 +24,9 @@ from radzero.models.errors import CheckpointError
 from radzero.models.methods import load_model
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.tensors import weights_hash
-from radzero.sentence_cache import SentenceCache
+from radzero.prediction.maps import MapGrid
+from radzero.prediction.reading import Reading, SeenFilm, warning_prefix
+from radzero.prediction.sentence_cache import SentenceCache
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
 
@@ -61,6 +62,7 @@ class RadZero:
         self.name = name
         self.folder = folder
         self._embeddings = SentenceCache(_SENTENCE_CACHE, _SENTENCE_CACHE_BYTES)
+        self._facts = lru_cache(_SENTENCE_CACHE)(self._look_up)
 
     @property
     def notice(self) -> str | None:
@@ -126,7 +128,7 @@ class RadZero:
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
         embeddings = self.embed_sentences(asked)
-        unread = self._unread_words(asked)
+        unread = self._sentence_warnings(asked)
         many = _is_many(images)
         batch: list[Radiograph] = []
         for image in images if many else (images,):  # type: ignore[union-attr]
@@ -192,7 +194,7 @@ class RadZero:
     def _read(
         self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unread: tuple[str, ...]
     ) -> Iterator[Reading]:
-        inputs = [self.processor.geometry(film.height, film.width).input for film in films]
+        inputs = [self.processor.geometry((film.height, film.width)).input for film in films]
         for _, group in groupby(range(len(films)), key=inputs.__getitem__):  # a pass takes inputs of one size
             yield from self._read_alike([films[k] for k in group], asked, embeddings, unread)
 
@@ -212,7 +214,7 @@ class RadZero:
             ValueError: for a sentence that is empty.
         """
         asked = _sentences(sentences)
-        unread = self._unread_words(asked)
+        unread = self._sentence_warnings(asked)
         logits, similarity = self.compare(tokens, self.embed_sentences(asked))
         return [
             self._reading(
@@ -231,36 +233,51 @@ class RadZero:
         logits: npt.NDArray[np.float32],
         similarity: npt.NDArray[np.float32] | None,
     ) -> Reading:
-        grid = self.model.token_grid(*film.geometry.input)
+        grid = None
+        if similarity is not None:
+            shape = (len(asked), *self.model.token_grid(film.geometry.input))
+            grid = MapGrid(similarity.reshape(shape), film.geometry, self.model.patch, self.maps_are_attention)
         return Reading(
             source=film.source,
             model=self.name,
             sentences=asked,
             logits=logits,
-            similarity=None if similarity is None else similarity.reshape(len(asked), *grid),
             film=film.film,
             geometry=film.geometry,
-            patch=self.model.config.vision_config.patch_size,
+            grid=grid,
             warnings=film.warnings,
             notice=self.notice,
-            attention=self.maps_are_attention,
             dicom=film.dicom,
             sha256=self.sha256,
         )
 
-    def _unread_words(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+    def unknown_words(self, sentence: str) -> tuple[str, ...]:
+        """Words of a sentence that the model cannot know, in order and once; each sentence is looked up once."""
+        return self._facts(sentence).unknown_words
+
+    def _look_up(self, sentence: str) -> "_SentenceFacts":
+        return _SentenceFacts(tuple(self.processor.unknown_words(sentence)), self.processor.token_count(sentence))
+
+    def _sentence_warnings(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         """A warning for every sentence with words that the model cannot know or does not get to see."""
-        warnings = []
+        warnings, limit = [], self.processor.max_tokens
         for text in asked:
-            if words := self.processor.unknown_words(text):
+            words, length = self._facts(text)
+            if words:
                 named = f"the word{'s' if len(words) > 1 else ''} {', '.join(words)}"
                 warnings.append(f"{warning_prefix(text)}this model has never seen {named}; do not trust its answer")
-            if (length := self.processor.token_count(text)) > self.processor.max_tokens:
-                limit = self.processor.max_tokens
+            if length > limit:
                 warnings.append(
                     f"{warning_prefix(text)}has {length} tokens, and this model reads the first {limit} only"
                 )
         return tuple(warnings)
+
+
+class _SentenceFacts(NamedTuple):
+    """What the tokenizer says of a sentence: words that it does not know, and how many tokens there are."""
+
+    unknown_words: tuple[str, ...]
+    tokens: int
 
 
 def _sentences(sentences: str | Sequence[str]) -> tuple[str, ...]:
@@ -321,7 +338,7 @@ def load(
 
 def _note_input_size(config: VisionLanguageConfig, processor: RadZeroProcessor) -> None:
     """Say it with every reading where a published checkpoint's files differ in the size that films are given at."""
-    shape = processor.geometry(config.image_size, config.image_size).input
+    shape = processor.geometry((config.image_size,) * 2).input
     if config.image_size not in shape:
         config.card = (config.card or {}) | {
             "notice": f"This model's preprocessor_config.json makes inputs of {shape[0]} x {shape[1]} pixels, and its "
@@ -371,7 +388,7 @@ def describe(
     }
     attention = getattr(network, "attention_temperature", None)
     blocks = getattr(config, "align_config", None)
-    grid = network.token_grid(config.image_size, config.image_size)
+    grid = network.token_grid((config.image_size,) * 2)
     return {
         "model": PACKAGED if model is None else str(model),
         "format": "published (CxrAlignModel)" if checkpoint.published else "radzero",

@@ -15,10 +15,11 @@ from PIL import Image
 
 import radzero
 from radzero import Radiograph, RadiographError, RadZero, Reading
-from radzero.answer import SeenFilm
 from radzero.images.geometry import Geometry
 from radzero.phantom.film import Film
-from radzero.reading import PACKAGED, describe, load
+from radzero.prediction.maps import MapGrid
+from radzero.prediction.model import PACKAGED, describe, load
+from radzero.prediction.reading import SeenFilm
 
 SENTENCES = ("There is pleural effusion", "There is no nodule", "There is left pneumothorax")
 
@@ -129,7 +130,7 @@ def test_shapes_and_types(tiny_model: RadZero, films: list[Radiograph]):
             assert value.shape == size
             assert value.dtype == dtype
         assert reading.sentences == SENTENCES
-        assert (reading.model, reading.patch) == (tiny_model.name, 8)
+        assert (reading.model, reading.grid.patch) == (tiny_model.name, (8, 8))
         assert reading.notice == tiny_model.notice == "Tiny, of random weights: for tests, not for radiographs."
         assert np.array_equal(reading.film, film.to_uint8())
 
@@ -171,10 +172,9 @@ def hand_made(similarity: np.ndarray, logits: np.ndarray, side: int = 64) -> Rea
         model="none",
         sentences=tuple(f"sentence {k}" for k in range(len(logits))),
         logits=logits,
-        similarity=similarity,
         film=np.zeros((side, side), dtype=np.uint8),
-        geometry=Geometry.squash((side, side), size),
-        patch=8,
+        geometry=(geometry := Geometry.squash((side, side), size)),
+        grid=MapGrid(similarity, geometry, (8, 8)),
     )
 
 
@@ -233,7 +233,9 @@ def test_overlays_carry_the_warnings_of_their_film_and_their_sentence_alone(
     assert reading.film_warnings == ("the view is probably lateral",)
     assert [len(reading.warnings_of(text)) for text in asked] == [1, 2, 2]
     drawn = []
-    monkeypatch.setattr("radzero.answer.render_overlay", lambda *_, **options: drawn.append(options["warnings"]))
+    monkeypatch.setattr(
+        "radzero.prediction.reading.render_overlay", lambda *_, **options: drawn.append(options["warnings"])
+    )
     for text in asked:
         reading.overlay(text)
     assert drawn[0] == ("the view is probably lateral",)
@@ -336,7 +338,7 @@ def test_a_sentence_is_encoded_once(tiny_checkpoint: Path, films: list[Radiograp
 
 @pytest.mark.parametrize(("bound", "value"), [("_SENTENCE_CACHE", 3), ("_SENTENCE_CACHE_BYTES", 3 * 32 * 4 + 1)])
 def test_old_embeddings_are_let_go(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int):
-    monkeypatch.setattr(f"radzero.reading.{bound}", value)
+    monkeypatch.setattr(f"radzero.prediction.model.{bound}", value)
     model = load(tiny_checkpoint, device="cpu")
     asked = [f"There is nodule {'left ' * k}" for k in range(5)]
     first = model.embed_sentences(asked)

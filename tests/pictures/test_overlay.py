@@ -5,18 +5,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radzero import overlays
-from radzero.overlays import (
+from radzero.pictures import (
     MAX_LONG_SIDE,
     MAX_NOTICE_CHARACTERS,
     MIN_SHORT_SIDE,
+    colours,
     film_rectangle,
-    render_comparison,
     render_film,
     render_overlay,
+    render_sheet,
     similarity_alpha,
     similarity_colours,
+    thumbnail,
 )
+from radzero.pictures import layout as layouts
+from radzero.pictures import sheet as sheet_module
+from radzero.pictures import text as texts
 
 NOTICE = "Synthetic-phantom model: not for real radiographs"
 
@@ -101,7 +105,7 @@ def test_side_limits_hold_and_aspect_ratio_is_kept(side):
 
 
 def test_text_grows_with_the_output():
-    small, large = overlays._lay_out((300, 300), None), overlays._lay_out((3000, 2500), None)
+    small, large = layouts.lay_out((300, 300), None), layouts.lay_out((3000, 2500), None)
     assert small.body >= 16
     assert large.body > 1.5 * small.body
     assert large.line > small.line
@@ -192,7 +196,7 @@ def test_legend_does_not_depend_on_the_map_but_marks_the_threshold():
     shape = (600, 500)
     zero = legend_part(draw(grey_film(*shape), no_similarity(*shape)), shape)
     ramp = np.tile(np.linspace(0, 0.4, 500, dtype=np.float32), (600, 1))
-    foot = overlays._lay_out(shape, None).key_y
+    foot = layouts.lay_out(shape, None).key_y
     assert (legend_part(draw(grey_film(*shape), ramp), shape)[:foot] == zero[:foot]).all()
     other = legend_part(draw(grey_film(*shape), no_similarity(*shape), threshold=0.25), shape)
     changed = np.flatnonzero((other != zero)[:foot].any(axis=(1, 2)))
@@ -204,7 +208,7 @@ def test_legend_does_not_depend_on_the_map_but_marks_the_threshold():
 
 def test_legend_strip_on_film_shows_the_colours_that_occur():
     shape = (600, 600)
-    layout = overlays._lay_out(shape, None)
+    layout = layouts.lay_out(shape, None)
     panel = legend_part(draw(grey_film(*shape), no_similarity(*shape), opacity=0.6), shape)
     for grey in (0, 255):
         seen = film_part(draw(grey_film(*shape, grey), np.ones(shape, dtype=np.float32), opacity=0.6), shape)[300, 300]
@@ -269,7 +273,7 @@ def test_even_map_has_no_contour(shape, value, threshold):
 
 def test_key_says_whether_the_threshold_is_reached():
     shape = (600, 600)
-    layout = overlays._lay_out(shape, None)
+    layout = layouts.lay_out(shape, None)
     half = no_similarity(*shape)
     half[:300] = 0.8
     keys = [
@@ -335,12 +339,12 @@ def test_a_peak_below_the_threshold_has_a_faint_dashed_ring_and_no_cross(shape, 
 
 def test_the_key_shows_the_mark_that_is_on_the_film():
     shape = (600, 600)
-    layout = overlays._lay_out(shape, None)
+    layout = layouts.lay_out(shape, None)
     low = np.full(shape, 0.3, dtype=np.float32)
     key = (slice(layout.key_y, None), slice(0, layout.size[0]))
-    assert (np.asarray(draw(grey_film(*shape), low, threshold=0.3, peak=(9, 9)))[key] == overlays._PEAK).all(-1).any()
+    assert (np.asarray(draw(grey_film(*shape), low, threshold=0.3, peak=(9, 9)))[key] == colours.PEAK).all(-1).any()
     below = np.asarray(draw(grey_film(*shape), low, threshold=0.4, peak=(9, 9)))[key]
-    assert not (below == overlays._PEAK).all(-1).any()
+    assert not (below == colours.PEAK).all(-1).any()
     without = np.asarray(draw(grey_film(*shape), low, threshold=0.4))[key]
     assert (below != without).any()
 
@@ -349,9 +353,7 @@ def test_thumbnails_mark_a_peak_below_the_threshold_with_a_ring():
     film = grey_film(360, 360)
     peak = (200, 100)
     bare, ring, cross, low = (
-        np.asarray(overlays.thumbnail(film, np.full((360, 360), value, dtype=np.float32), 360, at, threshold)).astype(
-            int
-        )
+        np.asarray(thumbnail(film, np.full((360, 360), value, dtype=np.float32), 360, at, threshold)).astype(int)
         for value, at, threshold in ((0.4, None, 0.5), (0.4, peak, 0.5), (0.5, peak, 0.5), (0.4, peak, 0.4))
     )
     assert (cross[100, 200] == 255).all()
@@ -372,7 +374,7 @@ def test_peak_marker_in_a_corner_stays_on_the_film(corner):
     x0, y0, x1, y1 = film_rectangle(film.shape)
     for pixels in (bare, marked):
         pixels[y0:y1, x0:x1] = 0
-    key_y = overlays._lay_out(film.shape, None).key_y
+    key_y = layouts.lay_out(film.shape, None).key_y
     assert (bare[:key_y] == marked[:key_y]).all()
 
 
@@ -409,13 +411,13 @@ def test_no_frame_when_the_whole_film_was_seen(covered):
     ],
 )
 def test_probability_is_never_rounded_to_certainty(probability, said):
-    assert overlays._probability_text(probability) == said
+    assert texts.probability_text(probability) == said
 
 
 def test_sentence_probability_and_notice_are_drawn_outside_the_film():
     film, values = grey_film(500, 700), no_similarity(500, 700)
     base = np.asarray(draw(film, values, notice=NOTICE)).astype(int)
-    layout = overlays._lay_out(film.shape, NOTICE)
+    layout = layouts.lay_out(film.shape, NOTICE)
     for changes, rows in (
         ({"sentence": "pneumothorax"}, (0, layout.probability_y)),
         ({"probability": 0.12}, (layout.probability_y - 2, layout.film[1])),
@@ -431,30 +433,30 @@ def test_sentence_probability_and_notice_are_drawn_outside_the_film():
 @pytest.mark.parametrize("shape", [(300, 300), (3000, 2500), (2000, 300), (300, 2000)])
 @pytest.mark.parametrize("sentence", ["effusion " * 20, "effusion " * 20_000, "x" * 5000, "i" * 5000])
 def test_long_sentence_is_fitted_into_the_header(shape, sentence):
-    layout = overlays._lay_out(shape, None)
-    size, lines = overlays._fit(overlays._drawable(sentence).text, layout.body, layout.text_width)
-    assert len(lines) * overlays._line_height(size) <= layout.probability_y
-    assert all(overlays.caption_font(size).getlength(line) <= layout.text_width for line in lines)
+    layout = layouts.lay_out(shape, None)
+    size, lines = texts.fit(texts.to_drawable(sentence).text, layout.body, layout.text_width)
+    assert len(lines) * texts.line_height(size) <= layout.probability_y
+    assert all(texts.caption_font(size).getlength(line) <= layout.text_width for line in lines)
     assert lines[-1].endswith("…") == (len(sentence) > 1000)
     picture = draw(grey_film(*shape), no_similarity(*shape), sentence=sentence)
     assert picture.size == layout.size
 
 
 def test_sentence_that_fits_is_kept_whole():
-    layout = overlays._lay_out((300, 300), None)
+    layout = layouts.lay_out((300, 300), None)
     sentence = "There is a small right apical pneumothorax without shift of the mediastinum"
-    _, lines = overlays._fit(sentence, layout.body, layout.text_width)
+    _, lines = texts.fit(sentence, layout.body, layout.text_width)
     assert " ".join(lines) == sentence
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (2000, 300)])
 def test_notice_is_written_in_full_at_full_size(shape):
     notice = ("Not for diagnosis on real radiographs. " * 30)[:MAX_NOTICE_CHARACTERS].strip()
-    layout = overlays._lay_out(shape, notice)
+    layout = layouts.lay_out(shape, notice)
     assert " ".join(layout.band_lines) == notice
-    font = overlays.caption_font(layout.body)
+    font = texts.caption_font(layout.body)
     assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
-    end = layout.band_y + len(layout.band_lines) * overlays._line_height(layout.body)
+    end = layout.band_y + len(layout.band_lines) * texts.line_height(layout.body)
     assert end <= layout.size[1]
     plain = draw(grey_film(*shape), no_similarity(*shape), notice=notice)
     assert plain.size == layout.size
@@ -462,7 +464,7 @@ def test_notice_is_written_in_full_at_full_size(shape):
 
 def test_notice_has_strong_contrast():
     shape = (300, 300)
-    layout = overlays._lay_out(shape, NOTICE)
+    layout = layouts.lay_out(shape, NOTICE)
     band = np.asarray(draw(grey_film(*shape), no_similarity(*shape), notice=NOTICE))[layout.band_y :]
     light = ((band / 255.0) ** 2.2) @ (0.2126, 0.7152, 0.0722)
     assert (light.max() + 0.05) / (np.median(light) + 0.05) > 7
@@ -474,7 +476,7 @@ NOT_HUMAN = "the patient is probably not human (the header says 'canine')"
 
 def test_warnings_are_written_below_the_notice_in_its_colours():
     film, values = grey_film(500, 700), no_similarity(500, 700)
-    layout = overlays._lay_out(film.shape, NOTICE, [NOT_HUMAN])
+    layout = layouts.lay_out(film.shape, NOTICE, [NOT_HUMAN])
     assert " ".join(layout.band_lines) == f"{NOTICE} Warning: {NOT_HUMAN}"
     plain = draw(film, values, notice=NOTICE)
     warned = draw(film, values, notice=NOTICE, warnings=[NOT_HUMAN])
@@ -483,7 +485,7 @@ def test_warnings_are_written_below_the_notice_in_its_colours():
     above = plain.height - layout.pad // 2
     assert np.array_equal(np.asarray(warned)[:above], np.asarray(plain)[:above]), "nothing else moves or changes"
     added = np.asarray(warned)[above:].reshape(-1, 3)
-    for colour in (overlays._NOTICE_BAND, overlays._NOTICE_TEXT):
+    for colour in (colours.NOTICE_BAND, colours.NOTICE_TEXT):
         assert (added == colour).all(axis=1).sum() > 50
     alone = draw(film, values, warnings=[NOT_HUMAN])
     assert alone.height > draw(film, values).height, "without a notice too"
@@ -491,10 +493,10 @@ def test_warnings_are_written_below_the_notice_in_its_colours():
 
 @pytest.mark.parametrize("shape", [(300, 300), (3000, 2500), (2000, 300)])
 def test_many_and_long_warnings_end_in_an_ellipsis(shape):
-    bare = overlays._lay_out(shape, None)
-    font = overlays.caption_font(bare.body)
+    bare = layouts.lay_out(shape, None)
+    font = texts.caption_font(bare.body)
     for warnings, most in ((["long " * 5000], 3), (["x" * 5000], 3), ([NOT_HUMAN, "long " * 500] * 9, 6)):
-        layout = overlays._lay_out(shape, None, warnings)
+        layout = layouts.lay_out(shape, None, warnings)
         assert len(layout.band_lines) == most
         assert layout.band_lines[-1].endswith("…")
         assert all(font.getlength(line) <= layout.text_width for line in layout.band_lines)
@@ -519,16 +521,16 @@ def test_many_and_long_warnings_end_in_an_ellipsis(shape):
     ],
 )  # fmt: skip
 def test_letters_outside_the_font_are_replaced(text, drawable, missing, spelt):
-    drawn = overlays._drawable(text)
+    drawn = texts.to_drawable(text)
     assert (drawn.text, drawn.missing, drawn.spelt) == (drawable, missing, spelt)
     assert bool(drawn.note) == (missing or spelt)
 
 
 def test_letters_that_the_font_has_are_drawn_as_they_are(monkeypatch):
     """Whatever Pillow's font has some day."""
-    monkeypatch.setattr(overlays, "_has_glyph", lambda character: True)
+    monkeypatch.setattr(texts, "_has_glyph", lambda character: True)
     text = "Größe: Плевральный выпот, συλλογή, płyn"
-    assert overlays._drawable(text) == overlays._Drawable(text, missing=False, spelt=False)
+    assert texts.to_drawable(text) == texts.Drawable(text, missing=False, spelt=False)
 
 
 @pytest.mark.parametrize(
@@ -544,13 +546,13 @@ def test_any_sentence_can_be_drawn(sentence):
 @pytest.mark.parametrize("sentence", ["肺", "ö"])
 def test_boxes_and_spellings_are_explained(sentence):
     film, values = grey_film(300, 300), no_similarity(300, 300)
-    layout = overlays._lay_out(film.shape, None)
+    layout = layouts.lay_out(film.shape, None)
     rows = slice(layout.probability_y, layout.film[1] - 1)
     latin, other = (np.asarray(draw(film, values, sentence=text))[rows] for text in ("box", sentence))
     assert (latin != other).any()
-    note = overlays._drawable(sentence).note
-    font = overlays.caption_font(layout.small)
-    widest = overlays.caption_font(round(layout.body * 1.3)).getlength("p > 0.99") + 2 * layout.body
+    note = texts.to_drawable(sentence).note
+    font = texts.caption_font(layout.small)
+    widest = texts.caption_font(round(layout.body * 1.3)).getlength("p > 0.99") + 2 * layout.body
     assert layout.pad + widest + font.getlength(note) <= layout.size[0]
 
 
@@ -561,7 +563,7 @@ def test_comparison_places_pictures_row_by_row_in_equal_cells():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
     sizes = [(300, 200), (300, 200), (100, 150), (300, 200), (250, 200)]
     pictures = [Image.new("RGB", size, colour) for size, colour in zip(sizes, colours, strict=True)]
-    sheet = np.asarray(render_comparison(pictures, columns=2))
+    sheet = np.asarray(render_sheet(pictures, columns=2))
     height, width = sheet.shape[0] / 3, sheet.shape[1] / 2
     for index, (size, colour) in enumerate(zip(sizes, colours, strict=True)):
         found = np.argwhere((sheet == colour).all(axis=-1))
@@ -583,7 +585,7 @@ def test_comparison_places_pictures_row_by_row_in_equal_cells():
     ],
 )
 def test_comparison_grid(count, columns, grid):
-    sheet = render_comparison([Image.new("L", (400, 300))] * count, columns)
+    sheet = render_sheet([Image.new("L", (400, 300))] * count, columns)
     assert 400 * grid[0] < sheet.width < 420 * grid[0] + 10
     assert 300 * grid[1] < sheet.height < 320 * grid[1] + 10
 
@@ -591,22 +593,22 @@ def test_comparison_grid(count, columns, grid):
 def test_comparison_has_the_background_of_the_overlays():
     film = grey_film(300, 300)
     overlay = draw(film, no_similarity(300, 300))
-    sheet = render_comparison([overlay, render_film(film, title="Film")])
+    sheet = render_sheet([overlay, render_film(film, title="Film")])
     assert sheet.getpixel((0, 0)) == overlay.getpixel((0, 0))
 
 
 def test_too_large_a_comparison_is_reduced(monkeypatch):
-    monkeypatch.setattr(overlays, "MAX_SHEET_PIXELS", 10_000)
-    sheet = render_comparison([Image.new("RGB", (400, 300), (0, 200, 0))] * 4)
+    monkeypatch.setattr(sheet_module, "MAX_SHEET_PIXELS", 10_000)
+    sheet = render_sheet([Image.new("RGB", (400, 300), (0, 200, 0))] * 4)
     assert 8_000 < sheet.width * sheet.height <= 10_000
     assert sheet.width / sheet.height == pytest.approx(4 / 3, rel=0.05)
 
 
 def test_comparison_refuses_nothing_and_no_columns():
     with pytest.raises(ValueError, match="at least one picture"):
-        render_comparison([])
+        render_sheet([])
     with pytest.raises(ValueError, match="columns"):
-        render_comparison([Image.new("RGB", (10, 10))], columns=0)
+        render_sheet([Image.new("RGB", (10, 10))], columns=0)
 
 
 # --- checks ---

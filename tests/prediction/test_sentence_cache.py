@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radzero.sentence_cache import SentenceCache
+from radzero.prediction.sentence_cache import SentenceCache
 
 ROUNDS = st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=9, unique=True), max_size=12)
 

@@ -1,0 +1,158 @@
+"""What to read: items found by paths, folders and patterns."""
+
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radzero.images.formats import SUFFIXES
+
+OTHER_SUFFIXES = (
+    frozenset(
+        {
+            *(".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".rst", ".html", ".xml", ".yaml", ".yml", ".log"),
+            *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".gz", ".tgz", ".tar", ".7z", ".py", ".sh"),
+            *(".parquet", ".npy", ".npz", ".pkl", ".pt", ".safetensors"),
+        }
+    )
+    - SUFFIXES
+)
+"""In folders and among matches of a pattern, files whose names end so are counted, and not taken for radiographs. A
+file that is named outright is always tried."""
+OTHER_NAMES = frozenset(("dicomdir", "license", "readme", "lockfile", "version"))
+"""Names of files without an ending that lie on hospital disks beside the radiographs."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to read, with one reading.
+
+    Attributes:
+        name: as it is reported, and as its files are named after it; unique within a run.
+        paths: the files that it is read from: one of a radiograph.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> "Item":
+        """A radiograph in a file of its own, named by its path."""
+        return cls(str(path), (path,))
+
+    def stamp(self) -> list[Any]:
+        """What tells the item from another of the same name, and from itself after a change of its files."""
+        first = str(self.paths[0].absolute())
+        try:
+            states = [path.stat() for path in self.paths]
+        except OSError:
+            return [first]
+        size, changed = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+        return [first, size, changed] if len(states) == 1 else [first, size, changed, len(states)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to read, and what was found beside it.
+
+    Attributes:
+        items: in order; files that are not there, links to nothing too, are among them, to be refused by name.
+        left_out: files of other kinds in folders, and what ``radzero predict`` wrote there.
+        unsearched: folders that could not be looked into, and why.
+    """
+
+    items: list[Item]
+    left_out: list[Path]
+    unsearched: dict[Path, str] = field(default_factory=dict)
+
+
+def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) -> Inputs:
+    """Find the items that paths, folders (searched to any depth, hidden files left alone) and glob patterns name.
+
+    In folders and among matches a file is taken once, however many links lead to it, and the output folders of earlier
+    runs are left out.
+
+    Args:
+        inputs: paths and patterns.
+        exclude: a folder that is not searched, such as the output when it lies inside an input.
+
+    Raises:
+        ValueError: naming the inputs, when none of them is there or matches anything.
+    """
+    search = _Search(exclude.resolve() if exclude else None)
+    missing: list[str] = []
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            search.folder(path)
+        elif path.exists() or path.is_symlink():
+            search.file(path)
+        elif matches := sorted(glob.glob(str(given), recursive=True)):
+            for match in map(Path, matches):
+                if match.is_dir():
+                    search.folder(match)
+                else:
+                    search.match(match)
+        else:
+            missing.append(str(given))
+    if missing and not search.files:
+        raise ValueError(f"no such file, folder or match: {', '.join(missing)}")
+    files = [*search.files, *map(Path, missing)]
+    return Inputs([Item.of(path) for path in files], list(search.left_out), search.unsearched)
+
+
+class _Search:
+    """Files found so far.
+
+    Attributes:
+        files: taken, in order.
+        left_out: of other kinds, or written by an earlier run.
+        unsearched: folders that could not be looked into, and why.
+    """
+
+    def __init__(self, excluded: Path | None) -> None:
+        self._excluded = excluded
+        self.files: dict[Path, None] = {}
+        self.left_out: dict[Path, None] = {}
+        self.unsearched: dict[Path, str] = {}
+        self._seen: set[str] = set()
+
+    def file(self, path: Path) -> None:
+        """Take a file that was named outright."""
+        self._seen.add(os.path.realpath(path))
+        self.files[path] = None
+
+    def match(self, path: Path) -> None:
+        """Take a file of a folder or pattern, unless it was seen before or is of another kind."""
+        real = os.path.realpath(path)
+        if real in self._seen or (self._excluded and self._excluded in Path(real).parents):
+            return
+        self._seen.add(real)
+        other = path.suffix.lower() in OTHER_SUFFIXES or path.name.lower() in OTHER_NAMES
+        (self.left_out if other else self.files)[path] = None
+
+    def folder(self, folder: Path) -> None:
+        """Take the files of a folder, at any depth."""
+        found: list[Path] = []
+        searched: set[str] = set()
+        for place, folders, names in os.walk(folder, onerror=self._refuse, followlinks=True):
+            if (real := os.path.realpath(place)) in searched:  # a link back
+                folders[:] = []
+                continue
+            searched.add(real)
+            own = "run.json" in names and "predictions.jsonl" in names
+            folders[:] = [] if own else [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = Path(place, name)
+                if own:
+                    if self._excluded != Path(place).resolve():
+                        self.left_out[path] = None
+                elif not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                    found.append(path)
+        for path in sorted(found):
+            self.match(path)
+
+    def _refuse(self, error: OSError) -> None:
+        self.unsearched[Path(error.filename)] = error.strerror or str(error)

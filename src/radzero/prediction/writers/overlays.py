@@ -1,0 +1,40 @@
+"""A picture of every map: ``overlays/<item>/<number>-<sentence>.png``."""
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+from unicodedata import normalize
+
+from radzero.images.radiograph import DicomHeader
+from radzero.prediction.output_folder import item_folder
+from radzero.prediction.reading import PNG_LEVEL, Reading, SentenceMap
+from radzero.prediction.writers.writer import Writer
+
+
+class OverlayWriter(Writer):
+    """Draws what :meth:`radzero.Reading.overlay` gives; nothing for a method without maps."""
+
+    name: ClassVar[str] = "overlays"
+    file_keys: ClassVar[tuple[str, ...]] = ("overlays",)
+
+    def begin(self, reading: Reading, header: DicomHeader | None, folder: Path) -> "_Overlays | None":
+        """Begin the pictures of a reading."""
+        return None if reading.grid is None else _Overlays(reading, folder)
+
+
+class _Overlays:
+    def __init__(self, reading: Reading, folder: Path) -> None:
+        self._reading, self._run = reading, folder
+        self._folder = item_folder(folder / "overlays", reading.source)
+        self._digits = max(2, len(str(len(reading.sentences) - 1)))
+        self._written: list[str] = []
+
+    def add(self, shown: SentenceMap) -> None:
+        sentence = self._reading.sentences[shown.index]
+        slug = re.sub(r"[\W_]+", "-", normalize("NFC", sentence.lower())).strip("-")[:60]
+        path = self._folder / f"{shown.index:0{self._digits}d}-{slug}.png"
+        shown.picture.save(path, compress_level=PNG_LEVEL)
+        self._written.append(path.relative_to(self._run).as_posix())
+
+    def finish(self) -> dict[str, Any]:
+        return {"overlays": self._written}

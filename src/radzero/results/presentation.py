@@ -1,0 +1,144 @@
+"""Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the radiograph itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from radzero._warnings import quiet
+from radzero.images import DicomFacts
+from radzero.images.dicom_display import window
+from radzero.prediction.reading import SentenceMap
+from radzero.results.header import lut_item, pair
+from radzero.results.identity import shortened
+
+if TYPE_CHECKING:
+    pass
+from radzero.results.context import ResultContext, thinned
+from radzero.results.kinds import RESULT_KINDS
+
+
+class PresentationStates:
+    """A GSPS per sentence."""
+
+    def __init__(self, context: ResultContext) -> None:
+        self._context = context
+
+    def add(self, shown: SentenceMap) -> None:
+        """Find the regions."""
+        self._context.take_regions(shown)
+
+    def objects(self) -> list[Dataset]:
+        """The presentation states."""
+        return [_state(self._context, index) for index in range(len(self._context.reading.sentences))]
+
+
+@quiet()
+def _state(context: ResultContext, index: int) -> Dataset:
+    from highdicom import pr
+    from highdicom.content import PresentationLUTTransformation
+
+    reading, header = context.reading, context.header
+    height, width = reading.film.shape
+    layer = pr.GraphicLayer("RADZERO", order=1, description=shortened(reading.sentences[index], 64))
+    lines = [
+        pr.GraphicObject(pr.GraphicTypeValues.POLYLINE, thinned(polygon), pr.AnnotationUnitsValues.PIXEL)
+        for region in context.regions(index)
+        for polygon in region.polygons
+    ]
+    peak = np.asarray(reading.peaks[index], dtype=np.float64)[None] + 0.5
+    marks = [*lines, pr.GraphicObject(pr.GraphicTypeValues.POINT, peak, pr.AnnotationUnitsValues.PIXEL)]
+    said = [f"{reading.sentences[index]}: {context.percent(index):g} %", *context.remarks(index)]
+    text = pr.TextObject(
+        "\r\n".join(shortened(line, 300) for line in said)[:1000],
+        pr.AnnotationUnitsValues.PIXEL,
+        bounding_box=(0.02 * width, 0.02 * height, 0.98 * width, 0.12 * height),
+        text_justification="LEFT",
+    )
+    inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    state = pr.GrayscaleSoftcopyPresentationState(
+        referenced_images=[header],
+        content_label="RADZERO",
+        content_description=shortened(reading.sentences[index], 64),
+        graphic_layers=[layer],
+        graphic_annotations=[pr.GraphicAnnotation([header], layer, graphic_objects=marks, text_objects=[text])],
+        concept_name=None,
+        presentation_lut_transformation=PresentationLUTTransformation("INVERSE" if inverted else "IDENTITY"),
+        voi_lut_transformations=_voi(context),
+        **context.common(RESULT_KINDS["gsps"], index + 1),
+    )
+    state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
+    for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
+        state.pop(keyword, None)
+        if keyword in header and not _needs_one_lut(context):
+            state[keyword] = header[keyword]
+    _note_aspect(state, header)
+    return state
+
+
+def _note_aspect(state: Dataset, header: Dataset) -> None:
+    """How wide and high the film's pixels are; highdicom calls all of them square."""
+    area = state.DisplayedAreaSelectionSequence[0]
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = pair(header, keyword)
+        if spacing:
+            area.pop("PresentationPixelAspectRatio", None)
+            area.PresentationPixelSpacing = spacing
+            return
+    ratio = pair(header, "PixelAspectRatio")
+    if ratio and min(map(int, ratio)) > 0:
+        area.PresentationPixelAspectRatio = ratio
+
+
+def _voi(context: ResultContext) -> Sequence[Any] | None:
+    """The window or VOI LUT that the film was displayed with; one LUT of stored values where these do not tell all."""
+    from highdicom import VOILUT, pr
+
+    facts = context.reading.dicom
+    if facts is None or (facts.window is None and facts.lut is None):
+        return None
+    if _needs_one_lut(context):
+        first, grey = _from_stored(context.header, facts)
+        lut = VOILUT(max(0, first), grey)
+        lut.update(lut_item(first, grey))
+        return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
+    if facts.window is not None:
+        shown = facts.window
+        return [pr.SoftcopyVOILUTTransformation(shown.centre, shown.width, voi_lut_function=shown.function)]
+    assert facts.lut is not None
+    lut = VOILUT(max(0, facts.lut.first), facts.lut.entries)
+    lut.update(lut_item(facts.lut.first, facts.lut.entries))  # highdicom knows no first value below 0
+    return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
+
+
+def _needs_one_lut(context: ResultContext) -> bool:
+    """Whether the film has a modality LUT (dciodvfy wants one to use all 16 bits), or padding, which is black."""
+    facts = context.reading.dicom
+    return "ModalityLUTSequence" in context.header or (facts is not None and facts.padding_range is not None)
+
+
+def _from_stored(header: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
+    """First stored value, and the grey of it and of those behind it, before a MONOCHROME1's inversion."""
+    modality, padding = header.get("ModalityLUTSequence"), facts.padding_range
+    if padding is not None:
+        stored = np.arange(2**16) - (2**15 if padding.signed else 0)
+    else:
+        stored = modality[0].LUTDescriptor[1] + np.arange(len(modality[0].LUTData) // 2)
+    if modality:
+        entries = np.frombuffer(modality[0].LUTData, "<u2").astype(np.float64)
+        values = entries[np.clip(stored - modality[0].LUTDescriptor[1], 0, len(entries) - 1)]
+    else:
+        values = stored * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0))
+    if facts.lut is not None:
+        index = np.clip(np.rint(values) - facts.lut.first, 0, len(facts.lut.entries) - 1).astype(np.int64)
+        grey = facts.lut.entries[index]
+    else:
+        assert facts.window is not None
+        shown = window(values, facts.window.centre, facts.window.width, facts.window.function)
+        grey = np.rint(shown * 65535).astype(np.uint16)
+    if padding is not None:
+        black = 65535 if header.PhotometricInterpretation == "MONOCHROME1" else 0
+        grey = np.where((stored >= padding.low) & (stored <= padding.high), black, grey).astype(np.uint16)
+    return int(stored[0]), grey
