@@ -22,9 +22,9 @@ from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import read_scores
 from radzero.images import read_radiograph
-from radzero.models.configuration import ConvStemConfig, RadZeroConfig
+from radzero.models.configuration import ConvStemConfig
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.radzero import RadZeroModel
+from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.phantom.writing import FilmFormat, write_phantoms
 from radzero.prediction.model import RadZero
 from radzero.training.config import ModelChoice, ModelSizes

@@ -52,7 +52,7 @@ def make_checkpoint(mpnet: Path, folder: Path) -> None:
     from transformers import Dinov2Config, Dinov2Model
     from transformers.models.dinov2.modeling_dinov2 import Dinov2Encoder
 
-    from radzero.models.publishing import published_tensors
+    from radzero.models.published.writing import published_tensors
 
     torch.manual_seed(SEED)
     vision = Dinov2Model(Dinov2Config(image_size=TRAINED_AT, patch_size=PATCH))
@@ -152,7 +152,7 @@ def load_baseline(work: Path) -> dict[str, float | str]:
     from safetensors.torch import load_file
 
     from radzero.models.checkpoints import open_checkpoint
-    from radzero.models.methods import build_model
+    from radzero.models.loading import build_model
 
     checkpoint = open_checkpoint(work / "published")
     before, start = peak_gb(), time.perf_counter()

@@ -82,7 +82,7 @@ def main() -> None:
     owner = torch.arange(sentences, device=device) * options.images // sentences
 
     def loss_of(encoded: Features) -> Tensor:
-        tau, attention, _ = encoded.shared[0]
+        tau, attention, _ = encoded.score_parameters[0]
         every = torch.cat([encoded.sentences, others.to(encoded.sentences.dtype)])
         logits = pair_logits(encoded.images, every, tau, "cos", attention).logits
         foreign = torch.logsumexp(logits[:, sentences:], dim=1).mean() if len(others) else 0.0

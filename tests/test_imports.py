@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "images": {"_warnings", "errors", "images"},
     "phantom": {"_files", "_processes", "phantom"},
     "pictures": {"pictures"},
-    "models": {"_files", "_transformers", "errors", "images", "models"},
+    "models": {"_files", "_registry", "_transformers", "errors", "images", "models"},
     "prediction": {
         *("_files", "_numbers", "_processes", "_registry"),
         *("images", "models", "pictures", "prediction"),

@@ -10,13 +10,12 @@ if TYPE_CHECKING:
     from radzero.errors import RadZeroError
     from radzero.findings import FINDING_SETS, finding_sentences
     from radzero.images import Radiograph, RadiographError, ReadLimits, read_radiograph
-    from radzero.models.carzero import CarZeroModel
-    from radzero.models.clip import ClipModel
-    from radzero.models.configuration import CarZeroConfig, ClipConfig, DinoTxtConfig, RadZeroConfig
-    from radzero.models.dinotxt import DinoTxtModel
+    from radzero.models.carzero import CarZeroConfig, CarZeroModel
+    from radzero.models.clip import ClipConfig, ClipModel
+    from radzero.models.dinotxt import DinoTxtConfig, DinoTxtModel
     from radzero.models.errors import CheckpointError
     from radzero.models.processor import RadZeroProcessor
-    from radzero.models.radzero import RadZeroModel
+    from radzero.models.radzero import RadZeroConfig, RadZeroModel
     from radzero.models.similarity import similarity_logits
     from radzero.prediction.model import RadZero, describe, load
     from radzero.prediction.reading import Reading
@@ -38,13 +37,13 @@ _HOMES = {
     "ReadLimits": "images",
     "read_radiograph": "images",
     "CheckpointError": "models.errors",
-    "CarZeroConfig": "models.configuration",
+    "CarZeroConfig": "models.carzero",
     "CarZeroModel": "models.carzero",
-    "ClipConfig": "models.configuration",
+    "ClipConfig": "models.clip",
     "ClipModel": "models.clip",
-    "DinoTxtConfig": "models.configuration",
+    "DinoTxtConfig": "models.dinotxt",
     "DinoTxtModel": "models.dinotxt",
-    "RadZeroConfig": "models.configuration",
+    "RadZeroConfig": "models.radzero",
     "RadZeroProcessor": "models.processor",
     "RadZeroModel": "models.radzero",
     "similarity_logits": "models.similarity",

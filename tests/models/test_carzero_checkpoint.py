@@ -27,11 +27,11 @@ from transformers import AutoImageProcessor, AutoProcessor, BertConfig, BertMode
 from command_line import call
 from radzero.images import read_radiograph
 from radzero.images.geometry import MapGeometry
+from radzero.models.carzero import CarZeroConfig, CarZeroImageProcessor
+from radzero.models.carzero.checkpoint import FUSION_HEADS, convert_lightning, read_lightning
 from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint
-from radzero.models.configuration import CarZeroConfig
 from radzero.models.conversion import convert_checkpoint
-from radzero.models.lightning import FUSION_HEADS, convert_lightning, read_lightning
-from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
+from radzero.models.processor import RadZeroProcessor
 from radzero.prediction.model import RadZero, describe, load
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -15,14 +15,15 @@ from torch import Tensor
 from transformers import BertConfig, Dinov2Config, ViTConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from radzero.models import carzero
 from radzero.models.base import Features, VisionLanguageModel, chunked
-from radzero.models.carzero import CarZeroModel
+from radzero.models.carzero import CarZeroConfig, CarZeroModel
+from radzero.models.carzero import network as carzero_network
 from radzero.models.checkpoints import CheckpointError
-from radzero.models.clip import ClipModel
-from radzero.models.configuration import CarZeroConfig, ClipConfig, ConvStemConfig, DinoTxtConfig, RadZeroConfig
-from radzero.models.methods import build_model, load_model
-from radzero.models.radzero import RadZeroModel
+from radzero.models.clip import ClipConfig, ClipModel
+from radzero.models.configuration import ConvStemConfig
+from radzero.models.dinotxt import DinoTxtConfig
+from radzero.models.loading import build_model, load_model
+from radzero.models.radzero import RadZeroConfig, RadZeroModel
 
 SIZE, WORDS, POSITIONS, PIECES, HEADS = 16, 40, 7, 30, 4  # token ids from PIECES on go on with a word
 SIDES = {"conv": 48, "dinov2": 56, "vit": 48}
@@ -96,7 +97,7 @@ def asked(encoder: str = "conv", dtype: torch.dtype = torch.float64) -> tuple[Te
 
 def features(model: VisionLanguageModel, encoder: str = "conv") -> Features:
     images, ids, mask = asked(encoder, model.dtype)
-    return Features(model.encode_images(images), model.encode_sentences(ids, mask), model.shared())
+    return Features(model.encode_images(images), model.encode_sentences(ids, mask), model.score_parameters())
 
 
 # -- any method --------------------------------------------------------------------------------------------
@@ -169,15 +170,15 @@ def test_bfloat16(name: str, tmp_path: Path) -> None:
 def test_nothing_on_one_side(name: str, images: int, sentences: int) -> None:
     model = tiny(name)
     whole = features(model)
-    some = Features(whole.images[:images], whole.sentences[:sentences], whole.shared)
+    some = Features(whole.images[:images], whole.sentences[:sentences], whole.score_parameters)
     output = model.similarity(some.images, some.sentences)
     assert output.logits.shape == (images, sentences)
     if model.has_maps:
         assert output.similarity.shape == (images, sentences, 9)
-    pairs = model.pairs(some)
+    pairs = model.training_scores(some)
     assert pairs.logits.shape == (images, sentences)
     assert pairs.directions is None or pairs.directions.shape[1:] == (images, sentences)
-    parts = [some.images, some.sentences, *some.shared]
+    parts = [some.images, some.sentences, *some.score_parameters]
     gradients = torch.autograd.grad(pairs.logits.sum(), parts, materialize_grads=True)
     assert all(not gradient.any() for gradient in gradients)
 
@@ -193,10 +194,10 @@ def test_pairs_are_the_similarity_s_logits_and_gradients(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the size of chunks (CARZero's; RadZero's are in test_sharding), for every parameter."""
-    monkeypatch.setattr(carzero, "chunked", partial(chunked, limit=limit))
+    monkeypatch.setattr(carzero_network, "chunked", partial(chunked, limit=limit))
     model = tiny(name, "dinov2", 24)
     given = features(model, "dinov2")
-    logits, pairs = model.similarity(given.images, given.sentences).logits, model.pairs(given)
+    logits, pairs = model.similarity(given.images, given.sentences).logits, model.training_scores(given)
     torch.testing.assert_close(pairs.logits, logits, atol=1e-6, rtol=0)
     if pairs.directions is not None:
         torch.testing.assert_close(pairs.directions.mean(dim=0), logits, atol=1e-6, rtol=0)
@@ -216,7 +217,10 @@ def test_dropout_is_the_same_when_a_chunk_is_computed_again(name: str) -> None:
     model.fusion_module.train()
     given = features(model)
     results = []
-    for score in (lambda: model.similarity(given.images, given.sentences).logits, lambda: model.pairs(given).logits):
+    for score in (
+        lambda: model.similarity(given.images, given.sentences).logits,
+        lambda: model.training_scores(given).logits,
+    ):
         torch.manual_seed(3)
         logits = score()
         torch.manual_seed(4)  # what comes between is no matter
@@ -226,7 +230,7 @@ def test_dropout_is_the_same_when_a_chunk_is_computed_again(name: str) -> None:
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
     model.eval()
-    assert (model.pairs(given).logits - results[1][0]).abs().max() > 1e-3, "there is dropout"
+    assert (model.training_scores(given).logits - results[1][0]).abs().max() > 1e-3, "there is dropout"
 
 
 @EVERY
@@ -236,7 +240,7 @@ def test_float64_is_float64_to_the_end(name: str) -> None:
     model = tiny(name)
     output = model(*asked())
     assert output.logits.dtype is torch.float64
-    assert model.pairs(features(model)).logits.dtype is torch.float64
+    assert model.training_scores(features(model)).logits.dtype is torch.float64
 
 
 def test_another_method_s_checkpoint_is_named(tmp_path: Path) -> None:
@@ -372,7 +376,7 @@ def test_carzero_against_loops_over_pairs_heads_and_layers(name: str) -> None:
     model = tiny(name, text_width=24)
     config, w = model.config, numbers(model.fusion_module)
     given = features(model)
-    output, pairs = model.similarity(given.images, given.sentences), model.pairs(given)
+    output, pairs = model.similarity(given.images, given.sentences), model.training_scores(given)
     bias = 0.0 if model.logit_bias is None else model.logit_bias.item()
     for i, tokens in enumerate(given.images.numpy()):
         for n, text in enumerate(given.sentences.numpy()):
@@ -421,8 +425,8 @@ def test_one_module_serves_both_directions(name: str) -> None:
     """Images and texts in each other's places: the directions change places, and the score stays."""
     model = tiny(name)
     given = features(model)
-    pairs = model.pairs(given)
-    swapped = model.pairs(given._replace(images=given.sentences, sentences=given.images))
+    pairs = model.training_scores(given)
+    swapped = model.training_scores(given._replace(images=given.sentences, sentences=given.images))
     torch.testing.assert_close(swapped.logits, pairs.logits.mT, atol=1e-6, rtol=0)
     torch.testing.assert_close(swapped.directions.flip(0), pairs.directions.mT, atol=1e-6, rtol=0)
     if len(pairs.directions) == 2:

@@ -27,9 +27,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from radzero.models.checkpoints import CheckpointError, load_processor, open_checkpoint
-from radzero.models.configuration import ConvStemConfig, RadZeroConfig
+from radzero.models.configuration import ConvStemConfig
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.radzero import RadZeroModel
+from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.prediction.model import RadZero, Reading, describe, load
 
 SENTENCES = ("There is no pleural effusions in the left lung.", "Cardiomegaly")

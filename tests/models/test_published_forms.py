@@ -35,10 +35,9 @@ from transformers import BertConfig, BertModel, MPNetConfig
 from radzero.models import tensors as tensors_module
 from radzero.models.checkpoints import CheckpointError, open_checkpoint
 from radzero.models.clip import ClipModel
-from radzero.models.configuration import RadZeroConfig
 from radzero.models.conversion import convert_checkpoint
 from radzero.models.dinotxt import DinoTxtModel
-from radzero.models.radzero import RadZeroModel
+from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.prediction.model import RadZero, describe, load
 
 FORMS = ("saved", "hub")

@@ -68,7 +68,7 @@ def test_whole_numbers_are_read_as_numbers(content: dict[str, Any], tmp_path: Pa
         ({"seed": None}, "seed must be int, not None"),
         ({"loop": {"clip_norm": "0.2"}}, "loop.clip_norm must be float, not '0.2'"),
         ({"loop": {"clip_norm": False}}, "loop.clip_norm must be float, not False"),
-        ({"loss": {"ignore": 1}}, "loss.ignore must be str, not 1"),
+        ({"loss": {"ignore": 1}}, 'loss.ignore is "none", "stated" or "true", not 1'),
         ({"loss": {"ignore": "all"}}, "loss.ignore is"),
         ({"model": [1]}, "model. must be a mapping, not [1]"),
         ({"model": {"small": {"widths": 8, "heads": 2}}}, "model.small.widths must be a list, not 8"),
@@ -86,7 +86,7 @@ def test_whole_numbers_are_read_as_numbers(content: dict[str, Any], tmp_path: Pa
         ({"stages": [{"steps": 1, "stride": 8}]}, "unknown keys stages[0].stride"),
         ({"stages": [{"steps": 1, "set": [1]}]}, "stages[0].set must be a mapping"),
         ({"stages": [{"steps": 1, "set": {"seed": 3}}]}, "stages[0].set.seed: a stage may set"),
-        ({"stages": [{"steps": 1, "set": {"loss.ignore": 3}}]}, "stages[0].set: loss.ignore must be str"),
+        ({"stages": [{"steps": 1, "set": {"loss.ignore": 3}}]}, 'stages[0].set: loss.ignore is "none", "stated" or'),
         (
             {"stages": [{"steps": 1, "set": {"data.phantoms.negations": [1, 2, 3]}}]},
             "stages[0].set: data.phantoms.negations must have 2 entries, not 3",

@@ -157,7 +157,7 @@ def test_tokens_are_those_of_transformers_and_registers_stay_out_of_the_map(
         features = model.encode_images(pixels)
         sentences = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
         output = model.similarity(features, sentences)
-        peaks = model.pairs(Features(features, sentences, model.shared())).peaks
+        peaks = model.training_scores(Features(features, sentences, model.score_parameters())).peaks
     assert expected.shape[1] == 1 + count + 16
     if not kept:
         expected = torch.cat((expected[:, :1], expected[:, 1 + count :]), dim=1)

@@ -39,7 +39,7 @@ def data(precision: str = "float64") -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def loss_of(encoded: Features, owner: Tensor) -> Tensor:
-    tau, attention, _ = encoded.shared[0]
+    tau, attention, _ = encoded.score_parameters[0]
     logits = pair_logits(encoded.images, encoded.sentences, tau, "cos", attention).logits
     return multi_positive_loss(logits, owner)
 
@@ -121,7 +121,7 @@ def every_share(rank: int, world: int) -> dict[tuple[str, int], tuple[Tensor, di
 
             def loss_here(encoded: Features, shards: Shards = shards, owners: Tensor = owners) -> Tensor:
                 sentences = gather_rows(encoded.sentences, shards.sentences, shards.rank)
-                tau, attention, _ = encoded.shared[0]
+                tau, attention, _ = encoded.score_parameters[0]
                 logits = pair_logits(encoded.images, sentences, tau, "cos", attention).logits
                 return sharded_multi_positive_loss(logits, owners, shards) * shards.world  # the wrapper averages
 

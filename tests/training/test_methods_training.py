@@ -225,7 +225,7 @@ def whole(name: str, kind: str, encoders: str) -> tuple[float, dict[str, Tensor]
     columns = torch.tensor([text for own in stated for text in own])
     owner = torch.tensor([i for i, own in enumerate(stated) for _ in own])
     logits = model.similarity(tokens, texts).logits[:, columns]
-    directions = model.pairs(Features(tokens, texts, model.shared())).directions
+    directions = model.training_scores(Features(tokens, texts, model.score_parameters())).directions
     ignore = torch.tensor([[int(text) in own for text in columns] for own in stated])
     loss = torch.zeros((), dtype=torch.float64)
     for scores in [logits] if directions is None else directions[:, :, columns]:
@@ -287,7 +287,7 @@ SMALL = ModelSizes(widths=(8, 16, 32), heads=2, text_layers=1, token_stride=8, v
         ({"method": "gloria"}, "model.method is one of radzero, carzero, lit, dinotxt, clip, not 'gloria'"),
         ({"method": "lit"}, "lit locks its encoder: model.train_vision: frozen"),
         ({"method": "lit", "train_vision": "lora"}, "lit locks its encoder: model.train_vision: frozen"),
-        ({"align_linear": True}, "model.align_linear: is for radzero, in place of blocks"),
+        ({"align_linear": True}, "model.align_linear: is in place of blocks"),
         ({"align_linear": True, "align_layers": 0, "method": "dinotxt"}, "model.align_linear: is for radzero"),
     ],
 )
@@ -302,7 +302,7 @@ def test_runs_that_are_refused(method: str):
     model = ModelChoice(small=SMALL, method=method, train_vision="frozen")
     data = DataChoice(manifest="m.jsonl")
     assert TrainConfig(model, data, LossChoice()).model.method == method
-    with pytest.raises(ValueError, match=r"loss\.quiet_weight: is for radzero's maps"):
+    with pytest.raises(ValueError, match=r"loss\.quiet_weight: is for the maps of radzero"):
         TrainConfig(model, data, LossChoice(quiet_weight=0.1))
     with pytest.raises(ValueError, match=r"clip has one sentence per image: data\.sentences: one"):
         TrainConfig(model, data, LossChoice(kind="clip"))

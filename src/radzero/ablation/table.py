@@ -17,6 +17,7 @@ from radzero.evaluation.gallery import draw_case
 from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.public import phantom
 from radzero.evaluation.scoring import Statistic, headline_statistics, plain, read_scores
+from radzero.models.registry import METHODS
 from radzero.pictures import caption_font
 from radzero.prediction.model import load
 
@@ -84,9 +85,10 @@ def _known(published: dict[str, dict[str, float]], name: str, prompt: str) -> di
 def _kind(ablation: Ablation, row: Row, place: Place) -> tuple[str, ...]:
     config = ablation.train_config(row, 0, encoder=place.encoder, manifest=place.manifest, tokens=place.tokens)
     model = config.model
-    layers = f"{model.align_layers} layers" if model.align_layers else "linear" if model.align_linear else "none"
-    similarity = model.similarity if model.method == "radzero" else "-"
-    layers = {"lit": "linear", "clip": "linear", "carzero": "decoder"}.get(model.method, layers)
+    spec = METHODS[model.method]
+    blocks = f"{model.align_layers} layers" if model.align_layers else "linear" if model.align_linear else "none"
+    similarity = model.similarity if "similarity" in spec.settings else "-"
+    layers = spec.layers or blocks
     positive = "yes" if config.data.sentences == "all" else "no"
     side = model.image_size // (model.token_stride or ablation.encoder.stages[0].token_stride)
     return similarity, layers, positive, f"{side} x {side}"

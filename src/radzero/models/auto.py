@@ -12,8 +12,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from radzero._transformers import PUBLISHED_TYPE
 from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import Checkpoint
-from radzero.models.methods import MODELS
+from radzero.models.loading import model_class
 from radzero.models.processor import RadZeroProcessor
+from radzero.models.registry import METHODS
 
 
 class PublishedConfig(PreTrainedConfig):
@@ -47,9 +48,11 @@ class PublishedModel(VisionLanguageModel):
     @classmethod
     def class_of(cls, checkpoint: Checkpoint) -> type[VisionLanguageModel]:
         """The class of the method's models."""
-        return MODELS[type(checkpoint.config)]
+        return model_class(type(checkpoint.config))
 
 
 AutoConfig.register(PublishedConfig.model_type, PublishedConfig)
 AutoModel.register(PublishedConfig, PublishedModel)
 AutoProcessor.register(PublishedConfig, RadZeroProcessor)
+for _config, _model in {spec.config_class: spec.model_class for spec in METHODS.values()}.items():
+    AutoProcessor.register(_config, RadZeroProcessor)

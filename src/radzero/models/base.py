@@ -11,24 +11,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
-from radzero.models.checkpoints import Checkpoint, open_checkpoint
 from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
-from radzero.models.similarity import PairOutput, SimilarityOutput
+from radzero.models.similarity import SimilarityOutput, TrainingScores
 from radzero.models.tensors import check_tensors, check_values, floating_dtype, usual_permissions
 from radzero.models.vision import build_vision_encoder, patch_shape, token_grid
+
+if TYPE_CHECKING:
+    from radzero.models.checkpoints import Checkpoint
 
 _PASSED_BY_TRANSFORMERS = frozenset(
     ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
@@ -43,12 +45,13 @@ class Features(NamedTuple):
     Attributes:
         images: (B, T, D).
         sentences: (N, ...).
-        shared: parameters that scores need besides, in the order of :meth:`VisionLanguageModel.shared`.
+        score_parameters: parameters that scores need besides, as :meth:`VisionLanguageModel.score_parameters` has
+            them.
     """
 
     images: Tensor
     sentences: Tensor
-    shared: tuple[Tensor, ...]
+    score_parameters: tuple[Tensor, ...]
 
 
 @dataclass
@@ -83,8 +86,6 @@ class VisionLanguageModel(PreTrainedModel):
     _no_split_modules = ("Dinov2Layer", "Dinov2WithRegistersLayer", "DINOv3ViTLayer")
 
     has_maps: ClassVar[bool] = True
-    has_peaks: ClassVar[bool] = False
-    """Whether :meth:`pairs` gives the highest value of every map, which the loss of quiet maps needs."""
 
     def __init__(self, config: VisionLanguageConfig) -> None:
         super().__init__(config)
@@ -128,6 +129,8 @@ class VisionLanguageModel(PreTrainedModel):
             TypeError: for an option that is not known.
             ValueError: for a dtype that is none.
         """
+        from radzero.models.checkpoints import open_checkpoint  # which needs the methods, and they this module
+
         source = pretrained_model_name_or_path
         dtype = floating_dtype(options.pop("torch_dtype", None) if dtype is None else dtype)
         hub = {key: value for key, value in options.items() if key not in _PASSED_BY_TRANSFORMERS}
@@ -144,12 +147,12 @@ class VisionLanguageModel(PreTrainedModel):
         return model if device_map is None else model.to(device_map)
 
     @classmethod
-    def class_of(cls, checkpoint: Checkpoint) -> "type[VisionLanguageModel]":
+    def class_of(cls, checkpoint: "Checkpoint") -> "type[VisionLanguageModel]":
         """The class that :meth:`from_pretrained` makes of a checkpoint."""
         return cls
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, *, dtype: torch.dtype | str | None = None) -> Self:
+    def from_checkpoint(cls, checkpoint: "Checkpoint", *, dtype: torch.dtype | str | None = None) -> Self:
         """:meth:`from_pretrained` of a checkpoint that is open already; nothing of it is opened again.
 
         Raises:
@@ -224,7 +227,7 @@ class VisionLanguageModel(PreTrainedModel):
         """Of one sentence's features."""
         raise NotImplementedError
 
-    def shared(self) -> tuple[Tensor, ...]:
+    def score_parameters(self) -> tuple[Tensor, ...]:
         """What scores need besides features, with gradient."""
         raise NotImplementedError
 
@@ -232,8 +235,8 @@ class VisionLanguageModel(PreTrainedModel):
         """Logits (B, N) and values of the maps (B, N, L), or None, of image and sentence features."""
         raise NotImplementedError
 
-    def pairs(self, features: Features) -> PairOutput:
-        """Scores for training, in bounded memory; uses no parameter but those in ``features.shared``."""
+    def training_scores(self, features: Features) -> TrainingScores:
+        """Scores for training, in bounded memory; uses no parameter but those in ``features.score_parameters``."""
         raise NotImplementedError
 
     # -- what all share --------------------------------------------------------------------------------
@@ -320,17 +323,26 @@ def chunked(
     return torch.cat(rows, dim=1)
 
 
-def nothing(features: Features, directions: int = 1) -> PairOutput:
+def empty_scores(features: Features, directions: int = 1) -> TrainingScores:
     """Scores of a batch without images or without sentences: empty, and everything still gets a gradient, of zero."""
-    zero = sum((part.sum() * 0.0 for part in (features.images, features.sentences, *features.shared)), torch.zeros(()))
+    zero = sum(
+        (part.sum() * 0.0 for part in (features.images, features.sentences, *features.score_parameters)),
+        torch.zeros(()),
+    )
     shape = (directions, len(features.images), len(features.sentences))
     empty = features.images.new_zeros(shape) + zero.to(features.images.device)
-    return PairOutput(empty.sum(dim=0), None, empty)
+    return TrainingScores(empty.sum(dim=0), None, empty)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in float64 if it is in that."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def register_method(config: type[VisionLanguageConfig], model: type[VisionLanguageModel]) -> None:
+    """Let transformers' ``AutoConfig`` and ``AutoModel`` know a method; to be called where its model is defined."""
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, model)
 
 
 def _build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:

@@ -15,12 +15,13 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from radzero._transformers import PUBLISHED_ARCHITECTURE, is_published
 from radzero.images.reader import read_radiograph
-from radzero.models.configuration import CONFIGS, VisionLanguageConfig
+from radzero.models.configuration import VisionLanguageConfig
 from radzero.models.errors import CheckpointError, short
 from radzero.models.hub import fetch
-from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
-from radzero.models.published import translate_config
-from radzero.models.published_tensors import fit_tensors, published_name, rename_tensors
+from radzero.models.processor import RadZeroProcessor, StatesGeometry
+from radzero.models.published.configuration import translate_config
+from radzero.models.published.tensors import fit_tensors, published_name, rename_tensors
+from radzero.models.registry import method_of_type, model_types
 from radzero.models.tensors import INDEX, WEIGHTS, Weights, aligned, weights_hash
 
 __all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "read_processor", "weights_hash"]
@@ -112,18 +113,18 @@ def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
     Raises:
         CheckpointError: when it is of another model, or describes none.
     """
-    own = CONFIGS.get(str(content.get("model_type")))
-    if own is None:
+    method = method_of_type(str(content.get("model_type")))
+    if method is None:
         raise CheckpointError(
             f"{path}: is of a {short(content.get('model_type') or content.get('architectures'))} model; RadZero reads "
-            f"{', '.join(CONFIGS)} and the published {PUBLISHED_ARCHITECTURE}"
+            f"{', '.join(model_types())} and the published {PUBLISHED_ARCHITECTURE}"
         )
     for name, part in content.items():
         layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
         if isinstance(layers, int) and layers > _MOST_LAYERS:  # some configurations make a list as long
             raise CheckpointError(f"{path}: {name}.num_hidden_layers is {layers}; no encoder has so many")
     with _named(path):
-        return own.from_dict(dict(content))
+        return method.config_class.from_dict(dict(content))
 
 
 @contextmanager
@@ -247,7 +248,7 @@ def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguag
     """Make an input of a small film, so that settings that cannot be used are found when a model is loaded."""
     images = processor.image_processor
     where = f"{folder}: its image processor (preprocessor_config.json)"
-    if getattr(images, "do_normalize", True) and not isinstance(images, CarZeroImageProcessor):
+    if getattr(images, "do_normalize", True) and not isinstance(images, StatesGeometry):
         stated, _ = ImageProcessingMixin.get_image_processor_dict(folder, local_files_only=True)
         if missing := [key for key in ("image_mean", "image_std") if stated.get(key) is None]:
             raise CheckpointError(f"{where} states no {' and no '.join(missing)}; each encoder has its own")

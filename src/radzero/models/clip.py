@@ -1,12 +1,23 @@
 """CLIP, and LiT where the vision encoder is locked: one vector per image, one per sentence, their cosine."""
 
-from torch import Tensor, nn
-from transformers import AutoModel
+from typing import ClassVar
 
-from radzero.models.base import cosine_logits
-from radzero.models.configuration import ClipConfig
+from torch import Tensor, nn
+
+from radzero.models.base import cosine_logits, register_method
+from radzero.models.configuration import VisionLanguageConfig
 from radzero.models.similarity import SimilarityOutput
 from radzero.models.vectors import VectorModel
+
+
+class ClipConfig(VisionLanguageConfig):
+    """CLIP (Radford et al. 2021): the cosine of one vector per image and one per sentence.
+
+    With the vision encoder locked it is LiT (Zhai et al. 2022).
+    """
+
+    model_type: ClassVar[str] = "radzero_clip"
+    method: ClassVar[str] = "CLIP"
 
 
 class ClipModel(VectorModel):
@@ -36,7 +47,7 @@ class ClipModel(VectorModel):
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
         """Logits (B, N), and no map."""
-        return SimilarityOutput(cosine_logits(self.vectors(tokens), sentences, *self.shared()[0]), None)
+        return SimilarityOutput(cosine_logits(self.vectors(tokens), sentences, *self.score_parameters()[0]), None)
 
 
-AutoModel.register(ClipConfig, ClipModel)
+register_method(ClipConfig, ClipModel)

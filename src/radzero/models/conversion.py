@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import cast
 
+from radzero.models.carzero.checkpoint import CLINICAL_BERT, convert_lightning
 from radzero.models.checkpoints import load_processor, open_checkpoint
-from radzero.models.lightning import CLINICAL_BERT, convert_lightning
-from radzero.models.methods import load_model
+from radzero.models.loading import load_model
 from radzero.models.processor import RadZeroProcessor
-from radzero.models.publishing import save_published
+from radzero.models.published.writing import save_published
 from radzero.models.radzero import RadZeroModel
 
 

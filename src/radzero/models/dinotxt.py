@@ -1,15 +1,25 @@
 """dino.txt: transformer blocks on a locked encoder; CLS and the mean of the patches are the image's vector."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from radzero.models.aligner import add_aligner, run_aligner
-from radzero.models.base import at_least_float32, cosine_logits
-from radzero.models.configuration import DinoTxtConfig
+from radzero.models.base import at_least_float32, cosine_logits, register_method
+from radzero.models.configuration import AlignedConfig
 from radzero.models.similarity import SimilarityOutput
 from radzero.models.vectors import VectorModel
+
+
+class DinoTxtConfig(AlignedConfig):
+    """dino.txt (Jose et al. 2025): blocks on a locked encoder, averaged patches beside CLS."""
+
+    model_type: ClassVar[str] = "radzero_dinotxt"
+    method: ClassVar[str] = "dino.txt"
+
+    align_norm: bool = True
 
 
 class DinoTxtModel(VectorModel):
@@ -43,7 +53,7 @@ class DinoTxtModel(VectorModel):
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
         """Logits (B, N), and patches against the second half of the sentences' vectors (B, N, L)."""
-        tau, bias = self.shared()[0]
+        tau, bias = self.score_parameters()[0]
         with torch.autocast(tokens.device.type, enabled=False):
             patches = F.normalize(at_least_float32(tokens[:, self.prefix_tokens :]), dim=-1)
             facing = F.normalize(at_least_float32(sentences).chunk(2, dim=-1)[1], dim=-1)
@@ -52,4 +62,4 @@ class DinoTxtModel(VectorModel):
             )
 
 
-AutoModel.register(DinoTxtConfig, DinoTxtModel)
+register_method(DinoTxtConfig, DinoTxtModel)

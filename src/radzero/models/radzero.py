@@ -1,20 +1,47 @@
 """RadZero as a transformers model: images -> tokens, sentences -> embeddings, similarity between them."""
 
 import math
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel
 from transformers import initialization as init
 
 from radzero.models.aligner import add_aligner, run_aligner
-from radzero.models.base import Features, VisionLanguageModel, VisionLanguageOutput, at_least_float32
-from radzero.models.configuration import RadZeroConfig
-from radzero.models.similarity import PairOutput, Similarity, SimilarityOutput, pair_logits, similarity_logits
+from radzero.models.base import Features, VisionLanguageModel, VisionLanguageOutput, at_least_float32, register_method
+from radzero.models.configuration import AlignedConfig
+from radzero.models.similarity import Similarity, SimilarityOutput, TrainingScores, pair_logits, similarity_logits
 
 RadZeroOutput = VisionLanguageOutput
+
+
+class RadZeroConfig(AlignedConfig):
+    """RadZero: vision encoder, align layers, text encoder and the similarity between them.
+
+    Attributes:
+        text_projection: a linear layer on sentence embeddings; there is one in any case where the text encoder's width
+            is not the vision encoder's.
+        similarity: "cos" or "dot" (:func:`radzero.similarity_logits`).
+        attention_temperature: initial separate attention temperature, None for tau.
+        text_l2_norm: whether sentence embeddings are L2-normalised between pooling and the shared LayerNorm.
+        mpnce_row_sum, mpnce_col_sum: loss options, see :func:`radzero.multi_positive_loss`.
+    """
+
+    model_type: ClassVar[str] = "radzero"
+    method: ClassVar[str] = "RadZero"
+
+    text_projection: bool = False
+    similarity: str = "cos"
+    attention_temperature: float | None = None
+    text_l2_norm: bool = False
+    mpnce_row_sum: bool = False
+    mpnce_col_sum: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.similarity not in ("cos", "dot"):
+            raise ValueError(f'similarity must be "cos" or "dot", not {self.similarity!r}')
 
 
 class RadZeroModel(VisionLanguageModel):
@@ -23,7 +50,6 @@ class RadZeroModel(VisionLanguageModel):
     config_class = RadZeroConfig
     config: RadZeroConfig
     base_model_prefix = "radzero"
-    has_peaks = True
 
     def __init__(self, config: RadZeroConfig) -> None:
         super().__init__(config)
@@ -73,7 +99,7 @@ class RadZeroModel(VisionLanguageModel):
         """(D,)."""
         return (self.config.vision_config.hidden_size,)
 
-    def shared(self) -> tuple[Tensor, ...]:
+    def score_parameters(self) -> tuple[Tensor, ...]:
         """Tau with the attention temperature (or tau again) and the bias, (3,)."""
         tau, attention = self.temperature, self.attention_temperature
         return (torch.stack((tau, tau if attention is None else attention, self.bias().to(tau.dtype))),)
@@ -90,13 +116,13 @@ class RadZeroModel(VisionLanguageModel):
         )
         return output if self.logit_bias is None else output._replace(logits=output.logits + self.logit_bias)
 
-    def pairs(self, features: Features) -> PairOutput:
+    def training_scores(self, features: Features) -> TrainingScores:
         """:func:`radzero.models.similarity.pair_logits`."""
-        tau, attention, bias = features.shared[0]
+        tau, attention, bias = features.score_parameters[0]
         kind = cast(Similarity, self.config.similarity)
         separate = None if self.config.attention_temperature is None else attention
         output = pair_logits(features.images, features.sentences, tau, kind, separate, prefix=self.prefix_tokens)
         return output if self.config.logit_bias is None else output._replace(logits=output.logits + bias)
 
 
-AutoModel.register(RadZeroConfig, RadZeroModel)
+register_method(RadZeroConfig, RadZeroModel)

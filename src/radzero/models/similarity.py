@@ -86,7 +86,7 @@ def similarity_logits(
     return SimilarityOutput(logits_BN, scores_BNT[..., prefix:])
 
 
-class PairOutput(NamedTuple):
+class TrainingScores(NamedTuple):
     """What a loss needs of all pairs, before any sigmoid.
 
     Attributes:
@@ -109,7 +109,7 @@ def pair_logits(
     *,
     prefix: int = 1,
     chunk_bytes: int = 2**26,
-) -> PairOutput:
+) -> TrainingScores:
     """:func:`similarity_logits` for training: the same logits and gradients in bounded memory.
 
     Autograd would keep arrays of B x N x T and B x N x D for the backward pass. Here images and sentences are taken in
@@ -130,12 +130,14 @@ def pair_logits(
         dtype = torch.float64 if tokens_BTD.dtype == torch.float64 else torch.float32
         empty = tokens_BTD.new_zeros(images, sentences, dtype=dtype)
         nothing = tokens_BTD.sum() * 0.0 + sentences_ND.sum() * 0.0  # both still get a gradient, of zero
-        return PairOutput(empty + nothing, empty + nothing)
+        return TrainingScores(empty + nothing, empty + nothing)
 
-    def chunk(tokens: Tensor, sentences: Tensor, tau: float | Tensor, attention: float | Tensor | None) -> PairOutput:
+    def chunk(
+        tokens: Tensor, sentences: Tensor, tau: float | Tensor, attention: float | Tensor | None
+    ) -> TrainingScores:
         output = similarity_logits(tokens, sentences, tau, similarity, attention, prefix=prefix)
         assert output.similarity is not None
-        return PairOutput(output.logits, output.similarity.amax(dim=-1))
+        return TrainingScores(output.logits, output.similarity.amax(dim=-1))
 
     pairs = max(1, chunk_bytes // (4 * length))
     columns = min(sentences, pairs)
@@ -157,4 +159,4 @@ def pair_logits(
         ]
         logits.append(torch.cat([output.logits for output in outputs], dim=1))
         peaks.append(torch.cat([output.peaks for output in outputs], dim=1))
-    return PairOutput(torch.cat(logits), torch.cat(peaks))
+    return TrainingScores(torch.cat(logits), torch.cat(peaks))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from radzero.models.base import Features, VisionLanguageModel, cosine_logits
 from radzero.models.configuration import VisionLanguageConfig
-from radzero.models.similarity import PairOutput
+from radzero.models.similarity import TrainingScores
 
 
 class VectorModel(VisionLanguageModel):
@@ -31,11 +31,13 @@ class VectorModel(VisionLanguageModel):
         """(V,)."""
         return (self.text_projection.out_features,)
 
-    def shared(self) -> tuple[Tensor, ...]:
+    def score_parameters(self) -> tuple[Tensor, ...]:
         """Tau and the bias, (2,)."""
         tau = self.temperature
         return (torch.stack((tau, self.bias().to(tau.dtype))),)
 
-    def pairs(self, features: Features) -> PairOutput:
+    def training_scores(self, features: Features) -> TrainingScores:
         """Logits (B, N)."""
-        return PairOutput(cosine_logits(self.vectors(features.images), features.sentences, *features.shared[0]), None)
+        return TrainingScores(
+            cosine_logits(self.vectors(features.images), features.sentences, *features.score_parameters[0]), None
+        )

@@ -21,7 +21,7 @@ from radzero.models.base import VisionLanguageModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
-from radzero.models.methods import load_model
+from radzero.models.loading import load_model
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.tensors import weights_hash
 from radzero.prediction.maps import MapGrid

@@ -1,14 +1,16 @@
 """What a training run is made of: one typed object, which is the YAML file and the command line's overrides."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from radzero.models.registry import METHODS, MethodSpec
 from radzero.training.batches import Augmentation
-from radzero.training.typed_yaml import build
+from radzero.training.typed_yaml import build, check_choices
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,6 @@ class ModelSizes:
     vision_layers: int = 0
 
 
-METHODS = ("radzero", "carzero", "lit", "dinotxt", "clip")
-
-
 @dataclass(frozen=True)
 class ModelChoice:
     """What is trained.
@@ -54,7 +53,7 @@ class ModelChoice:
         registers_in_attention: see :class:`~radzero.models.configuration.VisionLanguageConfig`.
         token_stride: pixels per token of a conv-stem checkpoint, 16 or 8, where not its own.
         small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
-        method: "radzero", "carzero", "lit" (which must be frozen), "dinotxt" or "clip".
+        method: one of :data:`radzero.models.registry.METHODS`; "lit" must be frozen.
         align_layers: DINOv2 blocks on the vision tokens (RadZero, dino.txt).
         align_layer_scale: initial scale of what the blocks add to their input: 1 as published; with less they begin
             nearer to the identity, which short trainings need.
@@ -72,7 +71,7 @@ class ModelChoice:
     vision: str = ""
     text: str = ""
     local_files_only: bool = False
-    text_pooling: str = "mean"
+    text_pooling: Literal["mean", "cls"] = "mean"
     registers_in_attention: bool = False
     token_stride: int | None = None
     small: ModelSizes | None = None
@@ -82,39 +81,42 @@ class ModelChoice:
     align_linear: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 518
-    similarity: str = "cos"
+    similarity: Literal["cos", "dot"] = "cos"
     temperature: float = 0.07
     attention_temperature: float | None = None
     logit_bias: float | None = None
-    train_vision: str = "full"
+    train_vision: Literal["full", "lora", "frozen"] = "full"
     lora_rank: int = 16
     recompute: bool = False
 
     def __post_init__(self) -> None:
+        check_choices("model", self)
         parts = [bool(self.vision or self.small), bool(self.text or self.small)]
         whole = all(parts) and not (self.vision and self.text and self.small)
         if bool(self.start) == whole or (self.start and any(parts)):
             raise ValueError("give model.start, or model.vision and model.text, or model.small in place of one or both")
         if self.method not in METHODS:
             raise ValueError(f"model.method is one of {', '.join(METHODS)}, not {self.method!r}")
-        if self.method == "lit" and self.train_vision != "frozen":
-            raise ValueError("model.method: lit locks its encoder: model.train_vision: frozen; clip trains it")
-        if self.align_linear and (self.method != "radzero" or self.align_layers):
-            raise ValueError("model.align_linear: is for radzero, in place of blocks: model.align_layers: 0")
-        if self.method != "radzero" and (self.similarity != "cos" or self.attention_temperature is not None):
-            raise ValueError("model.similarity, model.attention_temperature: are for radzero")
+        spec = METHODS[self.method]
+        if spec.locks_vision and self.train_vision != "frozen":
+            raise ValueError(
+                f"model.method: {self.method} locks its encoder: model.train_vision: frozen; clip trains it"
+            )
+        if self.align_linear and self.align_layers:
+            raise ValueError("model.align_linear: is in place of blocks: model.align_layers: 0")
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        for name in dict.fromkeys(name for other in METHODS.values() for name in other.settings):
+            if name not in spec.settings and getattr(self, name) != defaults[name]:
+                having = [other for other in METHODS.values() if name in other.settings]
+                raise ValueError(f"model.{name}: is for {_named(having)}")
         if self.start and self.options:
             raise ValueError("model.options: are those of the checkpoint model.start")
-        if self.text_pooling not in ("mean", "cls"):
-            raise ValueError(f"model.text_pooling is mean or cls, not {self.text_pooling!r}")
         if self.start and (self.text_pooling != "mean" or self.registers_in_attention):
             raise ValueError(
                 "model.text_pooling, model.registers_in_attention: are those of the checkpoint model.start"
             )
-        if self.method == "carzero" and self.text_pooling != "mean":
-            raise ValueError("model.text_pooling: carzero makes a sentence of its words")
-        if self.train_vision not in ("full", "lora", "frozen"):
-            raise ValueError(f"model.train_vision is full, lora or frozen, not {self.train_vision!r}")
+        if not spec.pools_states and self.text_pooling != "mean":
+            raise ValueError(f"model.text_pooling: {self.method} makes a sentence of its words")
         if self.lora_rank < 1:
             raise ValueError(f"model.lora_rank must be at least 1, not {self.lora_rank}")
 
@@ -159,23 +161,18 @@ class DataChoice:
     manifest: str = ""
     phantoms: PhantomChoice | None = None
     expected_images: int = 0
-    sentences: str = "all"
-    views: str = "all"
-    texts: str = "findings"
+    sentences: Literal["all", "one"] = "all"
+    views: Literal["all", "frontal"] = "all"
+    texts: Literal["findings", "report", "merged"] = "findings"
     augmentation: Augmentation = field(default_factory=Augmentation)
     workers: int = 2
     token_cache: str = ""
     unreadable_share: float = 0.01
 
     def __post_init__(self) -> None:
+        check_choices("data", self)
         if bool(self.manifest) == (self.phantoms is not None):
             raise ValueError("give data.manifest or data.phantoms")
-        if self.sentences not in ("all", "one"):
-            raise ValueError(f"data.sentences is all or one, not {self.sentences!r}")
-        if self.views not in ("all", "frontal"):
-            raise ValueError(f"data.views is all or frontal, not {self.views!r}")
-        if self.texts not in ("findings", "report", "merged"):
-            raise ValueError(f"data.texts is findings, report or merged, not {self.texts!r}")
         if self.phantoms is not None and (self.texts != "findings" or self.views != "all"):
             raise ValueError(
                 "data.texts, data.views: are of a manifest; make one by radzero phantom and radzero prepare phantom"
@@ -197,19 +194,16 @@ class LossChoice:
         row_sum, col_sum: of :func:`radzero.multi_positive_loss`.
     """
 
-    kind: str = "multi_positive"
+    kind: Literal["multi_positive", "clip", "siglip"] = "multi_positive"
     binary_weight: float = 0.0
     binary_negative_weight: float = 2.0
     quiet_weight: float = 0.0
-    ignore: str = "none"
+    ignore: Literal["none", "stated", "true"] = "none"
     row_sum: bool = False
     col_sum: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("multi_positive", "clip", "siglip"):
-            raise ValueError(f"loss.kind is multi_positive, clip or siglip, not {self.kind!r}")
-        if self.ignore not in ("none", "stated", "true"):
-            raise ValueError(f'loss.ignore is "none", "stated" or "true", not {self.ignore!r}')
+        check_choices("loss", self)
 
 
 @dataclass(frozen=True)
@@ -239,24 +233,26 @@ class LoopChoice:
     weight_decay: float = 0.05
     warmup_steps: int = 50
     clip_norm: float = 1.0
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp32"] = "bf16"
     ema: float = 0.0
     compile: bool = False
-    sharding: str = "ddp"
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     trackers: tuple[str, ...] = ()
     patience: int = 5
     save_every: int = 1000
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"loop.precision is bf16 or fp32, not {self.precision!r}")
-        if self.sharding not in ("ddp", "fsdp"):
-            raise ValueError(f"loop.sharding is ddp or fsdp, not {self.sharding!r}")
+        check_choices("loop", self)
         if not 0 <= self.ema < 1 or (self.ema and self.sharding == "fsdp"):
             raise ValueError(f"loop.ema must be from 0 to below 1, and 0 with fsdp, not {self.ema}")
         for name in ("epochs", "images_per_rank", "micro_batches", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"loop.{name} must be at least 1, not {getattr(self, name)}")
+
+
+def _named(methods: Iterable[MethodSpec]) -> str:
+    """Names of methods in a sentence."""
+    return " and ".join(spec.name for spec in methods)
 
 
 @dataclass(frozen=True)
@@ -309,10 +305,13 @@ class TrainConfig:
             raise ValueError("loss.kind: clip has one sentence per image: data.sentences: one")
         if self.loss.kind == "siglip" and self.model.logit_bias is None and not self.model.start:
             raise ValueError("loss.kind: siglip needs a bias of the logits: model.logit_bias: -10 (as published)")
-        if self.model.method != "radzero" and self.loss.quiet_weight:
-            raise ValueError("loss.quiet_weight: is for radzero's maps")
-        if self.model.method == "carzero" and self.loop.sharding == "fsdp":
-            raise ValueError("loop.sharding: fsdp is not for carzero, whose fusion module works between passes")
+        method = METHODS[self.model.method]
+        if self.loss.quiet_weight and not method.gives_peaks:
+            raise ValueError(
+                f"loss.quiet_weight: is for the maps of {_named(spec for spec in METHODS.values() if spec.gives_peaks)}"
+            )
+        if self.loop.sharding == "fsdp" and not method.shards:
+            raise ValueError(f"loop.sharding: fsdp is not for {method.name}, whose fusion module works between passes")
         if self.loss.ignore == "true" and self.data.phantoms is None:
             raise ValueError("loss.ignore: what is true of an image is known of phantoms alone")
         for k, stage in enumerate(self.stages):

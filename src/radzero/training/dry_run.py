@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from radzero.models.base import VisionLanguageModel
-from radzero.models.methods import build_model
+from radzero.models.loading import build_model
 from radzero.training.config import TrainConfig
 from radzero.training.gradient_cache import Towers
 from radzero.training.manifest import Manifest

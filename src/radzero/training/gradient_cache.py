@@ -30,7 +30,7 @@ class Towers(nn.Module):
         return Features(
             model.align(pixel_values.float()) if cached else model.encode_images(pixel_values),
             model.encode_sentences(input_ids, attention_mask),
-            model.shared(),
+            model.score_parameters(),
         )
 
 
@@ -55,8 +55,8 @@ class MicroBatch:
 
     def encode(self, towers: nn.Module) -> Features:
         """The real ones, encoded."""
-        images, sentences, shared = towers(self.pixel_values, self.input_ids, self.attention_mask)
-        return Features(images[: self.images], sentences[: self.sentences], tuple(shared))
+        images, sentences, parameters = towers(self.pixel_values, self.input_ids, self.attention_mask)
+        return Features(images[: self.images], sentences[: self.sentences], tuple(parameters))
 
 
 def split_batch(pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, parts: int) -> list[MicroBatch]:
@@ -120,14 +120,14 @@ def backward(
     loss, gradient = _gradient(loss_of, whole)
     images = torch.split(gradient.images, [micro.images for micro in batch])
     sentences = torch.split(gradient.sentences, [micro.sentences for micro in batch])
-    nothing = tuple(torch.zeros_like(part) for part in gradient.shared)
+    no_gradient = tuple(torch.zeros_like(part) for part in gradient.score_parameters)
     after = _random_state(batch[0].pixel_values.device)
     for k, micro in enumerate(batch):
         last = k + 1 == len(batch)
         with nullcontext() if last else no_sync():
             _set_random_state(states[k], micro.pixel_values.device)
             encoded = micro.encode(towers)
-            _backward(encoded, Features(images[k], sentences[k], gradient.shared if last else nothing))
+            _backward(encoded, Features(images[k], sentences[k], gradient.score_parameters if last else no_gradient))
     _set_random_state(after, batch[0].pixel_values.device)
     return loss
 
@@ -135,22 +135,24 @@ def backward(
 def joined(parts: Sequence[Features]) -> Features:
     """The features of micro-batches as those of a whole batch."""
     images, sentences = (torch.cat(list(column)) for column in list(zip(*parts, strict=True))[:2])
-    return Features(images, sentences, parts[0].shared)
+    return Features(images, sentences, parts[0].score_parameters)
 
 
 def _gradient(loss_of: Callable[[Features], Tensor], features: Features) -> tuple[Tensor, Features]:
     """A loss and its gradient with respect to features; zero for what a rank without images does not use."""
-    leaves = [part.detach().requires_grad_() for part in (features.images, features.sentences, *features.shared)]
+    leaves = [
+        part.detach().requires_grad_() for part in (features.images, features.sentences, *features.score_parameters)
+    ]
     loss = loss_of(Features(leaves[0], leaves[1], tuple(leaves[2:])))
-    images, sentences, *shared = torch.autograd.grad(loss, leaves, materialize_grads=True)
-    return loss.detach(), Features(images, sentences, tuple(shared))
+    images, sentences, *parameters = torch.autograd.grad(loss, leaves, materialize_grads=True)
+    return loss.detach(), Features(images, sentences, tuple(parameters))
 
 
 def _backward(encoded: Features, gradient: Features) -> None:
     """Pull a gradient through what was encoded; a frozen part takes none."""
     pairs = zip(
-        (encoded.images, encoded.sentences, *encoded.shared),
-        (gradient.images, gradient.sentences, *gradient.shared),
+        (encoded.images, encoded.sentences, *encoded.score_parameters),
+        (gradient.images, gradient.sentences, *gradient.score_parameters),
         strict=True,
     )
     wanted = [(part, own) for part, own in pairs if part.requires_grad]

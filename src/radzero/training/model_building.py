@@ -17,21 +17,18 @@ from radzero.models.base import VisionLanguageModel
 from radzero.models.carzero import CarZeroModel
 from radzero.models.checkpoints import load_processor, open_checkpoint
 from radzero.models.configuration import (
-    CONFIGS,
     VISION_CONFIGS,
     VISION_NAMES,
-    CarZeroConfig,
-    ClipConfig,
+    AlignedConfig,
     ConvStemConfig,
-    DinoTxtConfig,
-    RadZeroConfig,
     VisionLanguageConfig,
     registers,
 )
 from radzero.models.hub import folder_of
 from radzero.models.known_encoders import KNOWN_ENCODERS
-from radzero.models.methods import build_model, load_model
+from radzero.models.loading import build_model, load_model
 from radzero.models.processor import RadZeroProcessor
+from radzero.models.registry import METHODS, model_types
 from radzero.training.config import ModelChoice, ModelSizes
 from radzero.training.lora import add_adapters
 from radzero.training.vocabulary import word_tokenizer
@@ -51,7 +48,7 @@ def build_start(
     """
     if choice.start:
         checkpoint = open_checkpoint(choice.start, local_files_only=choice.local_files_only)
-        if not isinstance(checkpoint.config, _CONFIGS[choice.method]):
+        if not isinstance(checkpoint.config, METHODS[choice.method].config_class):
             raise ValueError(
                 f"model.start: {choice.start} is a {checkpoint.config.method} checkpoint, and model.method is "
                 f"{choice.method}"
@@ -119,7 +116,7 @@ def _load_encoder(name: str, folder: Path) -> PreTrainedModel:
     transformers_logging.set_verbosity_error()  # its report of missing tensors; those that matter are refused below
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type in (*CONFIGS, PublishedConfig.model_type):
+        if config.model_type in (*model_types(), PublishedConfig.model_type):
             raise ValueError("is a whole RadZero and no encoder; name it as model.start")
         encoder, report = AutoModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, use_safetensors=True
@@ -235,8 +232,8 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         if not isinstance(vision, ConvStemConfig) or not choice.vision:
             raise ValueError("model.token_stride: is of a conv-stem checkpoint in model.vision")
         vision = ConvStemConfig(**(vision.to_dict() | {"token_stride": choice.token_stride}))
-    mixes = choice.method in ("radzero", "dinotxt")
-    if isinstance(vision, ConvStemConfig) and not vision.num_hidden_layers and not mixes:
+    spec = METHODS[choice.method]
+    if isinstance(vision, ConvStemConfig) and not vision.num_hidden_layers and not spec.mixes_tokens:
         raise ValueError(
             f"model.method: {choice.method} compares CLS, which knows nothing of the film behind a conv stem without "
             "blocks: give model.small.vision_layers"
@@ -264,7 +261,7 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         "temperature": choice.temperature,
         "logit_bias": choice.logit_bias,
     }
-    method = _CONFIGS[choice.method]
+    method = spec.config_class
     own = {name for name in method.__dataclass_fields__ if name not in VisionLanguageConfig.__dataclass_fields__}
     if unknown := sorted(choice.options.keys() - own):
         there = ", ".join(sorted(own)) or "none"
@@ -277,25 +274,10 @@ def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTraine
         mlp_ratio=ratio,
         layerscale_value=choice.align_layer_scale,
     )
-    if method is RadZeroConfig:
-        shared |= {
-            "align_config": blocks,
-            "align_linear": choice.align_linear,
-            "similarity": choice.similarity,
-            "attention_temperature": choice.attention_temperature,
-        }
-    elif method is DinoTxtConfig:
+    shared |= {name: getattr(choice, name) for name in spec.settings}
+    if issubclass(method, AlignedConfig):
         shared["align_config"] = blocks
     return method(**(shared | choice.options))
-
-
-_CONFIGS: dict[str, type[VisionLanguageConfig]] = {
-    "radzero": RadZeroConfig,
-    "carzero": CarZeroConfig,
-    "dinotxt": DinoTxtConfig,
-    "lit": ClipConfig,
-    "clip": ClipConfig,
-}
 
 
 def _squash(side: int, mean: list[float], std: list[float]) -> BlipImageProcessorPil:

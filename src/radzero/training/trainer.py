@@ -84,7 +84,7 @@ def batch_loss(
     device = encoded.images.device
     shards = Shards.of(len(encoded.images), len(encoded.sentences), device)
     texts = gather_rows(encoded.sentences, shards.sentences, shards.rank)
-    pairs = model.pairs(encoded._replace(sentences=texts))
+    pairs = model.training_scores(encoded._replace(sentences=texts))
 
     # sentences are encoded once however many images state them; the loss counts every statement
     said = Shards.of(len(encoded.images), len(batch.text_n), device)

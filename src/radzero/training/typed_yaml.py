@@ -1,8 +1,8 @@
-"""Typed objects from YAML: every unknown, missing or wrongly typed key is named."""
+"""Typed objects from YAML: every unknown, missing or wrongly typed key, and every value that is no choice, is named."""
 
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
 
@@ -11,7 +11,8 @@ def build(cls: type[_T], content: Any, where: str) -> _T:
     """A dataclass from plain mappings, lists and values.
 
     Args:
-        cls: which; its fields may be dataclasses, tuples, mappings of words to anything, and any of them or None.
+        cls: which; its fields may be dataclasses, tuples, choices (``Literal``), mappings of words to anything, and any
+            of them or None.
         content: a mapping of its fields.
         where: prefix of the keys in messages, with its dot.
 
@@ -50,8 +51,27 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise ValueError(f"{where} must have {len(kinds)} entries, not {len(value)}")
         return tuple(_convert(kind, v, f"{where}[{k}]") for k, (kind, v) in enumerate(zip(kinds, value, strict=True)))
+    if get_origin(hint) is Literal:
+        return value  # the dataclass checks its choices itself, by check_choices
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} must be {hint.__name__}, not {value!r}")
     return value
+
+
+def check_choices(section: str, choice: Any) -> None:
+    """Refuse a value that is none of its field's choices; to be called by a dataclass when it is made.
+
+    Args:
+        section: of the recipe, "model".
+        choice: the dataclass.
+
+    Raises:
+        ValueError: ``"model.text_pooling is mean or cls, not 'max'"``.
+    """
+    for name, hint in get_type_hints(type(choice)).items():
+        if get_origin(hint) is Literal and (value := getattr(choice, name)) not in get_args(hint):
+            shown = str if isinstance(value, str) else '"{}"'.format  # YAML takes true and 1 for no words
+            *first, last = map(shown, get_args(hint))
+            raise ValueError(f"{section}.{name} is {', '.join(first)} or {last}, not {value!r}")

@@ -1,4 +1,4 @@
-"""A RadZero of ours in the published format, for programs that read that: :mod:`radzero.models.published` backwards."""
+"""A RadZero of ours in the published format, for programs that read that: the way back from the configuration."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from transformers import Dinov2Config
 
 from radzero._files import write_whole
 from radzero._transformers import PUBLISHED_ARCHITECTURE
-from radzero.models.configuration import RadZeroConfig, VisionLanguageConfig
-from radzero.models.published_tensors import LOSS, published_name
-from radzero.models.radzero import RadZeroModel
+from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.published.tensors import LOSS, published_name
+from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.models.tensors import WEIGHTS, usual_permissions
 
 

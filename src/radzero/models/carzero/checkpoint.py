@@ -19,10 +19,11 @@ from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_g
 from transformers import AutoTokenizer, BertConfig, ViTConfig
 from transformers.initialization import no_init_weights
 
-from radzero.models.carzero import CarZeroModel
-from radzero.models.configuration import CarZeroConfig
+from radzero.models.carzero.configuration import CarZeroConfig
+from radzero.models.carzero.image_processor import CarZeroImageProcessor
+from radzero.models.carzero.network import CarZeroModel
 from radzero.models.errors import CheckpointError
-from radzero.models.processor import CarZeroImageProcessor, RadZeroProcessor
+from radzero.models.processor import RadZeroProcessor
 from radzero.models.tensors import check_tensors
 
 CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"

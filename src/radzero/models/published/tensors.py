@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from radzero.models.configuration import ClipConfig, DinoTxtConfig, VisionLanguageConfig
+from radzero.models.clip import ClipConfig
+from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.dinotxt import DinoTxtConfig
 
 RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
 """Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""

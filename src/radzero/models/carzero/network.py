@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoModel
 from transformers import initialization as init
 
-from radzero.models.base import Features, VisionLanguageModel, at_least_float32, chunked, nothing
-from radzero.models.configuration import CarZeroConfig
-from radzero.models.similarity import PairOutput, SimilarityOutput
+from radzero.models.base import Features, VisionLanguageModel, at_least_float32, chunked, empty_scores, register_method
+from radzero.models.carzero.configuration import CarZeroConfig
+from radzero.models.similarity import SimilarityOutput, TrainingScores
 
 
 class FusionOutput(NamedTuple):
@@ -225,17 +224,17 @@ class CarZeroModel(VisionLanguageModel):
         """(P, D)."""
         return (self.config.text_positions, self.config.vision_config.hidden_size)
 
-    def shared(self) -> tuple[Tensor, ...]:
+    def score_parameters(self) -> tuple[Tensor, ...]:
         """Tau with the bias, and every parameter of the fusion module."""
         tau = self.temperature
         return (torch.stack((tau, self.bias().to(tau.dtype))), *(p.view_as(p) for p in self.fusion_module.parameters()))
 
-    def pairs(self, features: Features) -> PairOutput:
+    def training_scores(self, features: Features) -> TrainingScores:
         """Logits (B, N) of all pairs, and those of both directions."""
         directions = 1 if self.config.simr == "cos" else 2
         if not len(features.images) or not len(features.sentences):
-            return nothing(features, directions)
-        scalars, *weights = features.shared
+            return empty_scores(features, directions)
+        scalars, *weights = features.score_parameters
         scores = _Scores(self.config, self.fusion_module, self.prefix_tokens)
         names = [f"fusion.{name}" for name, _ in self.fusion_module.named_parameters()]
         given = dict(zip(names, weights, strict=True))
@@ -248,12 +247,12 @@ class CarZeroModel(VisionLanguageModel):
             + self.config.fusion_heads * (features.images.shape[1] + features.sentences.shape[1])
         )
         both = chunked(score, features.images, features.sentences, per_pair) + scalars[1]
-        return PairOutput(both.mean(dim=0), None, both)
+        return TrainingScores(both.mean(dim=0), None, both)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
         """Logits (B, N), and attention weights times T, or logits, of the patches (B, N, L)."""
         scores = _Scores(self.config, self.fusion_module, self.prefix_tokens)
-        tau, bias = self.shared()[0]
+        tau, bias = self.score_parameters()[0]
         logits = scores(tokens, sentences, tau).mean(dim=0) + bias
         queries = sentences[:, 0].expand(len(tokens), -1, -1)
         if self.config.map_kind == "logits":
@@ -272,4 +271,4 @@ class CarZeroModel(VisionLanguageModel):
         return at_least_float32(torch.stack(found, dim=-1))
 
 
-AutoModel.register(CarZeroConfig, CarZeroModel)
+register_method(CarZeroConfig, CarZeroModel)

@@ -1,25 +1,23 @@
-"""The methods that are built here, by the ``model_type`` of their checkpoints."""
+"""Models of any method, by their configuration."""
 
 from pathlib import Path
 
 import torch
 
 from radzero.models.base import VisionLanguageModel
-from radzero.models.carzero import CarZeroModel
 from radzero.models.checkpoints import Checkpoint, open_checkpoint
-from radzero.models.clip import ClipModel
 from radzero.models.configuration import VisionLanguageConfig
-from radzero.models.dinotxt import DinoTxtModel
-from radzero.models.radzero import RadZeroModel
+from radzero.models.registry import METHODS
 
-MODELS: dict[type[VisionLanguageConfig], type[VisionLanguageModel]] = {
-    model.config_class: model for model in (RadZeroModel, ClipModel, DinoTxtModel, CarZeroModel)
-}
+
+def model_class(config: type[VisionLanguageConfig]) -> type[VisionLanguageModel]:
+    """The model class of a configuration class of the registry."""
+    return next(spec.model_class for spec in METHODS.values() if spec.config_class is config)
 
 
 def build_model(config: VisionLanguageConfig) -> VisionLanguageModel:
     """A model with random weights."""
-    return MODELS[type(config)](config)
+    return model_class(type(config))(config)
 
 
 def load_model(source: Checkpoint | str | Path, dtype: str | torch.dtype | None = None) -> VisionLanguageModel:
@@ -34,4 +32,4 @@ def load_model(source: Checkpoint | str | Path, dtype: str | torch.dtype | None 
         ValueError: for a dtype that is none.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    return MODELS[type(checkpoint.config)].from_checkpoint(checkpoint, dtype=dtype)
+    return model_class(type(checkpoint.config)).from_checkpoint(checkpoint, dtype=dtype)

@@ -17,10 +17,13 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 from radzero._transformers import PUBLISHED_ARCHITECTURE
-from radzero.models.configuration import ClipConfig, DinoTxtConfig, RadZeroConfig, VisionLanguageConfig
+from radzero.models.clip import ClipConfig
+from radzero.models.configuration import VisionLanguageConfig
+from radzero.models.dinotxt import DinoTxtConfig
 from radzero.models.errors import short
 from radzero.models.known_encoders import FAMILIES, GENERIC_FIELDS, known_encoder
-from radzero.models.published_tensors import CLIP_LOSSES, RADZERO_LOSSES, rename_tensors
+from radzero.models.published.tensors import CLIP_LOSSES, RADZERO_LOSSES, rename_tensors
+from radzero.models.radzero import RadZeroConfig
 
 _METHODS: dict[str, tuple[type[VisionLanguageConfig], tuple[str, ...]]] = {
     "radzero": (RadZeroConfig, RADZERO_LOSSES),
