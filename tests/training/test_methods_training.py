@@ -37,7 +37,7 @@ from radzero.training.config import (
 from radzero.training.gradient_cache import Towers, backward, split_batch
 from radzero.training.losses import binary_pair_loss, clip_loss, multi_positive_loss, siglip_loss
 from radzero.training.model_building import build_start
-from radzero.training.trainer import batch_loss
+from radzero.training.step_loss import batch_loss
 from radzero.training.vocabulary import phantom_words
 from ranks import run_ranks
 

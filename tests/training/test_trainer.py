@@ -24,7 +24,8 @@ from radzero.training.batches import TooManyUnreadableError
 from radzero.training.config import TrainConfig, load_config
 from radzero.training.preparation import phantoms as phantom_rows
 from radzero.training.preparation import prepare
-from radzero.training.trainer import Trainer, TrainingError, learning_rate
+from radzero.training.stages import learning_rate
+from radzero.training.trainer import Trainer, TrainingError
 from radzero.training.vocabulary import word_tokenizer, words_of
 
 RECIPE = """
@@ -200,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_state(recipe
 def test_a_validation_loss_that_is_not_finite_ends_the_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Trainer, "_validation_loss", lambda self, stretch: float("nan"))
+    monkeypatch.setattr(Trainer, "_validation_loss", lambda self, stage: float("nan"))
     with pytest.raises(TrainingError, match=r"the validation loss after step \d+ is nan: lower loop\.learning_rate"):
         Trainer(config(recipe), tmp_path / "run").train()
 
@@ -280,7 +281,7 @@ def test_patience_ends_a_run(recipe: Path, tmp_path: Path):
         ("model.start=x", "give model.start, or model.vision and model.text"),
         ("data.augmentation={shift: 2}", r"augmentation\.shift must be"),
         ("data.manifest=3", "data.manifest must be str"),
-        ("loss.ignore=true", "loss.ignore must be str"),
+        ("loss.ignore=true", "loss.ignore is"),
         ("loop", "an override is key=value"),
         ("seed.deep=1", "seed is no section"),
     ],
