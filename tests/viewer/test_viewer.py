@@ -737,7 +737,7 @@ def test_long_texts_leave_room_for_the_film(page: Page, model: RadZero):
 
 def test_of_many_films_the_page_keeps_the_last_ones(page: Page, films: Path):
     """The others are read again when they are chosen, with the answers and the window that they had."""
-    source = "document.querySelector('script[type=module]').src"
+    source = "new URL('state.js', document.querySelector('script[type=module]').src).href"
     keep = f"import({source}).then(({{ limits }}) => {{ limits.pixels = arguments[0]; }}).then(arguments[1])"
     sent = "return performance.getEntriesByType('resource').filter((one) => one.name.endsWith('pixels')).length"
     page.ask(RIGHT)

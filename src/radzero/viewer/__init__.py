@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from radzero.images import RadiographError, Reason
+from radzero.images.formats import SUFFIXES
 from radzero.pictures import similarity_colours
 from radzero.service.app import Service, film_message, refusal, safe_name
 from radzero.service.messages import FilmMessage
@@ -33,6 +34,10 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
     @app.get("/colours.json", include_in_schema=False)
     async def map_colours() -> list[list[int]]:
         return colours
+
+    @app.get("/suffixes.json", include_in_schema=False)
+    async def suffixes() -> list[str]:
+        return sorted(SUFFIXES, key=len, reverse=True)
 
     @app.get("/v1/library", include_in_schema=False)
     async def names() -> list[str]:

@@ -29,6 +29,7 @@ export const model = () => json("v1/model");
 export const findings = () => json("v1/findings");
 export const library = () => json("v1/library");
 export const colours = () => json("colours.json");
+export const suffixes = () => json("suffixes.json");
 export const openLibrary = (index) => json(`v1/library/${index}`, { method: "POST" });
 
 export async function send(file) {

@@ -1,13 +1,14 @@
 // One film with one sentence's map on it. All panes share one view (zoom, place) and one window.
 
 import { outline, tint } from "./map.js";
+import { viewer } from "./state.js";
+import { fit, panBy, point, windowBy, zoomBy } from "./view.js";
 
 const PEAK = "#5aebff";
 const SLIP = 10; // of the page's pixels: a finger that moves less rests
 
 export class Pane {
-  constructor(viewer) {
-    this.viewer = viewer;
+  constructor() {
     this.figure = document.createElement("figure");
     this.canvas = document.createElement("canvas");
     this.canvas.className = "film";
@@ -41,7 +42,7 @@ export class Pane {
 
   // What part of the film this canvas shows: film x = (column + 0.5) / zoom + left.
   view() {
-    const { zoom, x, y } = this.viewer.place;
+    const { zoom, x, y } = viewer.place;
     const { width, height, ratio } = this.size();
     const scale = zoom * ratio;
     const whole = (start) => Math.round(start * scale) / scale; // on whole screen pixels, so that 1:1 shows the film's own
@@ -49,7 +50,7 @@ export class Pane {
   }
 
   draw() {
-    const { film, options, colours } = this.viewer;
+    const { film, options, colours } = viewer;
     const { width, height, ratio } = this.size();
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(width, height);
@@ -102,14 +103,14 @@ export class Pane {
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.up(event));
     canvas.addEventListener("pointerleave", (event) => {
-      if (event.pointerType !== "touch") this.viewer.point(null); // a finger hides what it points at until it is lifted
+      if (event.pointerType !== "touch") point(null); // a finger hides what it points at until it is lifted
     });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("dblclick", () => this.viewer.fit());
+    canvas.addEventListener("dblclick", () => fit());
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
       const at = this.filmAt(event);
-      if (at) this.viewer.zoomBy(Math.exp(-event.deltaY / 500), ...at);
+      if (at) zoomBy(Math.exp(-event.deltaY / 500), ...at);
     }, { passive: false });
   }
 
@@ -127,7 +128,7 @@ export class Pane {
     this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, button: event.button });
     this.gesture = this.pointers.size > 1 ? "pinch" : event.pointerType === "touch" ? "tap" : "drag";
     this.canvas.focus({ preventScroll: true });
-    this.viewer.point({ pane: this, x: event.clientX, y: event.clientY });
+    point({ pane: this, x: event.clientX, y: event.clientY });
   }
 
   // Of a pinch the last finger does nothing more: fingers are never lifted at once.
@@ -137,8 +138,7 @@ export class Pane {
   }
 
   move(event) {
-    const { viewer } = this;
-    viewer.point({ pane: this, x: event.clientX, y: event.clientY });
+    point({ pane: this, x: event.clientX, y: event.clientY });
     const last = this.pointers.get(event.pointerId);
     if (!last || !viewer.film) return;
     const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
@@ -148,11 +148,11 @@ export class Pane {
     } else if (this.gesture === "pinch") {
       if (this.pointers.size === 2) this.pinch(event, last);
     } else if (last.button !== 0 || event.shiftKey || viewer.tool === "pan") {
-      viewer.panBy(dx, dy);
+      panBy(dx, dy);
     } else if (viewer.tool === "zoom") {
-      viewer.zoomBy(Math.exp(-dy / 150), viewer.place.x, viewer.place.y);
+      zoomBy(Math.exp(-dy / 150), viewer.place.x, viewer.place.y);
     } else {
-      viewer.windowBy(viewer.film.lowIsBright ? -dy : dy, dx); // down darkens every film, right takes contrast from it
+      windowBy(viewer.film.lowIsBright ? -dy : dy, dx); // down darkens every film, right takes contrast from it
     }
     last.x = event.clientX;
     last.y = event.clientY;
@@ -160,44 +160,17 @@ export class Pane {
 
   // What is between the fingers stays between them.
   pinch(event, last) {
-    const { viewer } = this;
     const now = { x: event.clientX, y: event.clientY };
     const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)[1];
     const apart = (one) => Math.hypot(one.x - other.x, one.y - other.y);
     const middle = (one) => ({ x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 });
     const [from, to] = [middle(last), middle(now)];
-    viewer.panBy(to.x - from.x, to.y - from.y);
+    panBy(to.x - from.x, to.y - from.y);
     const at = this.filmAt(to);
-    if (at && apart(last) > 0 && apart(now) > 0) viewer.zoomBy(apart(now) / apart(last), ...at);
+    if (at && apart(last) > 0 && apart(now) > 0) zoomBy(apart(now) / apart(last), ...at);
   }
 }
 
-// The colour of every value from 0 to 1, never stretched, with the contour's threshold.
-export function drawScale(canvas, colours, threshold) {
-  const ratio = window.devicePixelRatio || 1;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((v) => Math.round(v * ratio));
-  if (!width || !height || !colours.length) return;
-  Object.assign(canvas, { width, height });
-  paintScale(canvas, colours, threshold, ratio);
-}
 
-export function paintScale(canvas, colours, threshold, ratio) {
-  const { width, height } = canvas;
-  const context = canvas.getContext("2d");
-  const [bar, rim] = [16 * ratio, 10 * ratio];
-  const right = width - 6 * ratio;
-  const at = (v) => height - rim - v * (height - 2 * rim);
-  for (let y = rim; y < height - rim; y++) {
-    const v = 1 - (y - rim) / (height - 2 * rim);
-    context.fillStyle = `rgb(${colours[Math.round(v * (colours.length - 1))].join(" ")})`;
-    context.fillRect(right - bar, y, bar, 1);
-  }
-  context.fillStyle = "#f0f0f2"; // on the light box, which is black under every theme
-  context.font = `${12 * ratio}px system-ui, sans-serif`;
-  context.textAlign = "right";
-  context.textBaseline = "middle";
-  for (const v of [0, 0.25, 0.5, 0.75, 1]) context.fillText(String(v), right - bar - 5 * ratio, at(v));
-  context.fillRect(right - bar - 3 * ratio, at(threshold) - ratio, bar + 6 * ratio, 2 * ratio);
-}
 
 export const percent = (p) => (p < 0.001 ? "< 0.1 %" : p > 0.999 ? "> 99.9 %" : `${(100 * p).toFixed(1)} %`);

@@ -1,6 +1,7 @@
 // A picture to keep: the panes as they are shown, each under its sentence, over what must be said with them.
 
-import { paintScale, percent } from "./pane.js";
+import { percent } from "./pane.js";
+import { paintScale } from "./scale.js";
 
 // Of the page's pixels; in a narrower picture the texts would take more room than the film.
 const LEAST_WIDTH = 640;
@@ -74,7 +75,7 @@ function write(context, lines, x, y, line) {
 }
 
 // A text in lines of this width, broken between words where there are any.
-export function wrapped(context, text, width) {
+function wrapped(context, text, width) {
   const lines = [];
   let rest = text;
   while (rest) {
