@@ -367,7 +367,7 @@ def test_the_recipes_here_can_be_run(path: Path):
         ({"claims": [], "rows": [{"name": "a", "set": {"seed": 3}}]}, "the comparison's own"),
         (
             {"claims": [], "rows": [{"name": "a", "set": {"model.method": "lit", "model.similarity": "dot"}}]},
-            "are for radzero",
+            "is for radzero",
         ),
         (
             {"claims": [], "rows": [{"name": "a", "set": {"loss.kind": "siglip"}}]},

@@ -41,9 +41,9 @@ class Task:
     kinds: tuple[str, ...]
     threshold: float
 
-    def identity(self, reader: RadZero, destination: str) -> str:
+    def identity(self, model: RadZero, destination: str) -> str:
         """A hash of all that makes two tasks the same, the model and where results go included."""
-        parts = [reader.sha256 or reader.name, self.sentences, sorted(self.kinds), self.threshold, destination]
+        parts = [model.sha256 or model.name, self.sentences, sorted(self.kinds), self.threshold, destination]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from radzero.errors import RadZeroError
 from radzero.images import RadiographError, ReadLimits, read_radiograph
 from radzero.pacs.ledger import Ledger, Parcel, Task
 from radzero.prediction.model import RadZero
-from radzero.results import ResultError, make_possible_results, read_header
+from radzero.results import ResultError, make_possible_results, read_header, result_header
 from radzero.results.identity import MANUFACTURER
 
 
@@ -78,7 +78,7 @@ class Processor:
     """Turns films into stored results.
 
     Args:
-        reader: the model.
+        model: that answers.
         task: what is asked.
         destination: where results go.
         ledger: what was done.
@@ -86,9 +86,9 @@ class Processor:
     """
 
     def __init__(
-        self, reader: RadZero, task: Task, destination: Destination, ledger: Ledger, limits: ReadLimits | None = None
+        self, model: RadZero, task: Task, destination: Destination, ledger: Ledger, limits: ReadLimits | None = None
     ) -> None:
-        self.reader, self.task, self.destination, self.ledger, self.limits = reader, task, destination, ledger, limits
+        self.model, self.task, self.destination, self.ledger, self.limits = model, task, destination, ledger, limits
         self.tally = Tally()
 
     def process(self, uid: str, fetch: Callable[[], bytes]) -> None:
@@ -183,12 +183,15 @@ class Processor:
         return pydicom.dcmread(BytesIO(content))
 
     def _results(self, content: bytes, uid: str) -> list[Dataset]:
-        header = read_header(content, limits=self.limits)
-        if header.get("Manufacturer") == MANUFACTURER and header.SOPClassUID == SecondaryCaptureImageStorage:
-            raise ResultError(f"{uid}: is itself a result of RadZero")
-        film = read_radiograph(content, limits=self.limits, name=uid)
         try:
-            reading = self.reader.predict(film, self.task.sentences)[0]
+            film = read_radiograph(content, limits=self.limits, name=uid, keep_header=True)
+        except RadiographError:
+            _refuse_own(read_header(content, limits=self.limits), uid)  # a secondary capture is a picture in colour
+            raise
+        header = result_header(film.header, uid)
+        _refuse_own(header, uid)
+        try:
+            reading = self.model.predict(film, self.task.sentences)[0]
         except MemoryError as error:
             raise NotTakenError(f"{uid}: there was not enough memory for it") from error
         except RuntimeError as error:  # of torch, which has no class of its own for a CPU's memory
@@ -204,6 +207,11 @@ class Processor:
         if made.left_out:
             self.tally.left_out[uid] = "; ".join(made.left_out.values())
         return made.results
+
+
+def _refuse_own(header: Dataset, uid: str) -> None:
+    if header.get("Manufacturer") == MANUFACTURER and header.SOPClassUID == SecondaryCaptureImageStorage:
+        raise ResultError(f"{uid}: is itself a result of RadZero")
 
 
 class FolderDestination:

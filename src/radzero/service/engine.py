@@ -18,12 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+from pydicom.dataset import Dataset
 from torch import Tensor
 
-from radzero.images import RadiographError, ReadLimits, Reason, read_radiograph
+from radzero.images import Radiograph, RadiographError, ReadLimits, Reason, read_radiograph
 from radzero.images.radiograph import StoredFilm
 from radzero.prediction.model import RadZero
 from radzero.prediction.reading import Reading, SeenFilm
+from radzero.results.header import ResultError, result_header
 
 T = TypeVar("T")
 
@@ -36,11 +38,15 @@ class EncodedFilm:
         tokens: (T, D) image features, on the model's device.
         seen: what readings repeat of the film.
         stored: values before the window, when they were asked for.
+        header: what DICOM results repeat of its header; None of a film of which none can be made.
+        spacing: millimetres between rows and between columns, or None.
     """
 
     tokens: Tensor
     seen: SeenFilm
     stored: StoredFilm | None
+    header: Dataset | None = None
+    spacing: tuple[float, float] | None = None
 
     @property
     def bytes(self) -> int:
@@ -48,6 +54,8 @@ class EncodedFilm:
         stored = self.stored.words.nbytes + self.stored.values.nbytes + self.stored.table.nbytes if self.stored else 0
         lut = self.seen.dicom.lut.entries.nbytes if self.seen.dicom and self.seen.dicom.lut else 0
         said = sum(map(len, self.seen.warnings))
+        luts = self.header.get("ModalityLUTSequence", ()) if self.header else ()
+        said += sum(len(item.LUTData) for item in luts)
         return self.tokens.numel() * self.tokens.element_size() + self.seen.film.nbytes + stored + lut + said
 
 
@@ -131,11 +139,19 @@ def _single_threads(max_batch: int) -> ThreadPoolExecutor | None:
     return pool
 
 
+def _header(film: Radiograph) -> Dataset | None:
+    """What DICOM results repeat of a film's header; None where none can be made, which asking for them says."""
+    try:
+        return result_header(film.header, film.source) if film.header else None
+    except (RadiographError, ResultError):
+        return None
+
+
 class Engine:
     """A model behind a queue. Its coroutines are called from one event loop.
 
     Args:
-        reader: the model; nobody else may use it meanwhile.
+        model: that answers; nobody else may use it meanwhile.
         max_batch: films per pass.
         batch_wait_s: for how long a pass waits for films that are being decoded.
         decoders: threads that decode.
@@ -147,7 +163,7 @@ class Engine:
 
     def __init__(
         self,
-        reader: RadZero,
+        model: RadZero,
         *,
         max_batch: int = 16,
         batch_wait_s: float = 0.005,
@@ -157,7 +173,7 @@ class Engine:
         cache_bytes: int = 2**29,
         on_batch: Callable[[int], None] = lambda films: None,
     ) -> None:
-        self.reader = reader
+        self.model = model
         self.counts = EngineCounts()
         self._max_batch, self._wait, self._limits, self._on_batch = max_batch, batch_wait_s, limits, on_batch
         self._cache: BoundedCache[EncodedFilm] = BoundedCache(cache_bytes)
@@ -168,7 +184,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._drawing = ThreadPoolExecutor(decoders, thread_name_prefix="draw")
         self._in_flight = asyncio.Semaphore(4 * max_batch)
-        self._encoders = _single_threads(max_batch) if reader.device.type == "cpu" else None
+        self._encoders = _single_threads(max_batch) if model.device.type == "cpu" else None
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -188,10 +204,10 @@ class Engine:
             self._decoding += 1
             try:
                 decode = asyncio.get_running_loop().run_in_executor
-                seen, pixels, stored = await decode(self._pool, self._decode, content, name, keep_stored)
+                pixels, unencoded = await decode(self._pool, self._decode, content, name, keep_stored)
             finally:
                 self._decoding -= 1
-            encoded = EncodedFilm(await self._submit(_Job((), pixels=pixels)), seen, stored)
+            encoded = replace(unencoded, tokens=await self._submit(_Job((), pixels=pixels)))
         self._cache.put(key, encoded)
         return encoded
 
@@ -201,7 +217,7 @@ class Engine:
         return replace(reading, source=name)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Something else that takes time (drawing, writing DICOM), where it keeps no film from being decoded."""
+        """Run other slow work (drawing, DICOM) in its own pool, so that it never delays decoding."""
         return await asyncio.get_running_loop().run_in_executor(self._drawing, work, *arguments)
 
     def close(self) -> None:
@@ -232,16 +248,18 @@ class Engine:
 
     # -- decoding threads ------------------------------------------------------------------------------
 
-    def _decode(self, content: bytes, name: str, keep_stored: bool) -> Any:
+    def _decode(self, content: bytes, name: str, keep_stored: bool) -> tuple[Tensor, EncodedFilm]:
+        """The model's input (3, H, W), and a film that is still without tokens."""
         self._begun[threading.get_ident()] = time.monotonic()
         try:
-            film = read_radiograph(content, limits=self._limits, name=name, keep_stored=keep_stored)
-            pixels, geometries = self.reader.processor.films([film])
+            film = read_radiograph(content, limits=self._limits, name=name, keep_stored=keep_stored, keep_header=True)
+            pixels, geometries = self.model.processor.films([film])
         except MemoryError as error:
             raise RadiographError(name, Reason.TOO_LARGE, "not enough memory for it", "Send a smaller film") from error
         finally:
             del self._begun[threading.get_ident()]
-        return SeenFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom), pixels[0], film.stored
+        seen = SeenFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom)
+        return pixels[0], EncodedFilm(torch.empty(0), seen, film.stored, _header(film), film.spacing)
 
     # -- the model's thread ----------------------------------------------------------------------------
 
@@ -292,9 +310,9 @@ class Engine:
     def _tokens(self, pixels: Tensor) -> Tensor:
         """Features of a batch; on a CPU each core encodes a share of its own."""
         if self._encoders is None or len(pixels) == 1:
-            return self.reader.embed_pixels(pixels)
+            return self.model.embed_pixels(pixels)
         shares = torch.tensor_split(pixels, min(torch.get_num_threads(), len(pixels)))
-        return torch.cat(list(self._encoders.map(self.reader.embed_pixels, shares)))
+        return torch.cat(list(self._encoders.map(self.model.embed_pixels, shares)))
 
     def _ask(self, jobs: Sequence[_Job]) -> None:
         asked: dict[tuple[Any, ...], list[_Job]] = {}
@@ -307,7 +325,7 @@ class Engine:
     def _ask_alike(self, jobs: Sequence[_Job]) -> list[Reading]:
         films = [job.film for job in jobs if job.film is not None]
         tokens = torch.stack([film.tokens for film in films])
-        return self.reader.answer(tokens, [film.seen for film in films], jobs[0].sentences)
+        return self.model.answer(tokens, [film.seen for film in films], jobs[0].sentences)
 
     @staticmethod
     def _answer(jobs: Sequence[_Job], work: Callable[[Sequence[_Job]], list[Any]]) -> None:

@@ -65,8 +65,8 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
         backlog=_BACKLOG,
     )
     address = listener.getsockname()
-    reader = app.state.service.reader
-    said = {"host": address[0], "port": address[1], "model": reader.name, "notice": reader.notice}
+    model = app.state.service.model
+    said = {"host": address[0], "port": address[1], "model": model.name, "notice": model.notice}
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: "FrameType | None") -> None:

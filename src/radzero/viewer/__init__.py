@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from radzero.images import RadiographError, Reason
 from radzero.images.formats import SUFFIXES
 from radzero.pictures import similarity_colours
-from radzero.service.app import Service, film_message, refusal, safe_name
 from radzero.service.messages import FilmMessage
+from radzero.service.service import Service, film_message, refusal, safe_name
 
 
 def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> None:
