@@ -151,7 +151,8 @@ class RadZeroProcessor(ProcessorMixin):
         if processor.do_normalize:
             values = processor.normalize(values, processor.image_mean, processor.image_std)
         if getattr(processor, "do_pad", None):
-            (values,) = processor.pad([values], pad_size=SizeDict(**processor.pad_size))
+            height, width = (int(processor.pad_size[side]) for side in ("height", "width"))
+            (values,) = processor.pad([values], pad_size=SizeDict(height=height, width=width))
         return torch.from_numpy(values)
 
     def geometry(self, shape: Sequence[int]) -> Geometry:
