@@ -16,10 +16,13 @@ import torch.multiprocessing as mp
 def run_ranks(work: Callable[..., Any], world: int, folder: Path, *arguments: object) -> list[Any]:
     """What ``work(rank, world, *arguments)``, a function of a module, gives in each of ``world`` processes.
 
-    Each process ends its group in earnest, all of its threads included: one that is late, on a busy machine, would
-    abort a process whose interpreter has ended.
+    The processes are forked from a server that has imported what they need, once per test session. Each ends its group
+    in earnest, all of its threads included: one that is late, on a busy machine, would abort a process whose
+    interpreter has ended.
     """
-    mp.spawn(_run_rank, args=(work, world, str(folder), arguments), nprocs=world)
+    import forked  # noqa: F401  # which says what the server imports
+
+    mp.start_processes(_run_rank, (work, world, str(folder), arguments), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 

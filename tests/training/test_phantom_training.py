@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 import radzero
 from conftest import TINY, tiny_start
 from radzero.phantom.film import make_film
@@ -172,16 +169,14 @@ def test_ten_kills_change_nothing(pool_folder: Path, uninterrupted: Path, tmp_pa
         "    break\n"
     )
     chance = np.random.default_rng(8)
-    command = [sys.executable, "-c", script, str(config), str(run)]
+    command = ["-c", script, config, run]
     for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
-        for _ in range(int(chance.integers(0, 3))):
-            process.stdout.readline()
+        process = forked.Forked(command, tmp_path)
+        process.wait_for_lines(int(chance.integers(0, 3)))
         time.sleep(float(chance.uniform(0, 0.05)))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    subprocess.run(command, check=True, capture_output=True)
+        process.kill()
+        process.wait()
+    assert forked.run(command, tmp_path).returncode == 0
     assert_same(run, uninterrupted)
 
 

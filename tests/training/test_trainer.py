@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import BertModel, Dinov2Model
 
+import forked
 import radzero
 import ranks
 from command_line import call
@@ -99,9 +100,9 @@ def config_manifest(recipe: Path) -> list[dict]:
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(recipe: Path, whole: Path, tmp_path: Path):
     """SIGKILL at several moments, and another number of workers when it goes on."""
     run, chance = tmp_path / "run", np.random.default_rng(5)
-    command = [sys.executable, str(recipe.parent / "run.py"), str(recipe), str(run)]
+    command = [recipe.parent / "run.py", recipe, run]
     for kill in range(3):
-        process = subprocess.Popen([*command, f"data.workers={kill % 2}"], stderr=subprocess.DEVNULL)
+        process = forked.Forked([*command, f"data.workers={kill % 2}"], tmp_path)
         already, wanted = len(losses(run)) if (run / "metrics.jsonl").exists() else 0, int(chance.integers(1, 4))
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -110,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(recipe: Path, whole: Pa
                 break
             time.sleep(0.005)
         process.wait(60)
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert forked.run(command, tmp_path).returncode == 0
     assert losses(run) == losses(whole)
     assert (run / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
 
@@ -119,20 +120,27 @@ def losses_so_far(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_train_the_same_model(recipe: Path, tiny_checkpoint: Path, processes: int, tmp_path: Path):
+@pytest.mark.parametrize(("processes", "torchrun"), [(2, True), (3, False)])
+def test_several_processes_train_the_same_model(
+    recipe: Path, tiny_checkpoint: Path, processes: int, torchrun: bool, tmp_path: Path
+):
     """The batch of one process, dealt to several: the same losses and weights up to rounding."""
     start = [f"model={{start: {tiny_checkpoint}}}", "loop.epochs=1", "data.workers=0"]
     single = tmp_path / "single"
     Trainer(config(recipe, *start, "loop.images_per_rank=6"), single).train()
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"),
         *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "many")),
         *(*start, f"loop.images_per_rank={6 // processes}", "loop.micro_batches=2"),
     ]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    if torchrun:
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+        own = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*launcher, *command], env={**os.environ, **own}, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        forked.run_world(command, processes, tmp_path)
     assert losses(tmp_path / "many") == pytest.approx(losses(single), abs=2e-4)
     one, many = (load_file(run / "model/model.safetensors") for run in (single, tmp_path / "many"))
     for name, tensor in one.items():

@@ -4,8 +4,6 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
 
+import forked
 import radzero
 from command_line import call
 from radzero.phantom.writing import FilmFormat, write_phantoms
@@ -164,23 +163,18 @@ def test_recomputed_activations_change_nothing(recipe: Path, tiny_encoders: str,
 # -- parts of weights ----------------------------------------------------------------------------------
 
 
-def torchrun(*arguments: str) -> None:
+def two_processes(*arguments: str, folder: Path) -> None:
     """Two processes on the CPU.
 
     PyTorch's own code has aborted there (a corrupted heap) once in some 150 runs, where no one trains in earnest: a
     process that a signal ended is started again once, and its traceback is shown. Its caches hold the process group of
     weights in parts, whose threads outlive it; whether that is the cause is not known.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *arguments]
-    own = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
-    for attempt in range(2):
-        done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=300)
-        crashed = "exitcode: -6" in done.stderr or "exitcode: -11" in done.stderr
-        if crashed:
-            print(done.stderr)
-        if done.returncode == 0 or not crashed or attempt:
-            assert done.returncode == 0, done.stderr[-3000:]
-            return
+    try:
+        forked.run_world(arguments, 2, folder)
+    except forked.CrashedError as error:
+        print(error)
+        forked.run_world(arguments, 2, folder)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
@@ -192,7 +186,7 @@ def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str,
         *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "many"), *start),
         *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.micro_batches={micro_batches}"),
     ]
-    torchrun(*command)
+    two_processes(*command, folder=tmp_path)
     assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "single"), abs=5e-4)
     one, many = (load_file(tmp_path / run / "model/model.safetensors") for run in ("single", "many"))
     for name, tensor in one.items():
@@ -201,15 +195,16 @@ def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str,
         before = losses(tmp_path / "many")
         state = torch.load(tmp_path / "many/state/last.pt", weights_only=True)
         assert all(not hasattr(t, "full_tensor") for t in state["model"].values())
-        torchrun(*command)
+        two_processes(*command, folder=tmp_path)
         assert losses(tmp_path / "many") == before
 
 
 def test_weights_in_parts_are_trained_in_bfloat16_too(recipe: Path, tiny_encoders: str, tmp_path: Path):
     for precision in ("fp32", "bf16"):
-        torchrun(
+        two_processes(
             *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / precision), tiny_encoders, "loop.epochs=1"),
             *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.precision={precision}"),
+            folder=tmp_path,
         )
     exact, rounded = losses(tmp_path / "fp32")[0], losses(tmp_path / "bf16")[0]
     assert rounded == pytest.approx(exact, rel=0.02)
@@ -235,7 +230,8 @@ def test_cached_tokens_train_the_same_model(recipe: Path, tiny_encoders: str, tm
     assert [phase for phase, _, _ in told] == ["encoding images"] * 2, "train and validate"
     assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), abs=5e-3), "to bfloat16"
     told.clear()
-    Trainer(settings, tmp_path / "again", on_progress=lambda *step: told.append(step)).train()
+    again = config(recipe, frozen, f"data.token_cache={tmp_path / 'tokens'}", "data.workers=0")
+    Trainer(again, tmp_path / "again", on_progress=lambda *step: told.append(step)).train()
     assert told == [], "nothing is computed again"
     assert losses(tmp_path / "again") == losses(tmp_path / "cached")
     model = radzero.load(tmp_path / "cached/model", device="cpu")
