@@ -1,10 +1,8 @@
 """The command line: exit codes, messages that name the cause, and files that are there."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from PIL import Image
 
 import radzero
 from command_line import call
+from forked import Forked
 from radzero import RadZero
 from radzero.evaluation.registry import BENCHMARKS
 from radzero.findings import FINDING_SETS, finding_sentences
@@ -398,14 +397,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tiny_checkpoint: Path, tmp_path:
 
     call(*arguments(tmp_path / "whole"))
     whole, output = (tmp_path / "whole" / "predictions.jsonl").read_bytes(), tmp_path / "out"
-    process = subprocess.Popen([COMMAND, *arguments(output)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = Forked(arguments(output), tmp_path)
     try:
         while not (output / "predictions.jsonl").exists() or len(lines_so_far(output)) < 3:
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            assert process.poll() is None, process.errors.read_text()
             time.sleep(0.02)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
     kept = lines_so_far(output)
     assert 3 <= len(kept) < 16, "it was killed in the middle"
     assert "16 read" in call(*arguments(output)).stdout

@@ -1,11 +1,7 @@
 """Runs of a benchmark: kept in parts, gone on with, scored from what was saved, reported."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,6 +12,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from command_line import call
+from forked import Forked
 from radzero.evaluation import models
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkImage, Region
 from radzero.evaluation.masks import ArrayMask, BoxMask, FileMask, RunLengthMask
@@ -180,15 +177,14 @@ def test_a_run_that_was_killed_ends_with_the_same_files(folder: Path, finished: 
         "run_benchmark(benchmark(Path(sys.argv[3])), Slow(), Path(sys.argv[4]))\n"
     )
     tests = Path(__file__).resolve().parent
-    command = [sys.executable, "-c", script, str(tests), str(tests.parent), str(folder), str(tmp_path)]
+    outputs = tmp_path.parent / f"{tmp_path.name}-outputs"
+    outputs.mkdir()
     for lines in (3, 14, 30):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for _ in range(lines):
-            process.stdout.readline()
+        process = Forked(["-c", script, tests, tests.parent, folder, tmp_path], outputs)
+        process.wait_for_lines(lines)
         time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
     run_benchmark(benchmark(folder), Fixed(), tmp_path)
     score(tmp_path, resamples=100)
     assert contents(tmp_path) == contents(finished)

@@ -3,13 +3,11 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -36,6 +34,7 @@ from pynetdicom import AE, evt
 
 from command_line import call
 from dicom_factory import chest_like, dicom_bytes
+from forked import Forked
 from radzero.pacs.dicomweb import DicomWeb, FilmAddress, open_servers
 from radzero.pacs.ledger import Ledger, Task
 from radzero.pacs.listen import DimseDestination, Listener, Peer
@@ -210,18 +209,18 @@ def test_kill_and_restart_store_each_result_once(
     for index in range(12):
         orthanc.send(film(index))
     command = [
-        *(sys.executable, "-m", "radzero.cli", "dicomweb", orthanc.web, "--state", tmp_path / "state"),
+        *("dicomweb", orthanc.web, "--state", tmp_path / "state"),
         *("-m", tiny_checkpoint, "-s", SENTENCE, "--results", "seg,sr"),
     ]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Forked(command, tmp_path)
     until = time.monotonic() + 60
     while orthanc.stored_times() < 13 and time.monotonic() < until:  # the first result has arrived
         time.sleep(0.01)
     time.sleep(kill_after / 3)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert 12 < orthanc.stored_times() <= 36
-    call(*command[3:])
+    call(*command)
     assert orthanc.stored_times() == 36
     assert len({ds.SOPInstanceUID for ds in orthanc.results()}) == 24
     assert list((tmp_path / "state" / "outbox").iterdir()) == []
@@ -245,15 +244,12 @@ def test_a_server_that_goes_away(
 def test_receiver(orthanc: Orthanc, tiny_checkpoint: Path, tmp_path: Path):
     """Orthanc sends films to `radzero listen`, which sends its results back by STOW."""
     port = free_port()
-    log = tmp_path / "listen.log"
     command = [
-        *(sys.executable, "-m", "radzero.cli", "listen", "--state", tmp_path / "state", "--port", port),
+        *("listen", "--state", tmp_path / "state", "--port", port),
         *("-m", tiny_checkpoint, "-s", SENTENCE, "--store-url", orthanc.web),
     ]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-        )
+    process = Forked(command, tmp_path)
+    log = process.output
     try:
         wait_for(lambda: "listens on" in log.read_text(), log)
         send(port, [film(1), film(2)])
@@ -600,19 +596,18 @@ def test_one_run_at_a_time(tmp_path: Path):
 
 def test_a_film_is_safe_before_it_is_acknowledged(tiny_checkpoint: Path, tmp_path: Path):
     """SIGKILL right after the acknowledgement; the next run finishes what the inbox holds."""
-    port, log = free_port(), tmp_path / "listen.log"
+    port = free_port()
     command = [
-        *(sys.executable, "-m", "radzero.cli", "listen", "--state", tmp_path / "state", "--port", port),
+        *("listen", "--state", tmp_path / "state", "--port", port),
         *("-m", tiny_checkpoint, "-s", SENTENCE, "-o", tmp_path / "out"),
     ]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with log.open("w") as output:
-        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, env=environment)
-        wait_for(lambda: "listens on" in log.read_text(), log)
-        assert send(port, [film(index) for index in range(6)]) == [0] * 6
-        process.kill()
-        process.wait()
-        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, env=environment)
+    first = Forked(command, tmp_path)
+    wait_for(lambda: "listens on" in first.output.read_text(), first.output)
+    assert send(port, [film(index) for index in range(6)]) == [0] * 6
+    first.kill()
+    first.wait()
+    process = Forked(command, tmp_path)
+    log = process.output
     try:
         wait_for(lambda: len(list((tmp_path / "out").rglob("*.dcm"))) == 12, log)
         wait_for(lambda: not list((tmp_path / "state" / "inbox").iterdir()), log)

@@ -1,10 +1,7 @@
 """A service in a process of its own, as its users run it."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+
+from forked import Forked
 
 
 @dataclass
@@ -24,7 +23,7 @@ class Running:
         log: file of its standard error.
     """
 
-    process: "subprocess.Popen[str]"
+    process: Forked
     url: str
     log: Path
 
@@ -38,20 +37,15 @@ class Running:
 @contextmanager
 def running(folder: Path, *arguments: object) -> Iterator[Running]:
     """``radzero`` with arguments, once it says where it listens; ended afterwards in any case."""
-    log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "radzero.cli", *map(str, arguments)]
-    with log.open("w") as errors, log.with_suffix(".out").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, text=True, env=environment)
-        try:
-            yield Running(process, _address(process, log), log)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    process = Forked(arguments, folder, {"OMP_NUM_THREADS": "2"})
+    try:
+        yield Running(process, _address(process, process.errors), process.errors)
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _address(process: "subprocess.Popen[str]", log: Path) -> str:
+def _address(process: Forked, log: Path) -> str:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         said = log.read_text()

@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from forked import Forked
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
 from radzero.prediction.model import RadZero, load
@@ -49,24 +48,16 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def link(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of ``radzero view`` with the packaged model, which offers the DICOM film."""
-    log = (tmp_path_factory.mktemp("log") / "view.log").open("w")
-    command = [sys.executable, "-m", "radzero.cli", "view", "--no-browser", str(films / "film.dcm")]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    command = ["view", "--no-browser", films / "film.dcm"]
+    process = Forked(command, tmp_path_factory.mktemp("log"), {"OMP_NUM_THREADS": "2"})
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line):
-                yield found[0]
-                break
-        else:
-            pytest.fail(Path(log.name).read_text())
+        process.wait_for_lines(1)
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", process.output.read_text())
+        assert found, process.errors.read_text()
+        yield found[0]
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-        if process.stdout is not None:
-            process.stdout.close()
-        log.close()
 
 
 class Page:
