@@ -1,10 +1,11 @@
-# `make demo` shows what RadZero does, `make view` lets you try it in a browser, `make test` proves it.
+# `make demo` shows what RadZero does, `make view` lets you try it in a browser, `make test` proves it, `make docs`
+# builds the documentation and executes its tutorials, `make quick` is for the inner loop.
 # Each makes .venv when needed and installs the pinned versions of constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo view test lint mpnet clean
+.PHONY: demo view test quick lint docs mpnet clean
 
 demo: .venv/base.installed
 	$(BIN)/radzero demo -o demo
@@ -14,12 +15,22 @@ view: .venv/serve.installed
 	$(BIN)/radzero view demo/films
 
 test: .venv/dev.installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+# Lint, and the tests that start no process, browser or server and train nothing.
+quick: .venv/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile -m "not slow"
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tutorials are executed; the one about a PACS needs Orthanc (apt install orthanc orthanc-dicomweb curl).
+docs: .venv/dev.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" HF_HUB_OFFLINE=1 $(BIN)/mkdocs build --strict
 
 # The real text encoder of the published model, for the tests and benchmarks that use it (438 MB).
 mpnet: .venv/base.installed

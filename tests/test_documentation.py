@@ -1,16 +1,27 @@
 """What README and docs say can be done: extras that there are, and installation from a clone."""
 
+import importlib
+import importlib.util
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+import radzero
+import radzero.errors
 from conftest import REPOSITORY
 from dicom_factory import chest_like, dicom_bytes
 from radzero import read_radiograph
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+_SPEC = importlib.util.spec_from_file_location("site_hooks", REPOSITORY / "docs" / "site_hooks.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+site_hooks = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(site_hooks)
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def extras() -> set[str]:
@@ -52,3 +63,27 @@ def test_a_lateral_film_is_warned_of_where_a_header_tells_and_the_readme_says_so
 
 def test_the_readme_says_how_long_the_tests_take():
     assert re.search(r"`make test` takes about \d+ minutes on 2 idle cores", PAGES[0].read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_page_names_only_files_that_there_are(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert site_hooks.missing_files(text) == []
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_files_that_are_not_there_are_found():
+    text = "`src/radzero/gone.py`, `radzero/images/formats.py`, `tests/gone/test_it.py`, `CHANGELOG.md`, `GONE.md`"
+    assert site_hooks.missing_files(text) == ["src/radzero/gone.py", "tests/gone/test_it.py", "GONE.md"]
+
+
+def test_the_tree_of_errors_is_drawn_whole():
+    """Every exception of the library is in the tree, below its own parent."""
+    drawn = radzero.errors.__doc__ or ""
+    for module in pkgutil.walk_packages(radzero.__path__, "radzero."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            own = isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == module.name
+            if own and not name.startswith("_") and name not in ("CodestreamError", "TruncatedCodestreamError"):
+                assert issubclass(kind, radzero.RadZeroError), name
+                assert name in drawn, f"{name} is missing in radzero/errors.py"
