@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from radzero.models.radzero import RadZeroModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may ask the hub
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: threads of several would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from radzero.phantom.film import Film, make_film
 from radzero.training.config import ModelChoice, ModelSizes
