@@ -14,6 +14,8 @@ from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
 from radzero.prediction.writers.table import COLUMNS
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = REPOSITORY / "docs" / "reference" / "schemas"
 
 

@@ -18,6 +18,8 @@ from radzero.phantom.film import make_film
 from radzero.phantom.findings import FINDINGS, Finding, Grade
 from radzero.prediction.model import PACKAGED, RadZero, packaged_folder
 
+pytestmark = pytest.mark.slow
+
 SEED = 4711  # neither the training's nor the model card's
 
 

@@ -20,6 +20,8 @@ from radzero.evaluation.run import run_benchmark
 from radzero.evaluation.scoring import score
 from radzero.prediction.inputs import Item
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parent / "fixtures" / "runs_of_0.1.0"
 ROUNDING = 1e-3
 """Machines differ in the last digits of float32."""

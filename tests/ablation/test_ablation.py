@@ -21,6 +21,8 @@ from radzero.ablation.table import Line, Verdict, decide, lines_of, student_quan
 from radzero.evaluation.public import phantom
 from radzero.phantom.findings import FINDINGS, Finding, Grade
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = """
 seeds: [0, 1]

@@ -19,6 +19,8 @@ from radzero.phantom.film import Film, make_film
 from radzero.phantom.findings import FINDINGS, Grade
 from radzero.phantom.writing import FilmFormat, write_phantoms
 
+pytestmark = pytest.mark.slow
+
 FILMS, SEED, SIZE = 36, 65, 72  # a seed with every finding, both sides and normal films
 
 

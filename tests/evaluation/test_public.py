@@ -23,6 +23,8 @@ from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import make_film
 from radzero.phantom.writing import FilmFormat, write_phantoms
 
+pytestmark = pytest.mark.slow
+
 SIDE = 1024
 
 

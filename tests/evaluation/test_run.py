@@ -23,6 +23,8 @@ from radzero.evaluation.run import batched, check, run_benchmark
 from radzero.evaluation.scoring import WeightedAuc, read_scores, score
 from radzero.prediction.model import RadZero
 
+pytestmark = pytest.mark.slow
+
 FILMS, SENTENCES = 70, ("There is mass", "There is nodule", "There is edema")
 
 

@@ -779,6 +779,7 @@ def with_elements(count: int, syntax: str = ExplicitVRLittleEndian) -> bytes:
     return meta + packer.compress(content[content.index(b"\x08\x00\x16\x00") :]) + packer.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 def test_headers_of_too_many_elements_are_refused(syntax: str):
     assert read_radiograph(with_elements(2000, syntax)).height == 96

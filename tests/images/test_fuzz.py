@@ -22,6 +22,8 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from dicom_factory import LOSSLESS_SYNTAXES, chest_like, dicom_bytes, lut_item, shared
 from radzero.images import Radiograph, RadiographError, read_radiograph
 
+pytestmark = pytest.mark.slow
+
 FILES = 2000
 SECONDS_PER_FILE = 10.0
 PEAK_BYTES = 2 << 30

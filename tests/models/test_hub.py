@@ -31,6 +31,8 @@ from radzero.models.checkpoints import CheckpointError, open_checkpoint, read_pr
 from radzero.models.hub import NEEDED, split_revision
 from radzero.prediction.model import RadZero, load
 
+pytestmark = pytest.mark.slow
+
 NAME = "Deepnoid/RadZero"
 HUB_FORM: dict[str, Any] = {"form": "hub", "auto_map": True, "loss_name": "KeyPhraseAlignmentLoss"}
 

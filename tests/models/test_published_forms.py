@@ -556,6 +556,7 @@ def told(config: RadZeroConfig) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_mutated_configs_load_with_the_same_answer_or_are_refused(form: str, tmp_path: Path) -> None:
     """Where the configuration comes out the same, the answer is; where not, it is compared."""

@@ -44,6 +44,8 @@ from radzero.phantom.film import make_film
 from radzero.prediction.model import RadZero
 from radzero.results import make_results, read_header
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "There is right pleural effusion"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 

@@ -350,6 +350,7 @@ def test_batches_of_a_continued_run_give_the_same_bytes(
         assert (output / "predictions.jsonl").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tiny_model: RadZero, folder: Path, tmp_path: Path, phantoms: list[Film]):
     write_dicom(phantoms[0], folder / "g.dcm")
     (folder / "b.png").write_bytes(b"no film")
@@ -369,6 +370,7 @@ def test_workers_change_nothing(tiny_model: RadZero, folder: Path, tmp_path: Pat
     assert found[0] == found[2]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_with_a_remedy_and_it_can_be_gone_on_with(
     tiny_model: RadZero, folder: Path, tmp_path: Path
 ):

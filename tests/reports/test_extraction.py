@@ -893,6 +893,7 @@ def test_a_quotation_mark_that_is_never_closed_takes_no_report_along(tmp_path: P
     assert "a quotation mark is never closed" in result.stderr.replace("\n", " "), "and the console says so"
 
 
+@pytest.mark.slow
 def test_the_whole_of_open_i(shared_data: Path, tmp_path: Path):
     """Every report of the folder accounted for, every sentence valid, the same bytes from one process and from two."""
     folder = shared_data / "reports/openi"

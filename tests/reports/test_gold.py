@@ -12,6 +12,8 @@ from radzero.reports.sections import Report
 from radzero.reports.sentences import SIDES, Polarity
 from radzero.reports.vocabulary import FOLDER
 
+pytestmark = pytest.mark.slow
+
 AFFIRMED, UNCERTAIN, NEGATED = Polarity.AFFIRMED, Polarity.UNCERTAIN, Polarity.NEGATED
 
 

@@ -28,6 +28,8 @@ from radzero.service.server import _connection_class, open_socket
 from radzero.service.settings import ServiceSettings
 from service.running import Running, running
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "There is right pleural effusion"
 
 

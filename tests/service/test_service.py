@@ -396,6 +396,7 @@ def test_headers_that_ask_for_too_many_pixels(client: TestClient, kind: str):
     assert ask(client, png()).is_success
 
 
+@pytest.mark.slow
 def test_bombs_that_unpack(client: TestClient):
     """600 MiB of zeros in a deflated DICOM file, in a PNG's text, in a gzipped request and in a ZIP file."""
     honest = dicom_bytes(chest_like(60, 48), DeflatedExplicitVRLittleEndian, 12)
@@ -917,6 +918,7 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound():
 # -- any request at all -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_request_of_the_schema_or_beside_it_breaks_the_service(client: TestClient):
     import schemathesis
 

@@ -24,6 +24,8 @@ from radzero.training.batches import (
 )
 from radzero.training.manifest import Manifest, ManifestRow, write_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def processor(tiny_checkpoint: Path):

@@ -36,6 +36,8 @@ from radzero.training.preparation import prepare
 from radzero.training.trainer import Trainer
 from radzero.training.vocabulary import phantom_words, word_tokenizer
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56}
 ENCODERS = {
     # as microsoft/rad-dino: no registers, Bit preprocessing with a centre crop

@@ -16,6 +16,8 @@ from radzero.training.losses import multi_positive_loss
 from radzero.training.sharding import Shards, gather_owners, gather_rows, sharded_multi_positive_loss
 from ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 COUNTS = [2, 0, 3, 1, 4]  # sentences of each image
 PRECISIONS = ("float64", "float32", "bf16")
 

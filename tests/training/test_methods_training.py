@@ -41,6 +41,8 @@ from radzero.training.step_loss import batch_loss
 from radzero.training.vocabulary import phantom_words
 from ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 FUSED = {"fusion_layers": 2, "fusion_mlp": 24, "simr_widths": [12, 8], "text_layers": 2, "text_positions": 7}
 METHODS: dict[str, dict[str, Any]] = {
     "radzero": {},

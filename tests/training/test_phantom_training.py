@@ -25,6 +25,8 @@ from radzero.training.sources import NOTICE, PhantomFilms
 from radzero.training.trainer import Trainer
 from radzero.training.vocabulary import phantom_words, word_tokenizer
 
+pytestmark = pytest.mark.slow
+
 FILMS, SIZE, FILM_SEED = 250, 64, 5
 CHOICE = DataChoice(
     phantoms=PhantomChoice(FILMS, FILM_SEED, (0, 0)), augmentation=Augmentation(shift=0.05, gamma=0.2), workers=0

@@ -19,6 +19,8 @@ from radzero.training.sharding import (
 )
 from ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 LENGTH, WIDTH, FEATURES = 7, 6, 5
 # Images and sentences per image of every rank; the last ranks run out of sentences, and of images.
 BATCHES: dict[int, list[list[int]]] = {

@@ -29,6 +29,8 @@ from radzero.training.stages import learning_rate
 from radzero.training.trainer import Trainer, TrainingError
 from radzero.training.vocabulary import word_tokenizer, words_of
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 seed: 1
 model:

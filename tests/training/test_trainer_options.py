@@ -34,6 +34,8 @@ from radzero.training.trainer import Trainer, TrainingError
 from radzero.training.vocabulary import phantom_words
 from ranks import assert_no_gloo_thread_is_left
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 seed: 1
 model: {start: none}
