@@ -126,9 +126,8 @@ def render_overlay(
     than an output pixel may vanish when a large film is reduced.
 
     The sentence is set smaller when it is long and ends in an ellipsis when even that is not enough; the
-    notice is never shortened; warnings are, after a few lines. Letters that Pillow's embedded font lacks
-    are spelt in others ("Größe" as "Groesse"), lose their accent or become a box; a note beside the
-    probability says so where the sentence has any.
+    notice is never shortened; warnings are, after a few lines. A box stands for a letter that the font
+    lacks, and a note beside the probability says so.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.

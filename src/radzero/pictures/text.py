@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import as_file, files
 
 from PIL import ImageFont
 
@@ -16,38 +17,14 @@ _MAX_SENTENCE_CHARACTERS = 2000
 _MAX_LINES_OF_A_WARNING, _MAX_WARNING_LINES = 3, 6
 """Most lines of one warning, and of all of them together. Past these: ellipsis."""
 ROUNDING = 1e-6
-_SIGNS = {
-    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "×": "x", "≥": ">=", "≤": "<=", "≈": "~", "µ": "u", "μ": "u",
-    "¿": "?", "¡": "!", "„": "”",
-}  # fmt: skip
-"""How signs that the font lacks are written. Both kinds of mu, as "um" of micrometres: "mm" would be another length."""
-
-
-def _letters(letters: str, spelt: str) -> dict[str, str]:
-    """Small letters and their spellings, and the capitals with theirs."""
-    pairs = dict(zip(letters.split(), spelt.split(), strict=True))
-    return {letter.upper(): text.capitalize() for letter, text in pairs.items() if len(letter.upper()) == 1} | pairs
-
-
-_SPELLINGS = {
-    **_letters("ä ö ü ß å ø æ œ þ ð đ ł ı ŋ ħ ŧ", "ae oe ue ss aa oe ae oe th d d l i n h t"),
-    **_letters("α β γ δ ε ζ η θ ι κ λ ν ξ ο π ρ σ ς τ υ φ χ ψ ω", "a v g d e z i th i k l n x o p r s s t y f ch ps o"),
-    **_letters("а б в г д е ё ж з и й к л м н о п р с т у", "a b v g d e e zh z i i k l m n o p r s t u"),
-    **_letters("ф х ц ч ш щ ъ ы ь э ю я", "f kh ts ch sh shch ie y ' e iu ia"),
-    **_letters("і ї є ґ ў ј љ њ ћ ђ џ", "i i ie g u j lj nj c d dz"),
-    "ẞ": "SS",
-}
-"""How letters that the font lacks are spelt: as in passports (ICAO 9303), the soft sign apart; Greek by ISO 843."""
 _MISSING = "\uffff"
 
 
 @lru_cache(maxsize=64)
 def caption_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with Pillow, in a size in pixels."""
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("overlays need a Pillow with FreeType (the ordinary wheels have it)")
-    return font
+    """The font of all pictures, DejaVu Sans, in a size in pixels. It is shipped, so that pictures are alike."""
+    with as_file(files("radzero.pictures") / "fonts" / "DejaVuSans.ttf") as path:
+        return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=4096)
@@ -61,58 +38,47 @@ def _has_glyph(character: str) -> bool:
 
 @dataclass(frozen=True)
 class Drawable:
-    """A text in the signs that the embedded font has.
+    """A text in the letters that the font has.
 
     Attributes:
         text: as it is drawn.
-        missing: whether the font's box stands for a letter in it.
-        spelt: whether a letter of it is written by others.
+        missing: whether a box stands for a letter in it.
     """
 
     text: str
     missing: bool
-    spelt: bool
 
     @property
     def note(self) -> str:
         """What a reader must know of it, or ""."""
-        if self.missing:
-            return f"{_MISSING} = letter that this picture's font lacks"
-        return "spelt in the letters of this picture's font" if self.spelt else ""
+        return f"{_MISSING} = letter that this picture's font lacks" if self.missing else ""
 
 
 def to_drawable(text: str) -> Drawable:
-    """Rewrite `text` in the signs that the embedded font has: those of ASCII and few more, as of Pillow 13.
+    """Rewrite a text in the letters that the font has: Latin, Greek, Cyrillic, Armenian, Georgian and many signs.
 
-    White space becomes single spaces, control characters go. Letters that the font lacks are spelt as in passports
-    ("ö" -> "oe", "ж" -> "zh") or lose their accent ("é" -> "e"), some signs are spelt out ("≥" -> ">="), and whatever
-    is left becomes the font's box.
+    White space becomes single spaces, and control characters are left out. A letter that the font lacks loses its
+    accent where that helps; otherwise, and for scripts that are written from right to left, a box stands for it.
     """
     out: list[str] = []
-    missing = spelt = False
+    missing = False
     for character in unicodedata.normalize("NFC", " ".join(text.split())):
-        kind = unicodedata.category(character)
-        if kind in ("Cc", "Cf", "Mn", "Me"):
+        if unicodedata.category(character) in ("Cc", "Cf"):
             continue
-        if _has_glyph(character):
+        leftwards = unicodedata.bidirectional(character) in ("R", "AL")
+        plain = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+        if _has_glyph(character) and not leftwards:
             out.append(character)
-            continue
-        plain = _SIGNS.get(character) or _SPELLINGS.get(character)
-        if plain is None:
-            base = unicodedata.normalize("NFKD", character)
-            plain = "".join(part for part in base if not unicodedata.combining(part))
-            plain = "".join(_SIGNS.get(part) or _SPELLINGS.get(part, part) for part in plain)
-        if plain and all(_has_glyph(part) for part in plain):
+        elif plain and not leftwards and all(map(_has_glyph, plain)):
             out.append(plain)
-            spelt |= kind.startswith("L") and character not in _SIGNS
         else:
             out.append(_MISSING)
             missing = True
-    return Drawable("".join(out), missing, spelt)
+    return Drawable("".join(out), missing)
 
 
 def drawable_text(text: str) -> str:
-    """A text as pictures have to write it, for want of letters in the font that comes with Pillow."""
+    """A text as pictures write it, with boxes for letters that the font lacks."""
     return to_drawable(text).text
 
 
