@@ -1,1 +1,1 @@
-"""Methods side by side: the same films, the same frozen encoder, the same budget, several seeds; one table."""
+"""Compare methods in one table: on the same images, with the same frozen encoder and budget, over several seeds."""

@@ -1,9 +1,9 @@
-"""The vision encoder that every row of a comparison is built on: trained by objectives that no row has.
+"""Train the vision encoder that every row of a comparison starts from, by objectives that no row has.
 
-Its CLS token says which findings a phantom shows, and on which side, as the locked image towers that LiT began with
-were trained to classify (Zhai et al. 2022). Its patch tokens say which anatomy is there and whether anything is
-abnormal, without names, as a dense self-supervised objective makes them local. No row is trained with either, and all
-get the same frozen tokens.
+The CLS token learns which findings a phantom shows and on which side, just as the locked image towers of LiT had been
+trained to classify (Zhai et al. 2022). The patch tokens learn which anatomy is there and whether anything is abnormal,
+without names of findings, which makes them local as a dense self-supervised objective would. No row is trained with
+either objective, and all get tokens of the same frozen encoder.
 """
 
 import json
@@ -37,13 +37,13 @@ _SHIFT, _GAMMA = 0.03, 0.2
 
 
 class Lessons(NamedTuple):
-    """What the encoder is trained on, in memory.
+    """Training and held-out images of the encoder with their labels, in memory.
 
     Attributes:
-        pixels: (M, H, W) uint8.
-        labels: (M, 36) from :func:`labels_of`.
-        cells: (M, 1 + R, H / 8, W / 8) uint8: 255 times the share of each cell that is abnormal, and that each of R
-            regions of the anatomy covers.
+        pixels: (M, H, W) uint8 images.
+        labels: (M, 36) labels from :func:`labels_of`.
+        cells: (M, 1 + R, H / 8, W / 8) uint8: 255 times the share of each cell of 8 x 8 pixels that is abnormal, and
+            that each of R regions of the anatomy covers.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ class Lessons(NamedTuple):
 
 
 def labels_of(findings: tuple[Finding, ...]) -> npt.NDArray[np.float32]:
-    """(36,): presence of the twelve findings, then each on the right, then each on the left."""
+    """Return (36,) zeros and ones: presence of the twelve findings, then of each on the right, then on the left."""
     labels = np.zeros((3, len(FINDINGS)), dtype=np.float32)
     for finding in findings:
         if finding.name in FINDINGS:
@@ -83,13 +83,13 @@ def _draw_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
 def draw_lessons(
     folder: Path, films: FilmsChoice, *, workers: int = 2, progress: Callable[[int], None] = lambda done: None
 ) -> Lessons:
-    """Draw the encoder's films, or read them; an interrupted drawing goes on at whole blocks.
+    """Draw the encoder's images, or read them; an interrupted drawing is resumed after its last whole block.
 
     Args:
-        folder: where they are kept.
-        films: how many, of which seed and size (a multiple of 8).
-        workers: processes.
-        progress: called with the number of films drawn.
+        folder: folder of the images.
+        films: number, seed and size (in pixels, a multiple of 8) of the images.
+        workers: number of processes that draw.
+        progress: called with the number of images drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, films.encoder, _BLOCK)
@@ -111,7 +111,7 @@ def draw_lessons(
 
 
 class Classifier(nn.Module):
-    """A vision encoder with two linear layers, one on CLS and one on every patch."""
+    """A vision encoder with two linear layers, one on the CLS token and one on every patch token."""
 
     def __init__(self, encoder: ConvStemModel, regions: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
         self.whole, self.patches = nn.Linear(size, 3 * len(FINDINGS)), nn.Linear(size, regions)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 36) of what images (B, 1, H, W) show, and (B, R, h, w) of what is in each cell."""
+        """Return logits (B, 36) of the labels of images (B, 1, H, W), and logits (B, R, h, w) of each patch's cells."""
         tokens = self.encoder(pixel_values).last_hidden_state
         rows, columns = (side // self.encoder.config.token_stride for side in pixel_values.shape[-2:])
         return self.whole(tokens[:, 0]), self.patches(tokens[:, 1:]).mT.unflatten(2, (rows, columns))
@@ -135,14 +135,18 @@ def train_encoder(
     device: str = "cpu",
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Path:
-    """Train the encoder, once; an interrupted training begins again at the last of its stages.
+    """Train the encoder, unless the folder holds it already, and return the folder.
+
+    An interrupted training is resumed from the start of the stage that it was in.
 
     Args:
-        folder: its checkpoint, which transformers' ``AutoModel`` reads, and ``encoder.json`` with its own figures.
-        choice, films: how, and on what.
-        workers: processes that draw.
-        device: that trains.
-        progress: called with phase, done and total.
+        folder: folder of the checkpoint, which transformers' ``AutoModel`` reads, and of ``encoder.json`` with the
+            encoder's own figures.
+        choice: architecture and training of the encoder.
+        films: number, seed and size of the images.
+        workers: number of processes that draw images.
+        device: device that trains.
+        progress: called with the phase, the number done and the total.
     """
     if (folder / "config.json").exists():
         return folder
@@ -203,7 +207,7 @@ def train_encoder(
 def _batch(
     lessons: Lessons, chosen: npt.NDArray[np.int64], chance: np.random.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Films (B, 1, H, W) normalised, labels and cells; shifted, and of another gamma, where there is chance."""
+    """Return normalised images (B, 1, H, W), labels and cells; with a generator, shift them and vary the gamma."""
     films = torch.from_numpy(lessons.pixels[chosen][:, None]).float() / 255
     cells = torch.from_numpy(lessons.cells[chosen]).float() / 255
     if chance is not None:
@@ -222,7 +226,7 @@ def _batch(
 
 @torch.no_grad()
 def _write(folder: Path, model: Classifier, lessons: Lessons, trained: int, choice: EncoderChoice) -> None:
-    """Its checkpoint, and how well it does on films that it was not trained on."""
+    """Write the encoder's checkpoint, and its figures on images that it was not trained on."""
     model.eval()
     device = next(model.parameters()).device
     figures = {}
@@ -248,4 +252,4 @@ def _write(folder: Path, model: Classifier, lessons: Lessons, trained: int, choi
         size={"height": side, "width": side}, image_mean=[_MEAN] * 3, image_std=[_STD] * 3
     )
     processor.save_pretrained(folder)
-    model.encoder.cpu().save_pretrained(folder)  # last: its config.json says that the encoder is whole
+    model.encoder.cpu().save_pretrained(folder)  # last: config.json marks the encoder as whole

@@ -1,7 +1,7 @@
-"""Baselines with labels: a linear probe and a linear segmentation head on the frozen encoder, from a share of labels.
+"""Train baselines with a share of the labels: a linear probe and a linear segmentation head on the frozen encoder.
 
-Published tables have such rows as "fine-tuned on 1 %, 10 %, 100 %". Both heads see the tokens that every row of a
-comparison sees, and are asked by the same benchmark; the encoder itself is not tuned.
+Published tables have such rows as "fine-tuned on 1 %, 10 %, 100 %". Both heads get the tokens of the encoder that every
+row of a comparison uses, and run in the same benchmark; the encoder itself is not tuned.
 """
 
 import json
@@ -32,18 +32,18 @@ _STEPS, _BATCH = 400, 64
 
 @dataclass(frozen=True)
 class Labels:
-    """What phantoms show: (M, 12) presence, and (M, 12, h, w) share of every token's cell that a finding covers."""
+    """Labels of phantoms: (M, 12) presence, and (M, 12, h, w) share of every token's cell that a finding covers."""
 
     present: Tensor
     cells: Tensor
 
 
 def read_labels(films: Path, stems: Sequence[str], grid: tuple[int, int]) -> Labels:
-    """Labels and masks of phantoms in a folder of ``radzero phantom``, squashed to the token grid.
+    """Read the labels and masks of phantoms in a folder of ``radzero phantom``; masks are squashed to the token grid.
 
     Args:
-        films: the folder.
-        stems: names of the films.
+        films: folder of the phantoms.
+        stems: names of the images.
         grid: rows and columns of tokens.
     """
     lines = (films / "phantoms.jsonl").read_text(encoding="utf-8").splitlines()
@@ -61,20 +61,20 @@ def read_labels(films: Path, stems: Sequence[str], grid: tuple[int, int]) -> Lab
 
 
 def chosen_films(count: int, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of a random share of films, at least one; a smaller share of a seed is part of a larger one."""
+    """Return indices of a random share of images, at least one; a smaller share of a seed is part of a larger one."""
     order = np.random.default_rng([seed, 7]).permutation(count)
     return np.sort(order[: max(1, round(share * count))])
 
 
 class Probe:
-    """Two linear layers on a frozen encoder, as a model of the benchmarks.
+    """Two linear layers on a frozen encoder, as a :class:`~radzero.evaluation.models.ZeroShotModel`.
 
-    CLS, standardised, gives the twelve logits; every patch token gives twelve map values.
+    The standardised CLS token gives the twelve logits; every patch token gives twelve map values.
 
     Args:
         encoder: folder of the vision encoder.
-        processor: of the films.
-        name: for tables.
+        processor: processor of the images.
+        name: name of the probe, for tables.
     """
 
     sha256 = ""
@@ -87,16 +87,19 @@ class Probe:
         self.mean, self.scale = torch.zeros(size), torch.ones(size)
 
     def fit(self, films: CachedFilms, chosen: npt.NDArray[np.int64], labels: Labels, seed: int = 0) -> None:
-        """Train both layers on the tokens of some films.
+        """Train both layers on the tokens of some images.
 
         The classifier is a logistic regression (L-BFGS, L2); the segmentation head minimises the binary cross-entropy
         with the share of each cell that is covered (AdamW).
 
         Args:
-            films: cached tokens of the training films.
-            chosen: which of them.
-            labels: of those, in that order.
-            seed: of the batches.
+            films: cached tokens of the training images.
+            chosen: indices of the images to train on.
+            labels: labels of these images, in the same order.
+            seed: seed of the batches.
+
+        Raises:
+            ValueError: when an image has no tokens because it could not be read.
         """
         tokens = [films.cache.read(int(k)) for k in chosen]
         if unread := [t for t in tokens if isinstance(t, str)]:
@@ -136,24 +139,24 @@ class Probe:
             adam.step()
 
     def embed_sentences(self, sentences: Sequence[str]) -> list[int]:
-        """Which finding each prompt asks for; a probe knows no other sentence."""
+        """Return the index of the finding that each prompt asks for; a probe knows no other sentence."""
         return [FINDINGS.index(sentence.removeprefix("There is ")) for sentence in sentences]
 
     @torch.inference_mode()
     def embed_images(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
-        """Tokens, and where each film lies in the input."""
+        """Return the images' tokens, and where each image lies in the encoder's input."""
         pixels, geometries = self.processor.films(films)
         return self.encoder(pixels).last_hidden_state, geometries
 
     @torch.inference_mode()
     def logits(self, images: Any, sentences: list[int]) -> Logits:
-        """(B, N)."""
+        """Return the (B, N) logits of the classifier."""
         logits = self.classes((images[0][:, 0] - self.mean) / self.scale)
         return np.asarray(logits[:, sentences].numpy())
 
     @torch.inference_mode()
     def raw_map(self, images: Any, sentences: list[int], film: int, sentence: int) -> Logits:
-        """The segmentation head's values, upsampled."""
+        """Return the upsampled values of the segmentation head."""
         tokens, geometries = images
         grid = token_grid(self.encoder.config, geometries[film].input)
         values = self.cells(tokens[film, 1:])[:, sentences[sentence]].reshape(grid).numpy()

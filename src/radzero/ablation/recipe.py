@@ -1,4 +1,4 @@
-"""What a comparison is made of: films, one encoder for all, what every row trains with, and what each row changes."""
+"""Read the recipe of a comparison: images, one encoder for all, a training recipe, and the changes of each row."""
 
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from radzero.training.typed_yaml import build
 
 @dataclass(frozen=True)
 class FilmsChoice:
-    """Phantoms: three series of different seeds.
+    """Phantoms of a comparison: three series of different seeds.
 
     Attributes:
-        encoder, train, test: how many films of each series.
-        encoder_seed, train_seed, test_seed: of the series.
-        size: height in pixels.
+        encoder, train, test: number of images of each series.
+        encoder_seed, train_seed, test_seed: seeds of the series.
+        size: height of the images in pixels; the encoder's images are squashed to the same width.
     """
 
     encoder: int
@@ -36,11 +36,12 @@ class FilmsChoice:
 
 @dataclass(frozen=True)
 class EncoderStage:
-    """A stretch of the encoder's training.
+    """A stage of the encoder's training.
 
     Attributes:
-        token_stride: pixels per token, 16 or 8.
-        images, steps: of a batch, and how many batches.
+        token_stride: pixels per token along each axis, 16 or 8.
+        images: number of images of a batch.
+        steps: number of batches.
     """
 
     token_stride: int
@@ -50,12 +51,13 @@ class EncoderStage:
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """The vision encoder that no row trains: a conv stem with blocks, trained as a classifier.
+    """The vision encoder that all rows share: a convolutional stem with blocks, trained as a classifier.
 
     Attributes:
         widths, heads, blocks: see :class:`~radzero.models.configuration.ConvStemConfig`.
-        stages: its training; one cosine over all.
-        learning_rate, seed: of it.
+        stages: stages of the training; one cosine schedule of the learning rate spans them all.
+        learning_rate: highest learning rate of the schedule.
+        seed: seed of the weights and of the batches.
     """
 
     widths: tuple[int, ...]
@@ -71,11 +73,11 @@ class Row:
     """A method of the table.
 
     Attributes:
-        name: as the table has it.
-        set: what it changes, by dotted names of a training recipe.
-        published: its name in ``data/published.yaml``, or "" for none; figures of a prompt of its own are found there
-            under ``NAME, PROMPT``.
-        prompts: templates to ask with instead of the recipe's.
+        name: name of the row in the table.
+        set: settings that the row changes, by their dotted names in a training recipe.
+        published: name of the row in ``data/published.yaml``, or "" for none; the figures of one prompt are there under
+            ``NAME, PROMPT``.
+        prompts: templates of the prompts, instead of the comparison's.
     """
 
     name: str
@@ -89,9 +91,9 @@ class Claim:
     """A published claim that two rows decide.
 
     Attributes:
-        claim: in words.
-        better, worse: names of the rows.
-        figures: which.
+        claim: the claim in words.
+        better, worse: names of the two rows.
+        figures: figures that decide it, some of :data:`DECIDED`.
     """
 
     claim: str
@@ -102,15 +104,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A comparison.
+    """A comparison of methods.
 
     Attributes:
-        films, encoder, base, rows: what is compared on what; ``base`` is a training recipe without paths.
-        seeds: of every row's training.
-        claims: what the comparison is to answer.
-        label_shares: of the training films' labels and masks, for probes of the frozen encoder; none by default.
-        prompts: templates that models are asked with; "{}" is the finding.
-        pictures: findings whose maps are drawn, a film each.
+        films: phantoms that the encoder and the rows are trained and tested on.
+        encoder: vision encoder that all rows share.
+        base: training recipe of all rows, without paths.
+        rows: methods that are compared.
+        seeds: seeds that every row is trained with.
+        claims: claims that the comparison decides.
+        label_shares: shares (0..1) of the training images whose labels and masks train a probe of the frozen encoder;
+            none by default.
+        prompts: templates of the prompts; "{}" is the finding.
+        pictures: findings whose maps are drawn, on one image each.
     """
 
     films: FilmsChoice
@@ -141,10 +147,10 @@ class Ablation:
                 raise ValueError(f"prompts: {prompt!r} has no {{}} for the finding")
 
     def train_config(self, row: Row, seed: int, *, encoder: Path, manifest: Path, tokens: Path) -> TrainConfig:
-        """What a row trains with.
+        """Return the training recipe of a row with a seed.
 
         Raises:
-            ValueError: naming the row, for settings that are none.
+            ValueError: when a setting does not exist or its value is wrong; the message names the row.
         """
         content = deepcopy(self.base)
         for key, value in row.set.items():
@@ -166,17 +172,17 @@ class Ablation:
 FIGURES = ("macro AUC", "pointing game", "Dice", "pixel AUC", "right against left", "denied when absent")
 """Columns of the table."""
 DECIDED = ("macro AUC", "pointing game", "Dice")
-"""Those that claims may be about: they have intervals."""
+"""Figures that claims may use, because their differences can have an interval."""
 _OWN = ("seed", "model.vision", "data.manifest", "data.token_cache")
-"""Settings that a comparison makes itself, the same for every row."""
+"""Settings that the comparison makes itself, so that no row may set them."""
 
 
 def load_ablation(path: Path) -> Ablation:
     """Read a comparison's YAML file.
 
     Raises:
-        ValueError: naming the file and what is wrong in it.
-        FileNotFoundError: when there is no such file.
+        ValueError: when the file is not a comparison; the message names the file and what is wrong in it.
+        FileNotFoundError: when the file does not exist.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Every row of a comparison, every seed: trained by the one trainer, asked by the one benchmark, kept, continued.
+"""Train every row of a comparison with every seed, run each in the same benchmark, and resume after an interrupt.
 
 A comparison's folder has ``films/`` (train and test phantoms), ``encoder/``, ``tokens/``, ``rows/NAME/SEED`` (a run of
-``radzero train`` each, with ``benchmark-K`` for the K-th prompt beside it), ``probes/``, and at its end the table.
+``radzero train`` each, with ``benchmark-K`` for the K-th prompt in it, from 0), ``probes/``, and at its end the table.
 """
 
 import json
@@ -43,52 +43,52 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are in a comparison's folder."""
+    """Paths in a comparison's folder."""
 
     folder: Path
 
     @property
     def encoder(self) -> Path:
-        """Of all rows."""
+        """Folder of the vision encoder that all rows share."""
         return self.folder / "encoder"
 
     @property
     def train(self) -> Path:
-        """Films to train on, with ``manifest.jsonl``."""
+        """Folder of the training images, with their ``manifest.jsonl``."""
         return self.folder / "films" / "train"
 
     @property
     def test(self) -> Path:
-        """Films to be asked about."""
+        """Folder of the test images."""
         return self.folder / "films" / "test"
 
     @property
     def manifest(self) -> Path:
-        """Of the training films."""
+        """Manifest of the training images."""
         return self.train / "manifest.jsonl"
 
     @property
     def tokens(self) -> Path:
-        """Cached, by image size."""
+        """Folder of the cached tokens, by image size, token stride and views."""
         return self.folder / "tokens"
 
     def row(self, row: Row, seed: int) -> Path:
-        """A training run."""
+        """Return the folder of a row's training run."""
         return self.folder / "rows" / slug(row.name) / str(seed)
 
     def probe(self, share: float, seed: int) -> Path:
-        """A probe's benchmark run."""
+        """Return the folder of a probe's benchmark run."""
         return self.folder / "probes" / f"{share:g}" / str(seed)
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder."""
+    """Return a name in a form that suits a folder."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row's training and evaluation with one seed."""
+    """Training and evaluation of a row (its index in the comparison) with one seed."""
 
     row: int
     seed: int
@@ -102,14 +102,14 @@ def run_ablation(
     jobs: int = 0,
     progress: Progress = lambda phase, done, total: None,
 ) -> Path:
-    """Train and evaluate every row, or go on.
+    """Train and evaluate every row, or resume an interrupted comparison, and return its folder.
 
     Args:
-        ablation: what.
-        output: the comparison's folder.
-        workers: processes that draw films.
-        jobs: rows at a time; 0 for one per GPU, or one.
-        progress: called with phase, done and total.
+        ablation: the comparison.
+        output: folder of the comparison.
+        workers: number of processes that draw images.
+        jobs: number of rows at a time; 0 for one per GPU, or one without a GPU.
+        progress: called with the phase, the number done and the total.
 
     Raises:
         ValueError: when the folder holds another comparison.
@@ -144,7 +144,13 @@ def _told(progress: Progress, phase: str, total: int, done: int) -> None:
 
 
 def _take(ablation: Ablation, output: Path) -> None:
-    """Remember what is compared here; claims and pictures may change, what is trained may not."""
+    """Record what the folder compares.
+
+    Seeds, claims, label shares and pictures may change later, and rows may be added; what is trained may not change.
+
+    Raises:
+        ValueError: when the folder holds another comparison.
+    """
     output.mkdir(parents=True, exist_ok=True)
     note = output / "ablation.json"
     identity: dict[str, Any] = {
@@ -169,7 +175,7 @@ def _take(ablation: Ablation, output: Path) -> None:
 
 
 def prompts_of(ablation: Ablation, row: Row) -> tuple[str, ...]:
-    """Templates that a row is asked with."""
+    """Return the templates of a row's prompts."""
     return row.prompts or ablation.prompts
 
 
@@ -180,13 +186,13 @@ def _done(ablation: Ablation, place: Place, job: Job) -> bool:
 
 
 def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, progress: Progress) -> Iterator[None]:
-    """One after the other, or on several GPUs (or processes) at a time."""
+    """Run the missing jobs one after the other, or several at a time in processes; yield after each."""
     if at_once == 1:
         for job in missing:
             run_job(ablation, output, job, progress)
             yield
         return
-    for job in missing:  # every token cache is filled once, before anyone reads it
+    for job in missing:  # every token cache is filled once, before any process reads it
         _fill(ablation, Place(output), job, progress)
     context = get_context("spawn")
     devices = context.Manager().Queue()
@@ -199,9 +205,9 @@ def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, 
 
 
 def _take_device(devices: "Queue[str]") -> None:
-    """One GPU for each process, of those that the user allows, as far as there are any."""
+    """Give this process one of the GPUs that the user allows, or one CPU thread where there is no GPU."""
     end_with_parent()
-    transformers_logging.disable_progress_bar()  # of every checkpoint that is written or read
+    transformers_logging.disable_progress_bar()  # every checkpoint written or read would show one
     if name := devices.get():
         os.environ["CUDA_VISIBLE_DEVICES"] = name
     else:
@@ -209,7 +215,7 @@ def _take_device(devices: "Queue[str]") -> None:
 
 
 def config_of(ablation: Ablation, place: Place, job: Job) -> TrainConfig:
-    """What a job trains with."""
+    """Return the training recipe of a job."""
     row = ablation.rows[job.row]
     return ablation.train_config(row, job.seed, encoder=place.encoder, manifest=place.manifest, tokens=place.tokens)
 
@@ -221,7 +227,7 @@ def _fill(ablation: Ablation, place: Place, job: Job, progress: Progress) -> Non
 
 
 def cached_films(config: TrainConfig, progress: Progress) -> CachedFilms:
-    """The training films as cached tokens of the frozen encoder, computed where they are missing."""
+    """Return the training images as cached tokens of the frozen encoder; tokens that are missing are computed."""
     source = ManifestSource(Path(config.data.manifest), texts=config.data.texts, views=config.data.views)
     model, processor = build_start(config.model, source.words)
     films = source.films(processor, config.data, config.seed)
@@ -236,7 +242,7 @@ def cached_films(config: TrainConfig, progress: Progress) -> CachedFilms:
 
 
 def run_job(ablation: Ablation, output: Path, job: Job, progress: Progress = lambda phase, done, total: None) -> None:
-    """Train a row with a seed and ask it about the test films."""
+    """Train a row with a seed and run it in the benchmark on the test images, once per prompt."""
     place, row = Place(output), ablation.rows[job.row]
     folder, label = place.row(row, job.seed), f"{row.name}, seed {job.seed}"
     trainer = Trainer(config_of(ablation, place, job), folder, on_progress=progress)
@@ -248,7 +254,7 @@ def run_job(ablation: Ablation, output: Path, job: Job, progress: Progress = lam
 
 
 def with_prompt(films: Path, prompt: str) -> Benchmark:
-    """The phantom benchmark with another template in place of "There is {}"."""
+    """Return the phantom benchmark with contrasts, and with another template in place of "There is {}"."""
     benchmark = with_contrasts(phantom.read(films))
     sentences = tuple(
         prompt.replace("{}", sentence.removeprefix("There is ")) if k in benchmark.prompts else sentence
@@ -263,7 +269,10 @@ def _ask(model: ZeroShotModel, benchmark: Benchmark, folder: Path) -> dict[str, 
 
 
 def _run_probes(ablation: Ablation, place: Place, progress: Progress) -> None:
-    """The frozen encoder with linear heads, trained on shares of the labels, at the size of the recipe's base."""
+    """Train linear heads on the frozen encoder with shares of the labels, and run them in the benchmark.
+
+    Image size and token stride are those of the base recipe.
+    """
     wanted = [(share, seed) for share in ablation.label_shares for seed in ablation.seeds]
     missing = [(share, seed) for share, seed in wanted if not (place.probe(share, seed) / "metrics.json").exists()]
     if not missing:

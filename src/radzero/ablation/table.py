@@ -1,4 +1,4 @@
-"""The table of a comparison, its claims with intervals, and maps of every method side by side."""
+"""Write the table of a comparison, decide its claims with intervals, and draw maps of every method side by side."""
 
 import json
 from collections.abc import Sequence
@@ -39,9 +39,10 @@ class Line:
     """A line of the table.
 
     Attributes:
-        name, kind: of the method, and what it is made of.
-        row, prompt: what it is a line of.
-        runs: benchmark runs, one per seed.
+        name: name of the line in the table.
+        kind: similarity, layers, multi-positive ("yes" or "no") and token grid of the method, or "-".
+        row, prompt: name of the row, and template of the prompt, or "" for a probe.
+        runs: folders of the benchmark runs, one per seed.
         published: figures of the published table.
     """
 
@@ -54,7 +55,7 @@ class Line:
 
 
 def lines_of(ablation: Ablation, output: Path) -> list[Line]:
-    """The lines whose runs are there."""
+    """Return the lines whose benchmark runs are finished for every seed."""
     place = Place(output)
     published = yaml.safe_load(_PUBLISHED.read_text(encoding="utf-8"))
     lines = []
@@ -74,7 +75,11 @@ def lines_of(ablation: Ablation, output: Path) -> list[Line]:
 
 
 def _known(published: dict[str, dict[str, float]], name: str, prompt: str) -> dict[str, float]:
-    """Published figures of a name, or of it with this prompt."""
+    """Return the published figures of a name with this prompt, else of the name alone, else none.
+
+    Raises:
+        ValueError: when nothing is published under the name.
+    """
     if not name:
         return {}
     if name not in published and not any(key.startswith(f"{name}, ") for key in published):
@@ -95,7 +100,7 @@ def _kind(ablation: Ablation, row: Row, place: Place) -> tuple[str, ...]:
 
 
 def figure(metrics: dict[str, Any], name: str) -> float:
-    """A figure of a run's metrics; NaN where it has none."""
+    """Return a figure of a run's metrics; NaN where the run does not have it."""
     value = metrics.get(_TASK[name], {}).get(_NAMES.get(name, name))
     value = value[0] if isinstance(value, list) else value
     return float("nan") if value is None else float(value)
@@ -116,7 +121,7 @@ def _shown(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's figure: the difference of two rows, with its 95 % interval over films and seeds."""
+    """Decision on a figure of a claim: the difference of two rows, with its 95 % interval over images and seeds."""
 
     claim: str
     prompt: str
@@ -127,16 +132,17 @@ class Verdict:
 
     @property
     def holds(self) -> str:
-        """In a word or two."""
+        """Whether the claim holds: "yes", "no, the reverse" or "not decided"."""
         return "yes" if self.low > 0 else "no, the reverse" if self.high < 0 else "not decided"
 
 
 def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Verdict]:
-    """Differences of the means over seeds.
+    """Return the differences of the means over seeds, one per figure of the claim, with their intervals.
 
-    The variance of a difference is that over films (bootstrap, the same films for both rows) plus that over seeds,
-    s^2 / n of each row; the interval is Student's, with the degrees of freedom of Welch and Satterthwaite, of which
-    seeds have n - 1 each and the bootstrap as many as there are films. One seed leaves the variance over films alone.
+    The variance of a difference is that over images (bootstrap, the same images for both rows) plus that over seeds,
+    s^2 / n of each row. The interval is Student's, with the degrees of freedom of Welch and Satterthwaite: n - 1 for
+    the n seeds of each row, and one less than the number of images for the bootstrap. With one seed only the variance
+    over images is left.
     """
     sides = [[headline_statistics(read_scores(run)) for run in line.runs] for line in (better, worse)]
     films = len(read_scores(better.runs[0]).images)
@@ -162,7 +168,10 @@ def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Ve
 
 
 def _reach(parts: Sequence[tuple[float, int]]) -> float:
-    """Half of a 95 % interval from variances that add up, each with its degrees of freedom (Satterthwaite 1946)."""
+    """Return half the width of a 95 % interval from variances that add up.
+
+    Each variance has its degrees of freedom (Satterthwaite 1946).
+    """
     total = sum(variance for variance, _ in parts)
     if total == 0:
         return 0.0
@@ -171,9 +180,9 @@ def _reach(parts: Sequence[tuple[float, int]]) -> float:
 
 
 def student_quantile(share: float, freedom: float) -> float:
-    """The quantile of Student's t distribution, for shares in 0.5..1, by its density on a fine grid.
+    """Return the quantile of Student's t distribution, for shares in 0.5..1, from its density on a fine grid.
 
-    With t = tan(a) sqrt(freedom) the density becomes cos(a)^(freedom - 1), which is smooth and ends at a right angle.
+    With t = tan(a) sqrt(freedom) the density becomes cos(a)^(freedom - 1), which is smooth and ends at a = pi / 2.
     """
     angles = np.linspace(0.0, np.pi / 2, 20_001)
     density = np.cos(angles) ** (freedom - 1)
@@ -183,7 +192,7 @@ def student_quantile(share: float, freedom: float) -> float:
 
 
 def write_table(ablation: Ablation, output: Path, command: str = "") -> Path:
-    """Write ``table.md`` and ``table.json`` of the rows that are done; the Markdown file."""
+    """Write ``table.md`` and ``table.json`` of the rows that are done, and return the path of ``table.md``."""
     lines = lines_of(ablation, output)
     shown = [*FIGURES, *(f"published {name}" for name in ("macro AUC", "pointing game", "Dice"))]
     header = ["method", "similarity", "layers", "multi-positive", "tokens", *shown]
@@ -251,7 +260,11 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_methods(ablation: Ablation, output: Path) -> Path | None:
-    """``maps.png``: a film per row, a method per column, the same sentence: maps of the first seed's models."""
+    """Draw ``maps.png``: maps of the first seed's models, with an image and its sentence per row, a method per column.
+
+    Returns:
+        The picture's path; None without images or models to draw.
+    """
     place = Place(output)
     benchmark = phantom.read(place.test)
     wanted = []

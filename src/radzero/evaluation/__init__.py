@@ -1,1 +1,1 @@
-"""evaluation."""
+"""Evaluate models on zero-shot benchmarks."""

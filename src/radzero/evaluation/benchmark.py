@@ -1,4 +1,4 @@
-"""What a benchmark is: images, sentences, who shows what and where; and how its files are looked for."""
+"""Define a benchmark (images, sentences, and which image shows what and where), and find and read its files."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 
 class BenchmarkError(RadZeroError, ValueError):
-    """Files that are not what the benchmark needs; the message names them and says what to do."""
+    """The files are not what the benchmark needs; the message names them and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class BenchmarkImage:
     """An image of a benchmark.
 
     Attributes:
-        name: what its table calls it.
-        patient: whose it is, for resampling; its own name where that is not known.
-        path: the file; None where it is missing, or where ``make`` makes it.
-        make: for images that are no files.
+        name: name of the image in the benchmark's table.
+        patient: patient whose image it is, for resampling; the image's own name where the patient is not known.
+        path: file of the image; None where it is missing, or where ``make`` is given.
+        make: function that returns an image that is not stored in a file.
     """
 
     name: str
@@ -41,7 +41,7 @@ class BenchmarkImage:
     make: Callable[[], Radiograph] | None = None
 
     def film(self) -> Radiograph:
-        """Read it.
+        """Read the radiograph.
 
         Raises:
             RadiographError: see :func:`radzero.read_radiograph`.
@@ -56,14 +56,14 @@ class BenchmarkImage:
 
 @dataclass(frozen=True)
 class Region:
-    """Where a sentence is true of an image.
+    """Part of an image of which a sentence is true.
 
     Attributes:
-        image, sentence: indices.
-        label: the class or phrase that it counts for.
-        boxes: for the pointing game.
-        mask: for Dice and pixel AUC; None where there are boxes only.
-        frame: height and width of the image that boxes and mask are drawn on; None for whatever the image has.
+        image, sentence: indices of the image and of the sentence in the benchmark.
+        label: class or phrase that the region counts for.
+        boxes: boxes for the pointing game, in pixels of the original image.
+        mask: mask for Dice and pixel AUC; None where there are boxes only.
+        frame: height and width, in pixels, of the image that boxes and mask are drawn on; None where it is not stated.
     """
 
     image: int
@@ -76,11 +76,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Other sentences about a class, to be held against its prompt and against each other.
+    """Other sentences about a class; their scores are compared with its prompt's and with each other.
 
     Attributes:
         denied: index of "There is no X".
-        right, left: indices of "There is right X" and "There is left X"; None where no image has it on one side.
+        right, left: indices of "There is right X" and "There is left X"; None where no image shows X on one side only.
     """
 
     denied: int
@@ -93,18 +93,18 @@ class Benchmark:
     """A zero-shot benchmark, read and ready to be run.
 
     Attributes:
-        name: of the protocol.
-        images: in their order.
+        name: name of the protocol.
+        images: the M images, in the order of the benchmark's table.
         sentences: the frozen prompts.
-        classes: names of the classes, as tables have them.
-        prompts: (K,) which sentence asks for each class.
+        classes: names of the K classes, as in the tables.
+        prompts: (K,) index of the sentence that asks for each class.
         truth: (M, K) 1 for present, 0 for absent, -1 for unknown (left out of scoring).
-        regions: for the tasks that need a place.
-        tasks: of "classification", "pointing", "segmentation".
+        regions: regions for the tasks "pointing" and "segmentation".
+        tasks: some of "classification", "pointing", "segmentation".
         averaged: whether the pointing game is a mean over classes ("classes") or over pairs ("pairs").
-        sides: (M, K) "right" or "left" where a finding is on one side only and that is known, else "".
-        strata: (M, K) a name for positives that are also scored apart ("subtle"), else "".
-        contrasts: by class, see :func:`radzero.evaluation.contrasts.with_contrasts`.
+        sides: (M, K) "right" or "left" where a finding is known to be on one side only, else "".
+        strata: (M, K) name of a group of positives that is also scored on its own ("subtle"), else "".
+        contrasts: contrary sentences by class, see :func:`radzero.evaluation.contrasts.with_contrasts`.
     """
 
     name: str
@@ -128,11 +128,11 @@ class Benchmark:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of images whose file is not there."""
+        """Names of the images whose file does not exist."""
         return tuple(image.name for image in self.images if image.path is None and image.make is None)
 
     def counts(self) -> dict[str, int]:
-        """What is counted against the published numbers."""
+        """Count what is compared with the published numbers: images, classes, and any positive images and regions."""
         counted = {"images": len(self.images), "classes": len(self.classes)}
         if self.classes:
             counted["positive images"] = int((self.truth == 1).any(axis=1).sum())
@@ -141,7 +141,7 @@ class Benchmark:
         return counted
 
     def without(self, names: Iterable[str]) -> "Benchmark":
-        """The benchmark without these images."""
+        """Return the benchmark without the images of these names."""
         left_out = set(names)
         kept = [k for k, image in enumerate(self.images) if image.name not in left_out]
         place = {old: new for new, old in enumerate(kept)}
@@ -159,15 +159,15 @@ class BenchmarkModule(Protocol):
     """A module of :mod:`radzero.evaluation.public`."""
 
     NAME: str
-    """As in the registry."""
+    """Name of the benchmark, as in the registry."""
     SOURCE: str
-    """Who publishes the files, and where."""
+    """Publisher and address of the files."""
     LAYOUT: str
-    """How they must lie in the folder."""
+    """Layout of the files in the folder."""
     PUBLISHED: dict[str, int]
-    """What :meth:`Benchmark.counts` gives of the published files."""
+    """Counts of the published files, as :meth:`Benchmark.counts` returns them."""
     FINDINGS: tuple[str, ...]
-    """The finding set that ``radzero predict --findings NAME`` asks; empty where the files decide what is asked."""
+    """Finding set of ``radzero predict --findings NAME``; empty where the benchmark's files name the findings."""
 
     def read(self, data: Path) -> Benchmark:
         """Read the benchmark's files."""
@@ -178,7 +178,7 @@ class BenchmarkModule(Protocol):
 
 
 class ImageFolder:
-    """The images below a folder, by file name and by stem.
+    """Index the image files below a folder by file name and by stem.
 
     Args:
         data: the folder.
@@ -193,10 +193,12 @@ class ImageFolder:
             self._by_stem.setdefault(path.stem, []).append(path)
 
     def find(self, name: str) -> Path | None:
-        """The file of a table's image: its path below the folder, else its name, else its name with another ending.
+        """Return the file of an image that a table names, or None.
+
+        The name is tried as a path below the folder, then as a file name, then as one with another suffix.
 
         Raises:
-            BenchmarkError: when several files have the name.
+            BenchmarkError: when several files match.
         """
         exact = self.data / name
         if exact.is_file():
@@ -213,10 +215,10 @@ class ImageFolder:
 
 
 def the_file(data: Path, *patterns: str, what: str) -> Path:
-    """The one file below a folder that matches the first pattern which any matches.
+    """Return the one file below a folder that matches the first pattern with any match.
 
     Raises:
-        BenchmarkError: when there is none, or more than one.
+        BenchmarkError: when the folder does not exist, no file matches, or several match that pattern.
     """
     if not data.is_dir():
         raise BenchmarkError(f"{data}: there is no such folder")
@@ -232,10 +234,10 @@ def the_file(data: Path, *patterns: str, what: str) -> Path:
 
 
 def rows_of(path: Path, *needed: str) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header, stripped of spaces around headers and values.
+    """Yield the rows of a CSV file with a header, without the spaces around headers and values.
 
     Raises:
-        BenchmarkError: naming the columns that are missing.
+        BenchmarkError: when a needed column is missing, or a row is not valid CSV.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -251,10 +253,10 @@ def rows_of(path: Path, *needed: str) -> Iterator[dict[str, str]]:
 
 
 def json_of(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        BenchmarkError: when it is none.
+        BenchmarkError: when the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -263,10 +265,10 @@ def json_of(path: Path) -> Any:
 
 
 def number(path: Path, where: str, text: str) -> float:
-    """A number in a table.
+    """Return a table's text as a finite number.
 
     Raises:
-        BenchmarkError: naming the file and the row.
+        BenchmarkError: when it is not a finite number; the message names the file and ``where`` (the row).
     """
     try:
         value = float(text)
@@ -278,7 +280,7 @@ def number(path: Path, where: str, text: str) -> float:
 
 
 def one_hot(rows: Sequence[Iterable[str]], classes: Sequence[str]) -> npt.NDArray[np.int8]:
-    """(M, K) of the classes that each row names."""
+    """Return an (M, K) array with 1 for the classes that each row names, and 0 for the others."""
     place = {name: k for k, name in enumerate(classes)}
     truth = np.zeros((len(rows), len(classes)), dtype=np.int8)
     for k, names in enumerate(rows):
@@ -288,5 +290,5 @@ def one_hot(rows: Sequence[Iterable[str]], classes: Sequence[str]) -> npt.NDArra
 
 
 def there_is(findings: Sequence[str]) -> tuple[str, ...]:
-    """The prompts of CARZero's files: ``There is {finding}``."""
+    """Return the prompts that CARZero's files use: ``There is {finding}``."""
     return tuple(f"There is {finding}" for finding in findings)

@@ -1,4 +1,4 @@
-"""CLIP-style models of transformers (CLIP, SigLIP, MedSigLIP, ...) in the benchmarks: scores, no maps."""
+"""Run CLIP-style models of transformers (CLIP, SigLIP, MedSigLIP, ...) in the benchmarks; they have no maps."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from radzero.models.hub import folder_of
 class ClipInBenchmark:
     """A dual encoder as :class:`~radzero.evaluation.models.ZeroShotModel`.
 
-    The score is the model's own logit: the cosine of image and sentence times its scale, plus its bias where it has one
-    (SigLIP's sigmoid then is a probability; CLIP's is none, and only ranks).
+    The score is the model's own logit: the cosine of image and sentence times its scale, plus its bias if it has one.
+    The sigmoid of SigLIP's logit is a probability; that of CLIP's is not, and only ranks.
 
     Args:
-        source: folder or hub id.
-        device: where it runs.
-        revision, local_files_only: of a hub id; "owner/name@revision" names a revision too.
+        source: folder or hub id of the model.
+        device: device that the model runs on.
+        revision, local_files_only: for a hub id, as in :func:`radzero.load`; "owner/name@revision" works too.
 
     Raises:
-        ValueError: for what is no such model.
+        ValueError: when the source is not a CLIP-style model.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class ClipInBenchmark:
         for path in weights:
             digest.update(path.read_bytes())
         self.sha256 = digest.hexdigest() if weights else ""
-        # SigLIP was trained on sentences that are padded to the full length, without a mask
+        # SigLIP was trained on sentences padded to the full length, without an attention mask
         self._whole = self.model.config.model_type.startswith("siglip")
 
     @torch.inference_mode()
     def embed_sentences(self, sentences: Sequence[str]) -> Tensor:
-        """(N, D) unit vectors."""
+        """Return the sentences as (N, D) unit vectors."""
         parts = []
         for first in range(0, len(sentences), 256):
             tokens = self.tokenizer(
@@ -78,14 +78,14 @@ class ClipInBenchmark:
 
     @torch.inference_mode()
     def embed_images(self, films: Sequence[Radiograph]) -> Tensor:
-        """(B, D) unit vectors."""
+        """Return the images as (B, D) unit vectors."""
         pictures = [Image.fromarray(film.to_uint8()).convert("RGB") for film in films]
         inputs = self.images(images=pictures, return_tensors="pt")
         return _unit(self.model.get_image_features(pixel_values=inputs["pixel_values"].to(self.device)))
 
     @torch.inference_mode()
     def logits(self, images: Tensor, sentences: Tensor) -> Logits:
-        """(B, N)."""
+        """Return the (B, N) scores of images and sentences."""
         scores = images @ sentences.T * self.model.logit_scale.exp()
         if hasattr(self.model, "logit_bias"):
             scores = scores + self.model.logit_bias
@@ -93,9 +93,9 @@ class ClipInBenchmark:
         return logits
 
     def raw_map(self, images: Tensor, sentences: Tensor, film: int, sentence: int) -> None:
-        """None: these models compare whole images."""
+        """Return None: these models compare whole images."""
 
 
 def _unit(features: Any) -> Tensor:
-    """Unit vectors from features, which newer versions of transformers return as pooled output."""
+    """Return features, which newer versions of transformers wrap as pooled output, as unit vectors."""
     return F.normalize(features if isinstance(features, Tensor) else features.pooler_output, dim=-1)

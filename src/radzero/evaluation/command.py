@@ -1,4 +1,4 @@
-"""What ``radzero evaluate NAME`` does: check a benchmark's files, or run it and show its figures."""
+"""Run ``radzero evaluate NAME``: check a benchmark's files, or run the benchmark and show its figures."""
 
 import sys
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from radzero.evaluation.scoring import score
 
 @dataclass(frozen=True)
 class Checked:
-    """What a benchmark's folder holds.
+    """Result of a check of a benchmark's folder.
 
     Attributes:
-        tables: for a terminal.
-        problems: how many images are missing, unreadable or of another size.
+        tables: tables for a terminal.
+        problems: number of images that are missing, unreadable or of another size.
     """
 
     tables: list[Table]
@@ -35,7 +35,7 @@ def check_benchmark(name: str, data: Path, progress: Callable[[int, int], None] 
     """Read a benchmark's tables and every image.
 
     Raises:
-        BenchmarkError: for tables that cannot be read.
+        BenchmarkError: when the tables cannot be read.
     """
     spec = BENCHMARKS[name]
     benchmark = spec.module.read(data)
@@ -59,7 +59,9 @@ def check_benchmark(name: str, data: Path, progress: Callable[[int, int], None] 
 
 
 def check_packages() -> None:
-    """To be called before the work, drawing phantoms included, and not after it.
+    """Check that the packages for scores and curves are installed.
+
+    Call this before the work, drawing phantoms included, so that the work is not lost.
 
     Raises:
         ImportError: without pyarrow or matplotlib.
@@ -86,22 +88,22 @@ def evaluate_benchmark(
     workers: int = 2,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> list[Table]:
-    """Run a benchmark, or go on, and score it; tables for a terminal.
+    """Run a benchmark, or resume its run, score it, and return tables for a terminal.
 
     Args:
-        name: of the benchmark.
+        name: name of the benchmark.
         data: folder of its files.
         output: folder of the run.
-        model: name or folder of a RadZero; None for the packaged one.
-        scores: a table of another model's scores instead.
-        clip: name or folder of a CLIP-style model of transformers instead.
-        from_plugin: name of a model that an installed package offers instead.
-        revision, local_files_only: of a hub id, see :func:`radzero.load`.
+        model: name or folder of a RadZero model; None for the packaged one.
+        scores: table of another model's scores, to be used instead.
+        clip: name or folder of a CLIP-style model of transformers, to be used instead.
+        from_plugin: name of a model that an installed package offers, to be used instead.
+        revision, local_files_only: as in :func:`radzero.load`, for a hub id.
         skip_unreadable, workers: see :func:`~radzero.evaluation.run.run_benchmark`.
-        progress: called with the phase ("asking", "perturbing"), images done and in all.
+        progress: called with the phase, and the numbers done and in all: images ("asking") or cases ("perturbing").
 
     Raises:
-        ValueError: for files, models or images that cannot be used; the message says what to do.
+        ValueError: when files, models or images cannot be used; the message says what to do.
         ImportError: without pyarrow or matplotlib.
     """
     check_packages()
@@ -109,7 +111,7 @@ def evaluate_benchmark(
         raise ValueError("give one of --model, --clip, --plugin and --scores")
     spec = BENCHMARKS[name]
     benchmark = spec.module.read(data)
-    if not scores:  # a table has scores of the frozen prompts only
+    if not scores:  # a table of scores holds the frozen prompts only
         benchmark = with_contrasts(benchmark)
     asked: ZeroShotModel
     if scores:
@@ -144,7 +146,7 @@ def evaluate_benchmark(
 
 
 def metric_tables(spec: BenchmarkSpec, metrics: dict[str, Any]) -> list[Table]:
-    """Figures with their intervals."""
+    """Return a run's figures, with their intervals, as tables for a terminal."""
     title = f"{spec.title}: {metrics['model']} on {metrics['images']:,} images"
     if metrics["left out"]:
         title += f" ({metrics['left out']:,} left out: missing or unreadable)"
@@ -172,4 +174,4 @@ _COLUMNS = {
     "segmentation": ("positives", "Dice", "threshold", "pixel AUC"),
     "faithfulness": ("affirmed when present", "denied when absent", "right against left", "lit where it is not"),
 }
-"""What a terminal shows of each class; the report has the rest."""
+"""Figures of each class, by task, that a terminal shows; the report has the rest."""

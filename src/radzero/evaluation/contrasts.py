@@ -1,6 +1,7 @@
-"""Pairs of sentences of which one is true: a finding against its negation, its right against its left.
+"""Add pairs of sentences of which one is true: a finding and its negation, its right and its left side.
 
-A model that only counts words passes the published benchmarks; these it does not. All that they cost is more sentences.
+A model that only counts words passes the published benchmarks, but not these pairs. They cost nothing but more
+sentences.
 """
 
 from dataclasses import replace
@@ -14,8 +15,11 @@ _AFFIRMED, _DENIED = "There is ", "There is no "
 
 
 def with_contrasts(benchmark: Benchmark) -> Benchmark:
-    """A benchmark that also asks ``There is no X`` of every class, and ``There is right X``, ``There is left X`` of
-    classes that some image has on one side only. Classes whose prompt is no ``There is X`` have no contrasts."""
+    """Return the benchmark with contrary sentences for every class whose prompt is ``There is X``.
+
+    ``There is no X`` is added for each of them, and ``There is right X`` and ``There is left X`` for those that some
+    image shows on one side only.
+    """
     sentences = {sentence: k for k, sentence in enumerate(benchmark.sentences)}
     sides = one_sided(benchmark) if benchmark.sides is None else benchmark.sides
     contrasts: dict[str, Contrast] = {}
@@ -31,9 +35,10 @@ def with_contrasts(benchmark: Benchmark) -> Benchmark:
 
 
 def one_sided(benchmark: Benchmark) -> npt.NDArray[np.str_]:
-    """(M, K) "right" or "left" where all boxes of a class lie in one half of a frontal film, else "".
+    """Return an (M, K) array: "right" or "left" where all boxes of a class lie in one half of an image, else "".
 
-    The patient's right is on the left of the image. Images whose size the benchmark does not state have no side.
+    Images count as frontal: the patient's right is on the left of the image. An image whose size the benchmark does not
+    state has no side.
     """
     sides = np.full((len(benchmark.images), len(benchmark.classes)), "", dtype="<U5")
     found: dict[tuple[int, int], list[Region]] = {}

@@ -1,9 +1,9 @@
-"""Whether a map shows what the score rests on: deletion and insertion curves, and maps of contrary sentences.
+"""Measure whether a map shows what the score rests on: deletion and insertion curves, and maps of contrary sentences.
 
-Deletion (Petsiuk et al., RISE, 2018) blurs pixels away in the order of the map and watches the probability fall;
-insertion starts from the blurred film and brings them back. A faithful map makes the first fall early and the second
-rise early, compared with blurring patches in random order. Films are blurred, not blackened: a black patch is a
-finding of its own.
+Deletion (Petsiuk et al., RISE, 2018) blurs pixels in the order of the map and records how the probability falls;
+insertion starts from the blurred image and restores them. With a faithful map the first curve falls early and the
+second rises early, compared with blurring patches in random order. Pixels are blurred and not blackened, because a
+black patch would be a finding of its own.
 """
 
 import json
@@ -24,15 +24,15 @@ from radzero.evaluation.models import ZeroShotModel
 from radzero.images import Radiograph
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-"""Shares of the film that are taken away or brought back: fine at first, where small findings are decided."""
+"""Shares (0..1) of the pixels that are blurred or restored; the first steps are small, to resolve small findings."""
 MAPS = ("map of the sentence", "map of its negation", "map of its side", "map of the other side")
-"""Whose means inside a region are compared."""
+"""Maps whose means inside a region are compared."""
 _BLUR, _PATCHES = 8, 16
 Map = npt.NDArray[np.float32]
 
 
 def blurred(pixels: Map) -> Map:
-    """A film reduced to 8 x 8 means and enlarged again: its exposure and body remain, findings do not."""
+    """Return the image reduced to 8 x 8 means and enlarged again: exposure and body remain, findings do not."""
     image = torch.from_numpy(pixels)[None, None]
     coarse = torch.nn.functional.adaptive_avg_pool2d(image, _BLUR)
     fine = torch.nn.functional.interpolate(coarse, pixels.shape, mode="bilinear", align_corners=False)
@@ -46,13 +46,13 @@ def removal_curve(
     *,
     insert: bool = False,
 ) -> npt.NDArray[np.float64]:
-    """Scores of a film as its pixels are blurred away, or brought back to the blurred film, highest in order first.
+    """Score an image while its pixels are blurred, or restored in the blurred image, from the highest in order.
 
     Args:
-        score: (B,) of B films.
-        film: the film.
-        order: (H, W); of equal values the first, row by row, goes first.
-        insert: bring back instead of taking away.
+        score: function that returns the (B,) scores of B images.
+        film: the image.
+        order: (H, W) values that rank the pixels; among equal ones the first, row by row, is taken first.
+        insert: whether to restore pixels instead of blurring them.
 
     Returns:
         A score for each of :data:`FRACTIONS`.
@@ -69,13 +69,16 @@ def removal_curve(
 
 
 def area(curve: Sequence[float]) -> float:
-    """Area under a curve over :data:`FRACTIONS`, by trapezoids."""
+    """Return the area under a curve over :data:`FRACTIONS`, by trapezoids."""
     values = np.asarray(curve, dtype=np.float64)
     return float(np.diff(FRACTIONS) @ (values[1:] + values[:-1]) / 2)
 
 
 def chosen_regions(benchmark: Benchmark, cases: int) -> list[Region]:
-    """About ``cases`` regions, evenly over classes and, within one, over the benchmark."""
+    """Choose about ``cases`` regions, as many of each class, spread evenly over the benchmark.
+
+    Classes count only where the pointing game is a mean over classes; all regions are one group otherwise.
+    """
     by_label: dict[str, list[Region]] = {}
     for region in benchmark.regions:
         by_label.setdefault(region.label, []).append(region)
@@ -93,6 +96,8 @@ def measure_faithfulness(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path | None:
     """Measure some of a benchmark's positive cases, and write ``faithfulness.json`` in the run's folder.
+
+    A file that exists is kept as it is.
 
     Returns:
         The file; None for a model without maps or scores, or a benchmark without regions.
@@ -142,7 +147,7 @@ def measure_faithfulness(
 
 
 def _contrary(benchmark: Benchmark, region: Region, columns: dict[str, int]) -> dict[str, int]:
-    """Sentences whose maps are compared inside a region."""
+    """Return the sentences, by names of :data:`MAPS`, whose maps are compared inside a region."""
     sentences = [region.sentence]
     if (contrast := benchmark.contrasts.get(region.label)) is not None:
         sentences.append(contrast.denied)

@@ -1,4 +1,4 @@
-"""Pictures of a run: films with the map of a sentence, the boxes or mask that are true, and the map's peak."""
+"""Draw pictures of a run: images with the map of a sentence, its true boxes or mask, and the map's peak."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ _TRUE = (0, 255, 160)
 
 
 def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region) -> Image.Image:
-    """A film, the map on it, green boxes or outlines where the sentence is true, and a white cross at the peak."""
+    """Draw an image with its map, green boxes or an outline of the truth, and a white cross at the map's peak."""
     known = np.where(np.isfinite(raw_map), raw_map, -np.float32(80))
     values = sigmoid(known)
     scale = _WIDTH / film.width
@@ -43,9 +43,13 @@ def draw_case(film: Radiograph, raw_map: npt.NDArray[np.float32], region: Region
 
 
 def make_gallery(benchmark: Benchmark, model: ZeroShotModel, folder: Path) -> list[Path]:
-    """The best, median and worst cases of every class, by Dice at the class's best threshold or by hit.
+    """Draw the best, median and worst cases of every class, by Dice at the class's best threshold or by hit.
 
-    Pictures go to ``gallery/`` in the run's folder, with ``gallery.json`` that says what they show.
+    Where the pointing game is a mean over pairs, all cases are one class. The pictures are written to ``gallery/`` in
+    the run's folder, with a ``gallery.json`` that says what they show.
+
+    Returns:
+        The pictures' files; none for a run without regions.
     """
     rows = read_scores(folder).regions
     if not rows:
@@ -63,7 +67,7 @@ def make_gallery(benchmark: Benchmark, model: ZeroShotModel, folder: Path) -> li
         else:
             values = np.array([float(bool(r["hit"])) for r in own])
         order = np.argsort(-values, kind="stable")
-        picks = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}  # one case is the best alone
+        picks = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}  # a single case counts as best
         chosen += [(rank, own[k], float(values[k])) for k, rank in reversed(picks.items())]
     target = folder / "gallery"
     target.mkdir(exist_ok=True)

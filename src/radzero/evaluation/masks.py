@@ -1,4 +1,4 @@
-"""Where a mask comes from: boxes, run lengths, a file, an array. Nothing is decoded before it is asked for."""
+"""Load masks from boxes, run lengths, files or arrays; nothing is decoded before it is needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,20 @@ Mask = npt.NDArray[np.bool_]
 
 
 class MaskSource(Protocol):
-    """Gives a mask of an image of a known size."""
+    """A source that gives the mask of an image of a known size."""
 
     def load(self, height: int, width: int) -> Mask:
-        """(height, width) booleans.
+        """Return the mask as (height, width) booleans, the size in pixels.
 
         Raises:
-            ValueError: when it is of another size.
+            ValueError: when the mask is of another size.
         """
         ...
 
 
 @dataclass(frozen=True)
 class BoxMask:
-    """The union of boxes x0, y0, x1, y1; a pixel is inside when its centre is."""
+    """The union of boxes x0, y0, x1, y1 in pixels; a pixel is inside when its centre is."""
 
     boxes: tuple[tuple[float, float, float, float], ...]
 
@@ -40,11 +40,12 @@ class BoxMask:
 
 @dataclass(frozen=True)
 class RunLengthMask:
-    """SIIM's run lengths, down the columns.
+    """SIIM's run lengths, which count down the columns.
 
     Attributes:
-        runs: pairs. Relative: pixels to skip since the last run, and length. Absolute: start, from 0, and length.
-        relative: which.
+        runs: pairs of numbers of pixels. Relative: distance from the end of the last run, and length. Absolute: start,
+            counted from 0, and length.
+        relative: whether the runs are relative.
     """
 
     runs: tuple[tuple[int, int], ...]
@@ -64,7 +65,7 @@ class RunLengthMask:
 
     @property
     def last(self) -> int:
-        """The pixel after the last run."""
+        """Index of the pixel after the last run."""
         if self.relative:
             return sum(start + length for start, length in self.runs)
         return max((start + length for start, length in self.runs), default=0)
@@ -72,7 +73,7 @@ class RunLengthMask:
 
 @dataclass(frozen=True)
 class FileMask:
-    """A picture whose bright half is the mask."""
+    """A picture whose pixels of grey value 128 or more (of 0..255) are the mask."""
 
     path: Path
 

@@ -1,4 +1,4 @@
-"""Metrics as pure functions of scores and truth."""
+"""Compute metrics as pure functions of scores and truth."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -8,39 +8,39 @@ import numpy as np
 import numpy.typing as npt
 
 THRESHOLDS: npt.NDArray[np.float64] = np.arange(101) / 100
-"""The Dice sweep's thresholds, 0 to 1 in steps of 0.01."""
+"""Thresholds of the Dice sweep, 0 to 1 in steps of 0.01."""
 
 
 def auc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted as half.
+    """Return the area under the ROC curve: the chance that a positive scores above a negative; a tie counts as half.
 
     Args:
         truth: (M,) booleans.
         scores: (M,) finite numbers.
 
     Returns:
-        0..1, or NaN when a class is absent.
+        The area, 0..1, or NaN when all samples are of one class.
 
     Raises:
-        ValueError: for different lengths or scores that are not finite.
+        ValueError: when the lengths differ, or a score is not finite.
     """
     positive, values = _checked(truth, scores)
     count = int(positive.sum())
     if count in (0, len(positive)):
         return float("nan")
     _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[inverse]  # 1-based, ties share their mean
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[inverse]  # ranks count from 1; ties share their mean rank
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(positive) - count)))
 
 
 def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Area under the precision-recall curve by steps: sum over thresholds of (recall gained) x precision.
+    """Return the area under the precision-recall curve by steps: sum over thresholds of (recall gained) x precision.
 
     Args:
         truth, scores: as for :func:`auc`.
 
     Returns:
-        0..1, or NaN without a positive.
+        The area, 0..1, or NaN without a positive.
     """
     positive, values = _checked(truth, scores)
     count = int(positive.sum())
@@ -55,12 +55,13 @@ def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 class ThresholdFigures:
     """Figures at the threshold that maximises F1 on the very images that are scored.
 
-    This is how the rows of CARZero's tables are made: the threshold is chosen per class on the test set, so the figures
-    are optimistic for every method alike. A score at or above it is positive; of several best thresholds the highest.
+    The rows of CARZero's tables are made in this way: the threshold is chosen per class on the test set, so the figures
+    are optimistic for every method alike. A score at or above the threshold is positive; of several best thresholds the
+    highest is taken.
 
     Attributes:
-        threshold: one of the scores.
-        f1, mcc, accuracy: at it.
+        threshold: the threshold, on the scale of the scores.
+        f1, mcc, accuracy: figures at the threshold.
     """
 
     threshold: float
@@ -70,9 +71,9 @@ class ThresholdFigures:
 
 
 def figures_at_best_f1(truth: npt.ArrayLike, scores: npt.ArrayLike) -> ThresholdFigures:
-    """F1, Matthews' correlation and accuracy at the threshold of the best F1; NaN without a positive.
+    """Return F1, Matthews' correlation and accuracy at the threshold of the best F1; all are NaN without a positive.
 
-    MCC is 0 where a row or column of the confusion matrix is empty, as scikit-learn has it.
+    MCC is 0 where a row or column of the confusion matrix is empty, as in scikit-learn.
     """
     positive, values = _checked(truth, scores)
     count = int(positive.sum())
@@ -85,7 +86,7 @@ def figures_at_best_f1(truth: npt.ArrayLike, scores: npt.ArrayLike) -> Threshold
 
 
 def figures_at(truth: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> ThresholdFigures:
-    """F1, Matthews' correlation and accuracy of {score >= threshold}."""
+    """Return F1, Matthews' correlation and accuracy when {score >= threshold} is positive."""
     positive, values = _checked(truth, scores)
     said = values >= threshold
     tp, fp = float((said & positive).sum()), float((said & ~positive).sum())
@@ -100,7 +101,10 @@ def figures_at(truth: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) ->
 
 
 def roc_points(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The ROC curve: false and true positive rates, from (0, 0) to (1, 1); empty when a class is absent."""
+    """Return the ROC curve as false and true positive rates, from (0, 0) to (1, 1).
+
+    Both are empty when all samples are of one class.
+    """
     positive, values = _checked(truth, scores)
     count = int(positive.sum())
     if count in (0, len(positive)):
@@ -115,7 +119,7 @@ def roc_points(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray
 def _by_threshold(
     positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """True positives and positives said at every distinct score, from the highest down, and these scores."""
+    """Return true and predicted positives (counts) at every distinct score, from the highest, and these scores."""
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])
@@ -141,12 +145,13 @@ def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[n
 
 @dataclass(frozen=True)
 class Calibration:
-    """How probabilities compare with frequencies.
+    """Comparison of probabilities with frequencies.
 
     Attributes:
         brier: mean squared difference of probability and truth.
         ece: expected calibration error: mean over samples of |mean probability - frequency| of their bin.
-        predicted, observed, counts: per bin of equal width: mean probability, frequency, samples; NaN in empty bins.
+        predicted, observed, counts: mean probability, frequency of positives and number of samples per bin of equal
+            width; the first two are NaN in empty bins.
     """
 
     brier: float
@@ -157,15 +162,15 @@ class Calibration:
 
 
 def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> Calibration:
-    """Brier score, expected calibration error and reliability curve.
+    """Return the Brier score, the expected calibration error and the reliability curve.
 
     Args:
         truth: (M,) booleans.
         probabilities: (M,) in 0..1; the k-th bin is [k/bins, (k+1)/bins), and the last includes 1.
-        bins: how many.
+        bins: number of bins.
 
     Raises:
-        ValueError: for probabilities outside 0..1.
+        ValueError: when a probability is outside 0..1.
     """
     positive, values = _checked(truth, probabilities)
     if values.size and (values.min() < 0 or values.max() > 1):
@@ -192,26 +197,26 @@ def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 
 
 
 def pointing_hit(peak: Sequence[float], boxes: Iterable[Sequence[float]]) -> bool:
-    """Whether the peak pixel x, y lies in any box x0, y0, x1, y1, borders included."""
+    """Return whether the peak pixel x, y lies in any box x0, y0, x1, y1 (pixels, borders included)."""
     x, y = peak
     return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
 
 
 def dice_sweep(probabilities: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Dice of {probability >= t} with a mask, for every t of :data:`THRESHOLDS`.
+    """Return the Dice score of {probability >= t} with a mask, for every t of :data:`THRESHOLDS`.
 
     Args:
         probabilities: (H, W) in 0..1.
-        mask: (H, W).
+        mask: (H, W) booleans.
 
     Returns:
         (101,) values in 0..1; 1 where both are empty.
 
     Raises:
-        ValueError: for different shapes or probabilities outside 0..1.
+        ValueError: when the shapes differ, or a probability is outside 0..1.
     """
     _check_map(probabilities, mask)
-    # the bin of a value is the last threshold that it reaches
+    # the bin of a value is the index of the last threshold that it reaches
     bins = np.searchsorted(THRESHOLDS, probabilities.ravel().astype(np.float64), side="right") - 1
     if bins.size and (bins.min() < 0 or probabilities.max() > 1 or np.isnan(probabilities).any()):
         raise ValueError("probabilities must be in 0..1")
@@ -231,16 +236,16 @@ def _check_map(values: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) ->
 
 
 def contrast_to_noise(values: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> float:
-    """CNR = |mean inside - mean outside| / sqrt(var inside + var outside), of a raw map and a mask.
+    """Return CNR = |mean inside - mean outside| / sqrt(var inside + var outside) of a raw map and a mask.
 
     Returns:
-        0 or more; NaN when the mask is empty or full, or when both variances are 0.
+        The ratio, 0 or more; NaN when the mask is empty or full, or when both variances are 0.
     """
     _check_map(values, mask)
     inside, outside = values[mask].astype(np.float64), values[~mask].astype(np.float64)
     if not inside.size or not outside.size:
         return float("nan")
-    # a constant part has no variance, whatever rounding makes of it
+    # a constant part has no variance, but rounding could give it one
     noise = sum(float(part.var()) for part in (inside, outside) if part.min() < part.max())
     return float(abs(inside.mean() - outside.mean()) / math.sqrt(noise)) if noise > 0 else float("nan")
 
@@ -249,8 +254,10 @@ IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def mean_iou(probabilities: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> float:
-    """Intersection over union of {probability >= t} with a mask, mean over t of :data:`IOU_THRESHOLDS`; NaN for an
-    empty mask."""
+    """Return the mean intersection over union of {probability >= t} with a mask over t of :data:`IOU_THRESHOLDS`.
+
+    It is NaN for an empty mask.
+    """
     _check_map(probabilities, mask)
     if not mask.any():
         return float("nan")
@@ -262,14 +269,14 @@ def mean_iou(probabilities: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_
 
 
 class PixelHistogram:
-    """The ROC AUC of pixels without keeping them: counts of positive and negative pixels in fine bins of the map.
+    """Compute the ROC AUC of pixels without keeping them, from counts of positive and negative pixels in fine bins.
 
     Pixels of one bin count as ties. The true AUC differs from :attr:`auc` by at most :attr:`bound`, half the share of
     (positive, negative) pairs that fall into one bin, which is known exactly.
 
     Args:
-        low, high: range of the map; values beyond go to the outermost bins.
-        bins: how many.
+        low, high: range of the raw map's values; values beyond it are counted in the outermost bins.
+        bins: number of bins.
     """
 
     def __init__(self, low: float = -40.0, high: float = 40.0, bins: int = 2**16) -> None:
@@ -280,7 +287,7 @@ class PixelHistogram:
         """Count an image's pixels.
 
         Raises:
-            ValueError: for different shapes or values that are not finite.
+            ValueError: when the shapes differ, or a value is not finite.
         """
         _check_map(values, mask)
         bins = self.counts.shape[1]
@@ -291,7 +298,7 @@ class PixelHistogram:
 
     @property
     def auc(self) -> float:
-        """0..1; NaN when a class is absent."""
+        """ROC AUC of the pixels, 0..1; NaN when all pixels are of one class."""
         negative, positive = self.counts.astype(np.float64)
         pairs = negative.sum() * positive.sum()
         if not pairs:
@@ -301,7 +308,7 @@ class PixelHistogram:
 
     @property
     def bound(self) -> float:
-        """How far the true AUC can be from :attr:`auc`."""
+        """Largest possible difference between the true AUC and :attr:`auc`; NaN when all pixels are of one class."""
         negative, positive = self.counts.astype(np.float64)
         pairs = negative.sum() * positive.sum()
         return float((positive * negative).sum() / (2 * pairs)) if pairs else float("nan")
@@ -312,7 +319,7 @@ class PixelHistogram:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % bootstrap interval; NaN bounds where too few resamples have the figure."""
+    """A figure with its 95 % bootstrap interval; the bounds are NaN where too few resamples have the figure."""
 
     value: float
     low: float
@@ -326,16 +333,16 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """A percentile bootstrap that draws whole patients.
+    """Compute a percentile bootstrap that draws whole patients.
 
     Args:
-        statistic: of the indices of the samples drawn, with repeats.
-        groups: (M,) who each sample belongs to; all of one's samples are drawn together.
-        resamples: how many.
-        seed: of the draws.
+        statistic: function of the indices of the samples drawn, repeats included.
+        groups: (M,) patient of each sample; all samples of a patient are drawn together.
+        resamples: number of resamples.
+        seed: seed of the draws.
 
     Returns:
-        The statistic of all samples, and the 2.5 and 97.5 percentiles over resamples where it is a number.
+        The statistic of all samples, and its 2.5 and 97.5 percentiles over the resamples that do not give NaN.
     """
     rows: dict[object, list[int]] = {}
     for index, group in enumerate(groups):
@@ -358,8 +365,11 @@ def bootstrap(
 
 
 def frequency_group(positives: int, images: int, frequencies: Sequence[float]) -> str:
-    """Whether a class is "head" (its frequency above the 65th percentile of the classes'), "tail" (at most 10
-    positives) or "medium", as CARZero has it; a class that is both is tail."""
+    """Return "tail", "head" or "medium" for a class, by CARZero's definition.
+
+    A class with at most 10 positives is "tail"; any other whose frequency is above the 65th percentile of the classes'
+    frequencies is "head".
+    """
     if positives <= 10:
         return "tail"
     return "head" if positives / images > float(np.percentile(frequencies, 65)) else "medium"

@@ -1,4 +1,4 @@
-"""Any model in the benchmarks: what it must answer, RadZero's answers, and scores that were made elsewhere."""
+"""Put any model into the benchmarks: the protocol that it must follow, RadZero itself, and scores made elsewhere."""
 
 import csv
 import hashlib
@@ -20,33 +20,37 @@ Logits = npt.NDArray[np.float32]
 
 
 class ZeroShotModel(Protocol):
-    """What a benchmark asks of a model.
+    """The methods that a benchmark needs of a model.
 
     Sentences are embedded once per run and images once each; ``logits`` and ``raw_map`` then only compare. A model
-    without scores or without maps returns None there, and the tasks that need them are left out.
+    without scores returns None from ``logits``, and one without maps None from ``raw_map``; the tasks that need them
+    are left out.
 
     Attributes:
-        name: for tables.
-        sha256: of its weights, or "".
+        name: name of the model, for tables.
+        sha256: SHA-256 of its weights, or "".
     """
 
     name: str
     sha256: str
 
     def embed_sentences(self, sentences: Sequence[str]) -> Any:
-        """Whatever the model keeps of sentences."""
+        """Embed sentences, in any form that the model's other methods take."""
         ...
 
     def embed_images(self, films: Sequence[Radiograph]) -> Any:
-        """Whatever the model keeps of a batch of films."""
+        """Embed a batch of images, in any form that the model's other methods take."""
         ...
 
     def logits(self, images: Any, sentences: Any) -> Logits | None:
-        """(B, N) scores, higher for present; their sigmoid is the probability."""
+        """Return (B, N) scores, higher for present; their sigmoid is the probability."""
         ...
 
     def raw_map(self, images: Any, sentences: Any, film: int, sentence: int) -> Logits | None:
-        """(H, W) at the film's own size; its sigmoid is the map in 0..1. NaN where the model did not look."""
+        """Return (H, W) values at the image's own size, whose sigmoid is the map in 0..1.
+
+        Values are NaN where the model did not see the image.
+        """
         ...
 
 
@@ -69,21 +73,24 @@ class RadZeroInBenchmark:
         self.model, self.name, self.sha256 = model, model.name, model.sha256
 
     def embed_sentences(self, sentences: Sequence[str]) -> Any:
-        """(N, D) embeddings."""
+        """Return the sentences' (N, D) embeddings."""
         return self.model.embed_sentences(sentences)
 
     def embed_images(self, films: Sequence[Radiograph]) -> _Seen:
-        """Tokens and where each film lies in the input."""
+        """Return the images' patch tokens, and where each image lies in the model's input."""
         tokens, geometries = self.model.embed_films(films)
         return _Seen(films, tokens, geometries)
 
     def logits(self, images: _Seen, sentences: Any) -> Logits:
-        """(B, N), already divided by the temperature."""
+        """Return the (B, N) logits, already divided by the temperature."""
         logits, images.similarity = self.model.compare(images.tokens, sentences)
         return logits
 
     def raw_map(self, images: _Seen, sentences: Any, film: int, sentence: int) -> Logits | None:
-        """The patch similarities, upsampled; of attention over its mean, upsampled, the logarithm."""
+        """Return the upsampled patch similarities, or None for a model without maps.
+
+        For a model whose maps are attention, return the logarithm of the upsampled attention over its mean.
+        """
         if not self.model.model.has_maps:
             return None
         if images.similarity is None:
@@ -98,11 +105,11 @@ class ScoresFromFile:
     """Scores of a model that ran elsewhere: a CSV or Parquet table with columns image, sentence, score.
 
     Args:
-        path: the table.
-        name: of the model; the file's stem when empty.
+        path: file of the table.
+        name: name of the model; the file's stem when empty.
 
     Raises:
-        ValueError: for missing columns, scores that are no numbers, or a pair given twice.
+        ValueError: when a column is missing, a score is not a finite number, or a pair is given twice.
     """
 
     def __init__(self, path: Path, name: str = "") -> None:
@@ -121,18 +128,18 @@ class ScoresFromFile:
             self.scores[image, sentence] = value
 
     def embed_sentences(self, sentences: Sequence[str]) -> list[str]:
-        """The sentences themselves."""
+        """Return the sentences themselves."""
         return list(sentences)
 
     def embed_images(self, films: Sequence[Radiograph]) -> list[str]:
-        """The names of the films' files."""
+        """Return the names of the images' files."""
         return [film.source for film in films]
 
     def logits(self, images: list[str], sentences: list[str]) -> Logits:
-        """The scores of the file.
+        """Return the (B, N) scores of the table.
 
         Raises:
-            ValueError: naming the first pair that has none.
+            ValueError: when a pair has no score; the message names the first one.
         """
         out = np.empty((len(images), len(sentences)), dtype=np.float32)
         for row, image in enumerate(images):
@@ -145,7 +152,7 @@ class ScoresFromFile:
         return out
 
     def raw_map(self, images: list[str], sentences: list[str], film: int, sentence: int) -> None:
-        """None: a table has no maps."""
+        """Return None: a table has no maps."""
 
 
 def _rows(path: Path) -> list[tuple[str, str, Any]]:
@@ -167,14 +174,14 @@ def _rows(path: Path) -> list[tuple[str, str, Any]]:
 
 
 PLUGINS = "radzero.zero_shot"
-"""Entry-point group under which a package offers models to ``radzero evaluate --plugin``."""
+"""Entry-point group in which a package offers models to ``radzero evaluate --plugin``."""
 
 
 def plugin(name: str) -> ZeroShotModel:
-    """A model that an installed package offers: its entry point is called without arguments and gives the model.
+    """Return a model that an installed package offers: its entry point, called without arguments, returns the model.
 
     Raises:
-        ValueError: when no package offers one of this name.
+        ValueError: when no installed package offers a model of this name.
     """
     offered = {entry.name: entry for entry in entry_points(group=PLUGINS)}
     if name not in offered:

@@ -1,4 +1,4 @@
-"""The benchmarks: one registry, light to import, from which verbs, help, tables and finding sets are derived.
+"""List the benchmarks in one registry, cheap to import, from which verbs, help, tables and finding sets are derived.
 
 To add a benchmark, write its module in :mod:`radzero.evaluation.public` (see
 :class:`~radzero.evaluation.benchmark.BenchmarkModule`) and add a row.
@@ -17,8 +17,8 @@ class BenchmarkSpec:
     """A row of the registry.
 
     Attributes:
-        name: of the verb ``radzero evaluate NAME``, and of the module in :mod:`radzero.evaluation.public`.
-        title: as tables call it.
+        name: name of the verb ``radzero evaluate NAME``, and of the module in :mod:`radzero.evaluation.public`.
+        title: name of the benchmark in tables.
     """
 
     name: str
@@ -26,7 +26,7 @@ class BenchmarkSpec:
 
     @property
     def module(self) -> "BenchmarkModule":
-        """The benchmark's module, imported when first needed."""
+        """Module of the benchmark, imported when first needed."""
         return cast("BenchmarkModule", import_module(f"radzero.evaluation.public.{self.name}"))
 
 
@@ -46,9 +46,9 @@ BENCHMARKS = {
         BenchmarkSpec("anatomy", "Anatomy"),
     )
 }
-"""By name, in the order of the published tables."""
+"""Benchmarks by name, in the order of the published tables."""
 
 
 def title_of(name: str) -> str:
-    """The title of a benchmark; its name where it is none of the registry's."""
+    """Return the title of a benchmark, or the name itself where the registry does not have it."""
     return BENCHMARKS[name].title if name in BENCHMARKS else name

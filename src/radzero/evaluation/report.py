@@ -1,4 +1,4 @@
-"""Runs as a report: tables beside the published numbers, curves, and a gallery, in Markdown and one HTML page."""
+"""Write runs as a report, in Markdown and as one HTML page: tables beside the published numbers, curves, a gallery."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ _HEADLINE = {
     "Dice": ("segmentation", ("Dice",)),
     "pixel AUC": ("segmentation", ("pixel AUC",)),
 }
-"""Figure of the published tables -> task and names of ours."""
+"""Figure of the published tables -> its task and its possible names in our metrics."""
 TASKS = ("classification", "pointing", "segmentation", "faithfulness")
 
 
@@ -31,8 +31,8 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: of it.
-        scores: what was saved.
+        folder: folder of the run.
+        scores: scores that the run saved.
         metrics: content of ``metrics.json``.
     """
 
@@ -42,22 +42,22 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read a run, and score it where that has not been done.
+        """Read a run, and score it if that has not been done.
 
         Raises:
-            ValueError: for a folder without a finished run.
+            ValueError: when the folder holds no finished run.
         """
         scores, path = read_scores(folder), folder / "metrics.json"
         return cls(folder, scores, json.loads(path.read_text(encoding="utf-8")) if path.exists() else score(folder))
 
     @property
     def title(self) -> str:
-        """Benchmark and model."""
+        """Title of the benchmark and name of the model."""
         name = self.metrics["benchmark"]
         return f"{title_of(name)}: {self.metrics['model']}"
 
     def headline(self, figure: str) -> list[float | None] | None:
-        """A figure of the published tables with its interval, where the run has it."""
+        """Return a figure of the published tables as [value, low, high], or None where the run does not have it."""
         task, names = _HEADLINE[figure]
         values = self.metrics.get(task, {})
         value = next((values[name] for name in names if name in values), None)
@@ -65,14 +65,14 @@ class Run:
 
 
 def write_report(folders: list[Path], output: Path) -> tuple[Path, Path]:
-    """Write ``report.md`` and ``report.html`` of one or several runs.
+    """Write ``report.md`` and ``report.html`` of one or several runs, and return their paths.
 
     Args:
-        folders: of finished runs.
-        output: where to.
+        folders: folders of finished runs.
+        output: folder of the report.
 
     Raises:
-        ValueError: for a folder without a finished run.
+        ValueError: when a folder holds no finished run.
     """
     runs = [Run.read(folder) for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class _Table:
 
 
 def shown(value: Any) -> str:
-    """A figure, or a figure with its interval."""
+    """Return the text of a figure, or of a figure with its interval."""
     if isinstance(value, list):
         low, high = value[1], value[2]
         return shown(value[0]) + (f" ({shown(low)} to {shown(high)})" if low is not None else "")
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def _compared(runs: list[Run]) -> list[_Table]:
-    """Every headline figure beside the published ones, a table per benchmark."""
+    """Return a table per benchmark with every headline figure of the runs beside the published ones."""
     published = yaml.safe_load(_PUBLISHED.read_text(encoding="utf-8"))
     tables = []
     for name in dict.fromkeys(run.metrics["benchmark"] for run in runs):
@@ -127,7 +127,7 @@ def _compared(runs: list[Run]) -> list[_Table]:
 
 
 def _details(run: Run) -> list[_Table]:
-    """All figures of a run, and those of its classes."""
+    """Return tables of all figures of a run, and of its classes."""
     tables = []
     for task in TASKS:
         figures = run.metrics.get(task)
@@ -218,7 +218,7 @@ def _page(runs: list[Run]) -> str:
 
 
 def _curves(run: Run) -> str:
-    """ROC curves of the classes, the reliability curve of all answers, deletion and insertion, as SVG in the page."""
+    """Draw the ROC curves of the classes, the reliability curve of all answers, and deletion and insertion, as SVG."""
     try:
         from matplotlib import colormaps
         from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -1,7 +1,7 @@
-"""A model on a benchmark: answers kept in parts, so that a run goes on where it stopped, and scored afterwards.
+"""Run a model on a benchmark; its answers are saved in parts, so that an interrupted run can be resumed.
 
 A run's folder has ``run.json`` (model, data, versions, command), ``parts/`` while it runs, and at its end
-``scores.parquet`` (every image x sentence), ``regions.parquet`` (what was measured at each place) and ``pixels.npz``
+``scores.parquet`` (every image x sentence), ``regions.parquet`` (measurements of each region) and ``pixels.npz``
 (histograms of map values). Metrics are computed from these files alone: see :mod:`radzero.evaluation.scoring`.
 """
 
@@ -32,7 +32,7 @@ from radzero.images import Radiograph, RadiographError
 
 _T = TypeVar("_T")
 _PART, _BATCH = 32, 8
-"""Images per part, and per pass through a model."""
+"""Number of images per part, and per pass through a model."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def check(benchmark: Benchmark, *, progress: Callable[[int], None] = lambda done
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Lists of at most ``size`` items (``itertools.batched`` is of Python 3.12)."""
+    """Yield lists of at most ``size`` items (``itertools.batched`` needs Python 3.12)."""
     rest = iter(items)
     while part := list(islice(rest, size)):
         yield part
@@ -89,23 +89,24 @@ def run_benchmark(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Ask a model every sentence of every image, and measure its maps.
+    """Ask a model every sentence about every image, and measure its maps.
 
     Args:
-        benchmark: which.
-        model: whose answers.
-        folder: of the run; one of the same model and benchmark there goes on.
-        command: that started it, for the record.
-        skip_unreadable: score without images that are missing or cannot be read, and say so; else they are an error.
-        workers: threads that read images ahead.
+        benchmark: benchmark to run.
+        model: model to ask.
+        folder: folder of the run; a run of the same model and benchmark there is resumed.
+        command: command line that started the run, for the record.
+        skip_unreadable: leave out, and record, images that are missing or cannot be read; otherwise they are an error.
+        workers: number of threads that read images ahead.
         progress: called with the number of images done.
 
     Returns:
         The folder.
 
     Raises:
-        BenchmarkError: naming images that are missing or cannot be read, or when the folder holds another run.
-        ValueError: for scores that are not finite.
+        BenchmarkError: when an image is missing, cannot be read or is of another size than its boxes or mask, or the
+            folder holds another run; the message names it.
+        ValueError: when a score is not finite.
     """
     if benchmark.missing and not skip_unreadable:
         names = benchmark.missing
@@ -156,13 +157,13 @@ def run_benchmark(
 
 
 def unanswered(folder: Path) -> list[str]:
-    """Names of the images that a finished run left out, as missing or unreadable."""
+    """Return the names of the images that a finished run left out because they were missing or unreadable."""
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return [*record["missing"], *(name for name, _ in record["unreadable"])]
 
 
 def fingerprint(benchmark: Benchmark) -> str:
-    """A hash of images' names, sentences, truth and regions."""
+    """Return a hash of the images' names and patients, and of sentences, truth, regions, sides and strata."""
     digest = hashlib.sha256()
     for image in benchmark.images:
         digest.update(f"{image.name}\t{image.patient}\n".encode())
@@ -220,7 +221,7 @@ def _answer(
 
 
 class _Part:
-    """What is kept of some images."""
+    """Answers and measurements of some images, which become one file of ``parts/``."""
 
     def __init__(
         self,
@@ -235,11 +236,11 @@ class _Part:
         self.logits: list[npt.NDArray[np.float32]] = []
         self.regions: list[dict[str, Any]] = []
         self.sweeps: list[npt.NDArray[np.float64]] = []
-        self.empty: list[tuple[int, int, float]] = []  # image, sentence, highest map value, where there is nothing
+        self.empty: list[tuple[int, int, float]] = []  # image, sentence, highest map value where a sentence is not true
         self.pixels: dict[int, PixelHistogram] = {}
 
     def take(self, indices: list[int], films: list[Radiograph]) -> None:
-        """Ask about images of one size."""
+        """Ask the model about images of one size."""
         seen = self.model.embed_images(films)
         logits = self.model.logits(seen, self.embedded)
         for row, (index, film) in enumerate(zip(indices, films, strict=True)):
@@ -300,7 +301,7 @@ class _Part:
                 self.empty.append((index, sentence, float(map_.max())))
 
     def write(self, path: Path) -> None:
-        """Keep it, whole or not at all."""
+        """Write the part, whole or not at all."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -316,7 +317,7 @@ class _Part:
 
 
 def _merge(benchmark: Benchmark, folder: Path) -> None:
-    """From parts to the run's tables."""
+    """Merge the parts into the run's tables, and delete them."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -337,7 +338,7 @@ def _merge(benchmark: Benchmark, folder: Path) -> None:
             ("logit", pa.float32()),
         ]
     )
-    with replacing(folder / "scores.parquet") as temporary:  # last: its presence says that the run is whole
+    with replacing(folder / "scores.parquet") as temporary:  # its presence means that the run is whole
         with parquet.ParquetWriter(temporary, schema) as writer:
             for path in sorted((folder / "parts").glob("*.npz")):
                 with np.load(path) as part:

@@ -1,6 +1,7 @@
-"""Metrics of a run, from its saved scores alone.
+"""Compute the metrics of a run from its saved scores alone.
 
-Every figure has a 95 % interval by resampling patients (:func:`weighted` statistics: a resample is a weight per image).
+The main figures have a 95 % interval by resampling patients. A resample is a weight per image, and a figure with an
+interval is a function of these weights.
 """
 
 import json
@@ -29,23 +30,23 @@ from radzero.evaluation.metrics import (
 
 _RESAMPLES = 1000
 _MOST_WORK = 2e9
-"""Numbers that all resamples together may go through; beyond, fewer are drawn, and the metrics say how many."""
+"""Limit of the numbers that all resamples of a figure read together; beyond it fewer are drawn, but 50 at least."""
 
 Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A run's scores.
+    """Saved scores of a run.
 
     Attributes:
         run: content of ``run.json``.
-        images, patients: (M,) names.
-        sentences: (S,).
-        truth: (M, S) 1, 0, or -1 where unknown or not asked.
+        images, patients: (M,) names of the images, and of their patients.
+        sentences: the S sentences.
+        truth: (M, S) 1 for present, 0 for absent, or -1 where unknown or no class asks the sentence.
         logits: (M, S); NaN for a model without scores.
         regions: rows of ``regions.parquet``.
-        sides, strata: (M, S) names, "" for none; None where the benchmark knows none.
+        sides, strata: (M, S) names, "" for none; None where the run has no sides or strata at all.
     """
 
     run: dict[str, Any]
@@ -60,10 +61,10 @@ class Scores:
 
 
 def read_scores(folder: Path) -> Scores:
-    """Read a run.
+    """Read the saved scores of a run.
 
     Raises:
-        ValueError: for a folder without a finished run.
+        ValueError: when the folder holds no finished run.
         ImportError: without pyarrow.
     """
     try:
@@ -99,7 +100,8 @@ def score(folder: Path, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[s
     """Compute a run's metrics and write them to its ``metrics.json``.
 
     Returns:
-        A mapping of task to figures; a figure with an interval is [value, low, high]. NaN is None.
+        A mapping of task to figures, and facts of the run; a figure with an interval is [value, low, high]. NaN becomes
+        None.
     """
     scores = read_scores(folder)
     metrics: dict[str, Any] = {
@@ -124,7 +126,7 @@ def score(folder: Path, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[s
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: lists, plain numbers, None for what is no number."""
+    """Return a value in JSON's types: lists, plain numbers, and None for NaN."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -135,7 +137,7 @@ def plain(value: Any) -> Any:
 
 
 class _Resampler:
-    """Weights per image of each bootstrap resample of patients."""
+    """Draw bootstrap resamples of patients, each as a weight per image."""
 
     def __init__(self, patients: list[str], resamples: int, seed: int) -> None:
         groups = {patient: k for k, patient in enumerate(dict.fromkeys(patients))}
@@ -143,7 +145,10 @@ class _Resampler:
         self.patients, self.resamples, self.seed = len(groups), resamples, seed
 
     def interval(self, statistic: Callable[[Weights], float], work: int) -> list[float]:
-        """A statistic of weights per image, with its interval; ``work`` is how many numbers it goes through."""
+        """Return [value, low, high] of a function of weights per image; ``work`` is how many numbers it reads.
+
+        Low and high are NaN when the value is, or when fewer than 25 resamples give a number.
+        """
         value = statistic(np.ones(len(self.group)))
         chance = np.random.default_rng(self.seed)
         drawn = []
@@ -158,11 +163,11 @@ class _Resampler:
 
 
 class WeightedAuc:
-    """The AUC of one class under weights per image, its scores sorted once.
+    """Compute the AUC of one class under weights per image; the scores are sorted only once.
 
     Args:
-        truth: (M,) 1, 0 or -1.
-        logits: (M,).
+        truth: (M,) 1 for present, 0 for absent, -1 for unknown.
+        logits: (M,) scores.
     """
 
     def __init__(self, truth: npt.NDArray[np.int8], logits: npt.NDArray[np.float32]) -> None:
@@ -170,10 +175,10 @@ class WeightedAuc:
         self.order = known[np.argsort(logits[known], kind="stable")]
         ranked = logits[self.order]
         self.positive = truth[self.order] == 1
-        self.first = np.flatnonzero(np.diff(ranked, prepend=np.float32(np.nan)) != 0)  # of each group of equal scores
+        self.first = np.flatnonzero(np.diff(ranked, prepend=np.float32(np.nan)) != 0)  # starts of runs of equal scores
 
     def __call__(self, weights: Weights) -> float:
-        """0..1; NaN when a class has no weight."""
+        """Return the AUC, 0..1; NaN when the positives or the negatives have no weight."""
         if not len(self.order):
             return float("nan")
         own = weights[self.order]
@@ -245,13 +250,13 @@ def _classification(scores: Scores, resampler: _Resampler) -> dict[str, Any]:
 
 
 def _order(scores: Scores) -> Callable[[str], tuple[int, str]]:
-    """Labels sort as the benchmark's classes do."""
+    """Return a key that sorts labels in the order of the benchmark's classes, and others after them by name."""
     place = {name: k for k, name in enumerate(scores.run["classes"])}
     return lambda label: (place.get(label, len(place)), label)
 
 
 def _strata(scores: Scores) -> list[str]:
-    """Names of the groups that positives are scored in, in their order."""
+    """Return the names of the strata of positives, in the order of their first appearance."""
     return [] if scores.strata is None else [str(s) for s in dict.fromkeys(scores.strata.ravel().tolist()) if s]
 
 
@@ -324,7 +329,10 @@ def _segmentation(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
 
 
 def _held_out(sweep: npt.NDArray[np.float64], patients: list[str]) -> tuple[list[float], float]:
-    """Dice of each half of the patients at the threshold that is best on the other half."""
+    """Return the thresholds that are best on one half of the patients, and the mean Dice of the other half at them.
+
+    Without two halves there are no thresholds, and the Dice is NaN.
+    """
     order = {patient: k for k, patient in enumerate(sorted(set(patients)))}
     half = np.array([order[patient] % 2 for patient in patients])
     if len(set(half.tolist())) < 2:
@@ -338,22 +346,22 @@ def _held_out(sweep: npt.NDArray[np.float64], patients: list[str]) -> tuple[list
 
 
 def _empty(folder: Path) -> list[tuple[str, str, float]]:
-    """Image, sentence and the highest value of the map, of every pair where the sentence is not true."""
+    """Return image, sentence and the map's highest value (0..1) for every pair where the sentence is not true."""
     with np.load(folder / "pixels.npz") as pixels:
         columns = (pixels[f"empty_{name}"].tolist() for name in ("image", "sentence", "highest"))
         return list(zip(*columns, strict=True))
 
 
 Statistic = Callable[[Weights], float]
-"""A figure under weights per image; the figure itself where all are 1."""
+"""Function that computes a figure under weights per image; weights of 1 give the figure itself."""
 
 
 def headline_statistics(scores: Scores) -> dict[str, Statistic]:
-    """The figures of the published tables as functions of weights per image, so that runs on the same images compare.
+    """Return the figures of the published tables as functions of weights per image, to compare runs on the same images.
 
     Returns:
-        Those that the run has of "macro AUC", "pointing game" (over classes) and "Dice" (at each class's best
-        threshold of the unweighted run); NaN functions for the others.
+        "macro AUC", "pointing game" (over classes) and "Dice" (at each class's best threshold of the unweighted run);
+        the function of a figure that the run does not have gives NaN.
     """
     column = {sentence: k for k, sentence in enumerate(scores.sentences)}
     place = {name: k for k, name in enumerate(scores.images)}
@@ -382,7 +390,7 @@ def _mean_of(parts: Sequence[Statistic], weights: Weights) -> float:
 
 
 def _faithfulness(scores: Scores, folder: Path, resampler: _Resampler) -> dict[str, Any]:
-    """Contrary sentences, maps of what is not there, and what scores rest on."""
+    """Compute the figures of contrary sentences, of maps of absent findings, and of deletion and insertion."""
     found: dict[str, Any] = {}
     classes: dict[str, dict[str, Any]] = {}
     everything: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
@@ -424,7 +432,7 @@ def _faithfulness(scores: Scores, folder: Path, resampler: _Resampler) -> dict[s
 
 
 def _contrasts(scores: Scores) -> dict[str, dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]:
-    """Class -> kind -> images, and 1 where the true sentence has the higher score (a tie is 0)."""
+    """Return class -> kind -> images, with 1 where the true sentence has the higher score, else 0 (a tie is 0)."""
     column = {sentence: k for k, sentence in enumerate(scores.sentences)}
     pairs: dict[str, dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
     for name, contrary in scores.run.get("contrasts", {}).items():

@@ -1,1 +1,1 @@
-"""Between a PACS and a model: films come in by DICOMweb or C-STORE, results go back, each exactly once."""
+"""Connect a PACS with a model: images arrive by DICOMweb or C-STORE, and each result is stored exactly once."""

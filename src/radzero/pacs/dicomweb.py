@@ -1,4 +1,4 @@
-"""A DICOMweb server (PS3.18): films are found by QIDO-RS, fetched by WADO-RS, results stored by STOW-RS."""
+"""Use a DICOMweb server (PS3.18): find images by QIDO-RS, fetch them by WADO-RS, store results by STOW-RS."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ _FOR_A_WHILE = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 @dataclass(frozen=True)
 class FilmAddress:
-    """Where a film is on a server."""
+    """UIDs by which an image is fetched from a server: of its study, its series and the image itself."""
 
     study: str
     series: str
@@ -37,12 +37,12 @@ class FilmAddress:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a server wants to know before it answers; shown nowhere.
+    """Credentials for a server; they are shown nowhere.
 
     Attributes:
-        token: a bearer token.
-        user, password: for basic authentication, where there is no token.
-        variables: how the names of the environment's variables begin.
+        token: bearer token.
+        user, password: user and password of basic authentication, used where there is no token.
+        variables: prefix of the names of the environment variables, for messages.
     """
 
     token: str = field(default="", repr=False)
@@ -52,12 +52,12 @@ class Credentials:
 
     @classmethod
     def of_environment(cls, variables: str = "RADZERO_DICOMWEB") -> "Credentials":
-        """From ``..._TOKEN``, or ``..._USER`` and ``..._PASSWORD``, where the environment has them."""
+        """Read ``..._TOKEN``, ``..._USER`` and ``..._PASSWORD`` from the environment, where it has them."""
         token, user, password = (os.environ.get(f"{variables}_{name}", "") for name in ("TOKEN", "USER", "PASSWORD"))
         return cls(token.strip(), user, password, variables)
 
     def __call__(self, request: "PreparedRequest") -> "PreparedRequest":
-        """Put them on a request; as ``auth`` of a session they are not sent on to another host."""
+        """Put the credentials on a request; as ``auth`` of a session they are not sent on to another host."""
         from requests.auth import HTTPBasicAuth
 
         if self.token:
@@ -68,22 +68,22 @@ class Credentials:
 
 
 class DicomWeb:
-    """A server's films, and a place for results.
+    """A server that images are fetched from, or that results are stored on.
 
     Args:
-        url: of the service, such as ``http://localhost:8042/dicom-web``.
-        credentials: sent with every request to this server; none by default.
-        timeout: seconds for one request.
+        url: URL of the service, such as ``http://localhost:8042/dicom-web``.
+        credentials: credentials sent with every request to this server; none by default.
+        timeout: seconds to wait for one request.
 
     Attributes:
-        name: its URL.
+        name: URL of the server.
         place: scheme, host and port.
-        encrypted: whether nobody on the way can read what it is sent.
-        stopping: tells whether tries are to be given up, since the program is to end.
+        encrypted: whether nobody on the way can read the requests (HTTPS, or a server on this machine).
+        stopping: function that returns whether the program is to end, so that no further try is made.
 
     Raises:
-        ValueError: for a URL that is none.
-        ImportError: naming what to install.
+        ValueError: when the URL is not an http or https URL, or holds a user or password.
+        ImportError: when dicomweb-client is missing; the message says what to install.
     """
 
     def __init__(self, url: str, credentials: "Credentials | None" = None, *, timeout: float = 60.0) -> None:
@@ -107,7 +107,7 @@ class DicomWeb:
         session.hooks["response"].append(_refuse_half)
         logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
         self._client = DICOMwebClient(self.name, session=session, timeout=timeout, permissive_uid=True)
-        self._client.set_http_retry_params(retry=False)  # retried here, with what the caller can be told
+        self._client.set_http_retry_params(retry=False)  # retried here, so that errors say what failed
 
     def films(
         self,
@@ -115,12 +115,12 @@ class DicomWeb:
         query: Mapping[str, str],
         on_problem: Callable[[str, str], None] = lambda series, why: None,
     ) -> Iterator[FilmAddress]:
-        """Films of these modalities that match, page by page.
+        """Yield the images of these modalities that match, page by page.
 
         Args:
-            modalities: such as CR and DX.
+            modalities: modalities, such as CR and DX.
             query: further QIDO keys, such as ``StudyDate``: ``20260101-20261231``.
-            on_problem: called for a series that cannot be looked into, with why; the others are.
+            on_problem: called with the UID of a series that cannot be listed and the reason; other series follow.
 
         Raises:
             UnreachableError: when the server does not answer.
@@ -138,11 +138,11 @@ class DicomWeb:
                     on_problem(number or "a series without UID", f"{error}")
 
     def fetch(self, film: FilmAddress) -> bytes:
-        """A film's file, as it is stored.
+        """Return an image's DICOM file as bytes.
 
         Raises:
-            UnreachableError: when it cannot be had.
-            RadiographError: when it is no DICOM file that can be written anew.
+            UnreachableError: when it cannot be fetched.
+            RadiographError: when the server's object cannot be written as a DICOM file.
         """
         dataset = self._patiently(
             f"the film {film.instance}",
@@ -154,7 +154,7 @@ class DicomWeb:
         return content.getvalue()
 
     def holds(self, result: Dataset) -> bool:
-        """Whether the server has a result."""
+        """Return whether the server has a result."""
         found = self._patiently(
             "a result",
             lambda: self._client.search_for_instances(
@@ -167,7 +167,7 @@ class DicomWeb:
         """Store a result.
 
         Raises:
-            UnreachableError: when the server did not take it, or does not say that it did and does not have it.
+            UnreachableError: when the server did not store it, or neither confirms that it did nor has it.
         """
         try:
             self._store(result, f"the result {result.SOPInstanceUID}")
@@ -180,7 +180,7 @@ class DicomWeb:
 
         def send() -> Dataset | None:
             nonlocal tried
-            if tried and self.holds(result):  # an earlier try arrived, only its answer did not
+            if tried and self.holds(result):  # an earlier try arrived, but its answer did not
                 return None
             tried = True
             return self._client.store_instances([result], result.StudyInstanceUID)
@@ -191,11 +191,11 @@ class DicomWeb:
         if failed := answer.get("FailedSOPSequence"):
             raise NotTakenError(f"{self.name} did not store {what}: reason {failed[0].get('FailureReason', 'unknown')}")
         taken = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
-        if result.SOPInstanceUID not in taken:  # a login page is answered with 200, too
+        if result.SOPInstanceUID not in taken:  # a login page comes with status 200 too
             raise NotTakenError(f"{self.name} did not say that it stored {what}, and does not have it; check the URL")
 
     def _pages(self, search: Callable[..., list[dict[str, Any]]], *, whole: bool) -> Iterator[dict[str, Any]]:
-        """All matches, over pages; ends at a server that pays no heed to ``offset`` too."""
+        """Yield all matches of all pages, each once; this also ends with a server that ignores ``offset``."""
         seen: set[str] = set()
         offset = 0
         while True:
@@ -203,7 +203,7 @@ class DicomWeb:
             fresh = [item for item in page if _identity(item) not in seen]
             seen.update(map(_identity, fresh))
             yield from fresh
-            if not fresh:  # a server may give fewer than it was asked for
+            if not fresh:  # a short page need not be the last: servers may send fewer than requested
                 return
             offset += len(page)
 
@@ -214,7 +214,17 @@ class DicomWeb:
         return "; check the URL, which ends in /dicom-web with Orthanc" if status == 404 else ""
 
     def _patiently(self, what: str, work: Callable[[], T], *, whole: bool = False) -> T:
-        """Work that is tried again while the server is busy or away; ``whole``: without it there is nothing to do."""
+        """Return the result of work that is tried again while the server is busy or does not answer.
+
+        Args:
+            what: name of what is requested, for messages.
+            work: the request.
+            whole: whether nothing else can be done without it.
+
+        Raises:
+            NotTakenError: when the server answers, but not to this request.
+            UnreachableError: when it does not answer or refuses the credentials, or ``whole`` is set.
+        """
         import requests
 
         status = 0
@@ -230,28 +240,28 @@ class DicomWeb:
             except (requests.RequestException, OSError) as error:
                 status = 0
                 problem = f"{self.name} does not answer ({type(error).__name__}) to a request for {what}"
-            except Exception as error:  # whatever dicomweb-client and pydicom raise at what is no DICOM answer
+            except Exception as error:  # dicomweb-client and pydicom raise various errors when an answer is not DICOM
                 kind = UnreachableError if whole else NotTakenError
                 problem = f"{self.name} gave an answer to a request for {what} that cannot be read"
                 raise kind(f"{problem} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
             if pause is None or self.stopping():
                 break
             time.sleep(pause)
-        # a server that fails at one film with 500 may not at others; 502 to 504 say that it is away
+        # a server that answers one image with 500 may answer others; 502 to 504 mean that it cannot be reached
         kind = NotTakenError if status == 500 and not whole else UnreachableError
         raise kind(f"{problem}, several times")
 
 
 def open_servers(url: str, store_url: str | None) -> tuple[DicomWeb, DicomWeb]:
-    """Where films come from and where results go, each with its own credentials and never the other's.
+    """Open the server of the images and that of the results, each with its own credentials and never the other's.
 
     Args:
-        url: of the films' server, which gets the credentials of RADZERO_DICOMWEB.
-        store_url: of the results' server; None: the films'. One of another scheme, host or port gets those of
-            RADZERO_DICOMWEB_STORE instead.
+        url: URL of the images' server, which gets the credentials of RADZERO_DICOMWEB.
+        store_url: URL of the results' server; None for the images' server. A server of another scheme, host or port
+            gets the credentials of RADZERO_DICOMWEB_STORE instead.
 
     Raises:
-        ValueError, ImportError: from :class:`DicomWeb`.
+        ValueError, ImportError: as :class:`DicomWeb`.
     """
     films = DicomWeb(url, Credentials.of_environment())
     if store_url is None:
@@ -263,7 +273,7 @@ def open_servers(url: str, store_url: str | None) -> tuple[DicomWeb, DicomWeb]:
 
 
 def _refuse_half(response: "Response", **_: Any) -> None:
-    """Refuse a multipart answer that was cut; nothing else shows it where the length was not announced."""
+    """Refuse a multipart answer that was cut short; nothing else reveals that where no length was announced."""
     from requests import ConnectionError as ConnectionLost
 
     kind, *parameters = (part.strip() for part in response.headers.get("content-type", "").split(";"))

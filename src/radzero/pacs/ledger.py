@@ -1,8 +1,8 @@
-"""What was done to which film, kept so that a run that is killed at any moment goes on without doing it twice.
+"""Record the state of every image, so that a run that was killed at any moment is resumed and stores nothing twice.
 
-A film goes through three states: nothing known of it; its results lie in the outbox, all of them or none; every
-result is stored and the film is done. Whether a result that was being sent when the process died has arrived is asked
-of its destination, since its UID is the same whenever it is made.
+An image goes through three states: nothing is known of it; its results lie in the outbox, all of them or none; every
+result is stored and the image is done. Where the process died while it sent a result, the destination is asked whether
+it has the result; that works because a result has the same UID whenever it is made.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ CREATE TABLE IF NOT EXISTS files (task TEXT, uid TEXT, sha256 TEXT, PRIMARY KEY 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of every film, and what becomes of the answers.
+    """Sentences that are asked about every image, and the results that are made of the answers.
 
     Attributes:
-        sentences: asked.
-        kinds: of DICOM results.
-        threshold: of their regions.
+        sentences: sentences that are asked.
+        kinds: kinds of DICOM results.
+        threshold: similarity (0..1) from which a pixel belongs to a result's region.
     """
 
     sentences: tuple[str, ...]
@@ -42,7 +42,7 @@ class Task:
     threshold: float
 
     def identity(self, model: RadZero, destination: str) -> str:
-        """A hash of all that makes two tasks the same, the model and where results go included."""
+        """Return a hash of the task, the model and the destination; tasks with the same hash are the same."""
         parts = [model.sha256 or model.name, self.sentences, sorted(self.kinds), self.threshold, destination]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -52,10 +52,10 @@ class Parcel:
     """A result that waits in the outbox.
 
     Attributes:
-        uid: its SOP Instance UID.
-        path: its file.
-        tried: whether it was being sent once, and may have arrived.
-        sha256: of the file.
+        uid: SOP Instance UID of the result.
+        path: file of the result.
+        tried: whether sending it has begun before, so that it may have arrived.
+        sha256: SHA-256 of the file as it was written.
     """
 
     uid: str
@@ -64,11 +64,11 @@ class Parcel:
     sha256: str
 
     def read(self) -> bytes:
-        """The file, as it was written.
+        """Return the content of the file, as it was written.
 
         Raises:
-            OSError: when it is gone or cannot be read.
-            ValueError: when it is not what was written.
+            OSError: when the file does not exist or cannot be read.
+            ValueError: when its content has changed.
         """
         content = self.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
@@ -77,7 +77,9 @@ class Parcel:
 
 
 class Ledger:
-    """A folder with ``ledger.sqlite`` and ``outbox/``, of one process at a time, and when it makes it, of one user.
+    """State of a task's images in a folder with ``ledger.sqlite`` and ``outbox/``.
+
+    One process at a time can work in the folder. A folder that is made here can be read by its owner alone.
 
     Raises:
         OSError, sqlite3.Error: when the folder cannot be written, or another process works in it.
@@ -85,7 +87,7 @@ class Ledger:
 
     def __init__(self, folder: Path, task: str) -> None:
         self.outbox = folder / "outbox"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # films and results of patients lie in it
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # images and results of patients lie in it
         self.outbox.mkdir(exist_ok=True)
         self.task = task
         self._database = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None, timeout=2)
@@ -93,20 +95,20 @@ class Ledger:
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_TABLES)
         columns = {row[1] for row in self._database.execute("PRAGMA table_info(results)")}
-        if "sha256" not in columns:  # of a folder of an earlier day; what waits there is made again
+        if "sha256" not in columns:  # the folder is of an earlier version; results that wait in it are made again
             self._database.execute("ALTER TABLE results ADD COLUMN sha256 TEXT")
         self._database.execute("BEGIN IMMEDIATE")
         self._database.execute("COMMIT")
 
     def close(self) -> None:
-        """Let others work in the folder."""
+        """Close the ledger, so that another process can work in the folder."""
         self._database.close()
 
     def name(self, uid: str, content: bytes) -> str:
-        """What a film is called here: its SOP Instance UID, or, where that was another file's first, UID and hash.
+        """Return an image's name in the ledger: its SOP Instance UID, with a hash if another file had the UID first.
 
-        The first file that is named so has the UID; in a folder of an earlier day, that of which results were made is
-        taken to be the same.
+        The first file with a UID is named by the UID alone. In a folder of an earlier version, which kept no hashes of
+        files, the first file that comes is taken for the one that the results were made of.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?)", (self.task, uid, sha256))
@@ -115,28 +117,28 @@ class Ledger:
         return uid if sha256 == first else f"{uid}-{sha256[:16]}"
 
     def state(self, film: str) -> str | None:
-        """None, "ready" (results wait), "lost" (they are to be made again), "done" or "refused"."""
+        """Return None, "ready" (results wait), "lost" (results must be made again), "done" or "refused"."""
         query = "SELECT state FROM films WHERE task=? AND uid=?"
         row = self._database.execute(query, (self.task, film)).fetchone()
         return str(row[0]) if row else None
 
     def reason(self, film: str) -> str:
-        """Why a film was refused."""
+        """Return why an image was refused."""
         query = "SELECT reason FROM films WHERE task=? AND uid=?"
         return str(self._database.execute(query, (self.task, film)).fetchone()[0])
 
     def counts(self) -> dict[str, int]:
-        """How many films are in each state."""
+        """Return the number of images in each state."""
         query = "SELECT state, COUNT(*) FROM films WHERE task=? GROUP BY state"
         return dict(self._database.execute(query, (self.task,)).fetchall())
 
     def refuse(self, film: str, reason: str) -> None:
-        """Note that a film can have no result, and why."""
+        """Record that an image can have no result, and why."""
         self._drop(film, ())
         self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'refused', ?)", (self.task, film, reason))
 
     def ready(self, film: str, results: Sequence[Dataset]) -> None:
-        """Put a film's results into the outbox, all of them or none."""
+        """Put an image's results into the outbox, all of them or none."""
         rows = []
         for result in results:
             buffer = BytesIO()
@@ -147,9 +149,9 @@ class Ledger:
             rows.append({"task": self.task, "film": film, "uid": uid, "sha256": sha256})
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
-            # where they are made a second time, it stays known what may have arrived
+            # where results are made a second time, the record of those that may have arrived is kept
             again = "ON CONFLICT (task, film, uid) DO UPDATE SET sha256=excluded.sha256"
-            # of the same film in another file (another transfer syntax, say) the same result may be stored
+            # the same result may be stored already for another file of the image (another transfer syntax, say)
             stored = "EXISTS (SELECT 1 FROM results WHERE task=:task AND uid=:uid AND stored=1)"
             row = f"(:task, :film, :uid, 0, {stored}, :sha256)"
             self._database.executemany(f"INSERT INTO results VALUES {row} {again}", rows)
@@ -157,11 +159,11 @@ class Ledger:
             self._database.execute("INSERT OR REPLACE INTO films VALUES (?, ?, 'ready', '')", (self.task, film))
 
     def forget(self, film: str) -> None:
-        """Note that a film's results are to be made again, since one in the outbox is lost."""
+        """Record that an image's results must be made again, because one in the outbox is lost."""
         self._database.execute("UPDATE films SET state='lost' WHERE task=? AND uid=?", (self.task, film))
 
     def _drop(self, film: str, wanted: Sequence[str]) -> None:
-        """Forget results of a film other than these, of an earlier time that they were made, and that wait."""
+        """Delete an image's waiting results that were made earlier and are not among the wanted UIDs."""
         query = "SELECT uid FROM results WHERE task=? AND film=? AND stored=0"
         for (uid,) in self._database.execute(query, (self.task, film)).fetchall():
             if uid not in wanted:
@@ -170,17 +172,17 @@ class Ledger:
                 self._database.execute(delete, (self.task, film, uid))
 
     def waiting(self, film: str) -> list[Parcel]:
-        """Results of a film that are not known to be stored."""
+        """Return an image's results that are not known to be stored."""
         query = "SELECT uid, sent, sha256 FROM results WHERE task=? AND film=? AND stored=0 ORDER BY rowid"
         rows = self._database.execute(query, (self.task, film)).fetchall()
         return [Parcel(str(uid), self._path(uid), bool(sent), str(sha256)) for uid, sent, sha256 in rows]
 
     def films_waiting(self) -> list[str]:
-        """Films with results that are not known to be stored."""
+        """Return the names of the images with results that wait in the outbox."""
         return self._films_that_are("ready")
 
     def films_lost(self) -> list[str]:
-        """Films whose results are to be made again."""
+        """Return the names of the images whose results must be made again."""
         return self._films_that_are("lost")
 
     def _films_that_are(self, state: str) -> list[str]:
@@ -188,17 +190,17 @@ class Ledger:
         return [str(row[0]) for row in self._database.execute(query, (self.task, state)).fetchall()]
 
     def sending(self, film: str, uid: str) -> None:
-        """Note, before a result is sent, that it may from now on have arrived."""
+        """Record, before a result is sent, that it may have arrived from now on."""
         query = "UPDATE results SET sent=1 WHERE task=? AND film=? AND uid=?"
         self._database.execute(query, (self.task, film, uid))
 
     def stored(self, film: str, uid: str) -> None:
-        """Note that a result has arrived."""
+        """Record that a result has arrived."""
         query = "UPDATE results SET stored=1 WHERE task=? AND film=? AND uid=?"
         self._database.execute(query, (self.task, film, uid))
 
     def done(self, film: str) -> None:
-        """Note that all of a film's results have arrived, and empty its outbox."""
+        """Record that all of an image's results have arrived, and delete them from the outbox."""
         query = "SELECT uid FROM results WHERE task=? AND film=?"
         for (uid,) in self._database.execute(query, (self.task, film)).fetchall():
             self._path(uid).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A DICOM receiver: films arrive by C-STORE, are safe on disk before they are acknowledged, and become results."""
+"""Receive images by C-STORE and make results of them; an image is safe on disk before it is acknowledged."""
 
 import hashlib
 import queue
@@ -37,7 +37,7 @@ _HAS_IT = 0x0111  # duplicate SOP instance: an earlier try arrived
 
 @dataclass(frozen=True)
 class Peer:
-    """An application that results are sent to: its title, host and port."""
+    """Application entity that results are sent to: its title, host and port."""
 
     title: str
     host: str
@@ -45,10 +45,10 @@ class Peer:
 
     @classmethod
     def parse(cls, text: str) -> "Peer":
-        """From AET@HOST:PORT.
+        """Parse AET@HOST:PORT.
 
         Raises:
-            ValueError: for another form.
+            ValueError: when the text has another form, or the title is not valid.
         """
         from pynetdicom import AE
 
@@ -66,14 +66,14 @@ class Peer:
 
 
 class DimseDestination:
-    """Results by C-STORE.
+    """Send results by C-STORE.
 
-    A peer cannot be asked what it has, so a result that was being sent when the process died is sent again, under
-    the same UID: to an archive that is the same object.
+    A peer cannot be asked what it has. Where the process died while it sent a result, the result is sent again under
+    the same UID; an archive takes it for the same object.
 
     Args:
-        peer: where to.
-        title: our own.
+        peer: application that results are sent to.
+        title: our own application title.
     """
 
     def __init__(self, peer: Peer, title: str) -> None:
@@ -81,19 +81,19 @@ class DimseDestination:
         self.name = f"{peer.title}@{peer.host}:{peer.port}"
 
     def holds(self, result: Dataset) -> bool:
-        """Not known."""
+        """Return False, because a peer cannot be asked."""
         return False
 
     def store(self, result: Dataset) -> None:
         """Send a result.
 
         Raises:
-            UnreachableError: when the peer did not take it.
+            UnreachableError: when the peer did not confirm that it stored the result.
         """
         from pynetdicom import AE
 
         entity = AE(ae_title=self.title)
-        # the default transfer syntax must be offered for what is not compressed (PS3.5, 10.1)
+        # the default transfer syntax must be offered for a result that is not compressed (PS3.5, 10.1)
         entity.add_requested_context(result.SOPClassUID, [result.file_meta.TransferSyntaxUID, ImplicitVRLittleEndian])
         association = entity.associate(self.peer.host, self.peer.port, ae_title=self.peer.title)
         if not association.is_established:
@@ -117,13 +117,13 @@ class Listener:
     """A storage SCP with an inbox.
 
     Args:
-        processor: what films go through.
-        inbox: folder of films that are not finished.
+        processor: processor of the images.
+        inbox: folder of images that are not finished.
         title: our application title.
-        host, port: where to listen; port 0 takes a free one.
-        callers: titles that may send; any when empty.
-        on_film: called after every film with what the ledger calls it (its UID) and the problem, if any.
-        retry_s: seconds until results that could not be sent are tried again; twice as many each time, an hour at most.
+        host, port: address to listen on; port 0 takes a free one.
+        callers: titles of the applications that may send; any may when empty.
+        on_film: called after every image with its name in the ledger (its UID) and the problem, if any.
+        retry_s: seconds until an image whose results could not be sent is tried again; doubled each time up to an hour.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Listener:
 
         self.processor, self.inbox, self._on_film, self._retry = processor, inbox, on_film, retry_s
         inbox.mkdir(parents=True, exist_ok=True)
-        self._films: queue.SimpleQueue[Path | None] = queue.SimpleQueue()  # signal handlers may put, too
+        self._films: queue.SimpleQueue[Path | None] = queue.SimpleQueue()  # signal handlers may put into it, too
         self._retry_at: dict[Path, float] = {}
         self._tries: Counter[Path] = Counter()
         self._stopping = threading.Event()
@@ -161,11 +161,11 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port that the listener listens on."""
         return int(self.server.server_address[1])
 
     def run(self) -> None:
-        """Work on what arrives, what an earlier run left first, until :meth:`stop`."""
+        """Work on the images that an earlier run left, then on those that arrive, until :meth:`stop`."""
         for left in sorted(self.inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
             self._films.put(left)
         while True:
@@ -181,17 +181,17 @@ class Listener:
                 break
             if film not in self._retry_at:
                 self._try(film)
-        for association in self._entity.active_associations:  # whoever was sending sends it again
+        for association in self._entity.active_associations:  # a sender that is cut off sends its image again
             association.abort()
         self.server.shutdown()
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether :meth:`stop` was called."""
         return self._stopping.is_set()
 
     def _try(self, path: Path) -> None:
-        """Work on a film, now or, where its results cannot be sent, again in a while."""
+        """Work on an image; where its results cannot be sent, plan the next try."""
         self._retry_at.pop(path, None)
         pause = min(self._retry * 2 ** self._tries[path], max(self._retry, 3600))
         if self._work(path, pause):
@@ -201,23 +201,23 @@ class Listener:
             self._retry_at[path] = time.monotonic() + pause
 
     def stop(self) -> None:
-        """Take no more films; :meth:`run` ends after the one it works on, the rest stays in the inbox.
+        """Take no more images; :meth:`run` ends after the image that it works on, and the others stay in the inbox.
 
-        May be called by a signal's handler.
+        A signal handler may call this.
         """
         self._stopping.set()
         self._films.put(None)
 
     def _work(self, path: Path, pause: float) -> bool:
-        """Whether a film needs no further work."""
-        if self._stopping.is_set() or not path.exists():  # sent twice, and worked on already
+        """Work on an image, and return whether it needs no further work now."""
+        if self._stopping.is_set() or not path.exists():  # an image sent twice is done already
             return True
         name = path.stem.partition("_")[0]
         try:
             content = path.read_bytes()
             name = self.processor.ledger.name(name, content)
             self.processor.process(name, lambda: content)
-        except (UnreachableError, OSError, sqlite3.Error) as error:  # of the disk, too
+        except (UnreachableError, OSError, sqlite3.Error) as error:  # the disk may fail, too
             self._on_film(name, f"{error}; tried again in {pause:g} seconds")
             return False
         path.unlink(missing_ok=True)
@@ -225,14 +225,14 @@ class Listener:
         return True
 
     def _arrive(self, event: Any) -> int:
-        """Write a film to the inbox; only then is it acknowledged."""
+        """Write an image to the inbox, and acknowledge it only then."""
         if self.stopping:
             return _NO_ROOM
         uid = str(event.request.AffectedSOPInstanceUID)
         if not UID(uid).is_valid:
             return _CANNOT_UNDERSTAND
         content = event.encoded_dataset()
-        # another film may come under the same UID; whichever was acknowledged is worked on
+        # another image may come under the same UID; every one that was acknowledged is worked on
         path = self.inbox / f"{uid}_{hashlib.sha256(content).hexdigest()[:16]}.dcm"
         partial = path.with_name(f"{uid}.{threading.get_ident()}.partial")
         try:

@@ -1,4 +1,4 @@
-"""The radiographs of a DICOMweb server, each asked and its results stored: once, or again every so many seconds."""
+"""Process the radiographs of a DICOMweb server and store their results, once or at an interval of some seconds."""
 
 import re
 import time
@@ -12,10 +12,10 @@ from radzero.pacs.process import Processor, UnreachableError
 
 
 def query_keys(texts: Iterable[str]) -> dict[str, str]:
-    """QIDO keys from texts ``KEY=VALUE``.
+    """Parse QIDO keys from texts ``KEY=VALUE``.
 
     Raises:
-        ValueError: for a text of another form, and for a key that is no DICOM attribute.
+        ValueError: when a text has another form, or a key is not a DICOM attribute.
     """
     keys = {}
     for text in texts:
@@ -38,20 +38,20 @@ def poll(
     on_image: Callable[[], None] = lambda: None,
     on_problem: Callable[[str, str], None] = lambda kind, why: None,
 ) -> None:
-    """Process what a server has; what an earlier run left is sent first.
+    """Process the radiographs that a server has, after sending the results that an earlier run left.
 
     Args:
         source: the server.
-        processor: what each radiograph goes through.
-        modalities: such as CR and DX.
+        processor: processor of each radiograph.
+        modalities: modalities to look for, such as CR and DX.
         query: further QIDO keys, see :func:`query_keys`.
-        watch: seconds between two looks at the server; None looks once.
-        on_image: called after each radiograph that was found.
-        on_problem: called with a kind ("failed", "refused", "left out", "warning", "unreachable") and why.
+        watch: seconds to wait between two passes over the server; None makes one pass.
+        on_image: called after each radiograph that the server lists.
+        on_problem: called with a kind ("failed", "refused", "left out", "warning", "unreachable") and the reason.
 
     Raises:
-        UnreachableError: when the server is away and is not watched.
-        OSError, sqlite3.Error: when the state cannot be kept.
+        UnreachableError: when a server does not answer and ``watch`` is None.
+        OSError, sqlite3.Error: when the state folder cannot be written.
     """
     while True:
         try:
@@ -93,7 +93,7 @@ def _once(
         if film.instance not in waiting or ledger.state(film.instance) == "lost":
             attempt(film.instance, partial(processor.process, film.instance, partial(source.fetch, film)))
         on_image()
-    for uid in ledger.films_lost():  # which are not among those that this query finds
+    for uid in ledger.films_lost():  # those that this query does not find
         if uid not in tally.failed:
             tally.failed[uid] = f"{uid}: its results are to be made again; ask for it with a wider --query"
             on_problem("failed", tally.failed[uid])

@@ -1,4 +1,4 @@
-"""One film at a time: read, ask, make results, send them; every step written down before the next begins."""
+"""Process one image at a time: read it, ask the model, make and send results; each step is recorded before the next."""
 
 import traceback
 from collections.abc import Callable
@@ -22,47 +22,47 @@ from radzero.results.identity import MANUFACTURER
 
 
 class UnreachableError(RadZeroError, RuntimeError):
-    """A server that does not answer, or refuses for the time being; the run can be given again."""
+    """A server does not answer, or refuses for the time being; the run can be resumed."""
 
 
 class NotTakenError(UnreachableError):
-    """A server that answers, but does not give one film or take one result; others may fare better."""
+    """A server answers, but does not give one image or store one result; other images and results may succeed."""
 
 
 class LostError(NotTakenError):
-    """A result in the outbox that is gone or damaged; the film's results are to be made again."""
+    """A result in the outbox is gone or damaged; the image's results must be made again."""
 
 
 class Destination(Protocol):
-    """Where results go."""
+    """Destination that results are sent to."""
 
     name: str
 
     def holds(self, result: Dataset) -> bool:
-        """Whether a result is there already."""
+        """Return whether the destination is known to have a result already."""
         ...
 
     def store(self, result: Dataset) -> None:
         """Send a result.
 
         Raises:
-            UnreachableError: when it did not arrive.
+            UnreachableError: when the result is not known to have arrived.
         """
         ...
 
 
 @dataclass
 class Tally:
-    """What a run did.
+    """Counts and problems of a run; images are named as in the ledger.
 
     Attributes:
-        done: films whose results are stored, by this run.
-        earlier: films that an earlier run had finished.
-        refused: film -> reason.
-        left_out: film -> why it has no result of some kinds.
-        warned: film -> what is to be known of it before a result is trusted.
-        failed: film -> why it could not be fetched or its results not be stored; tried again by the next run.
-        stored: results sent by this run.
+        done: number of images whose results this run finished storing.
+        earlier: number of images that were finished before.
+        refused: image -> reason why it can have no result.
+        left_out: image -> why it has no result of some kinds.
+        warned: image -> warnings to consider before a result is trusted.
+        failed: image or series -> why it could not be fetched or its results not be stored; the next run tries again.
+        stored: number of results sent by this run.
     """
 
     done: int = 0
@@ -75,14 +75,14 @@ class Tally:
 
 
 class Processor:
-    """Turns films into stored results.
+    """Turn images into stored results.
 
     Args:
-        model: that answers.
-        task: what is asked.
-        destination: where results go.
-        ledger: what was done.
-        limits: of films.
+        model: model that answers.
+        task: sentences to ask, and results to make.
+        destination: destination of the results.
+        ledger: state of the images.
+        limits: limits on the files that are read.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Processor:
         self.tally = Tally()
 
     def process(self, uid: str, fetch: Callable[[], bytes]) -> None:
-        """See to one film.
+        """Process one image, unless it is done or refused already.
 
         Args:
-            uid: its SOP Instance UID, or what :meth:`~radzero.pacs.ledger.Ledger.name` calls it.
-            fetch: its file; called when it is needed.
+            uid: name of the image: its SOP Instance UID, or as :meth:`~radzero.pacs.ledger.Ledger.name` returns it.
+            fetch: function that returns the image's file; called only when the file is needed.
 
         Raises:
             UnreachableError: from ``fetch`` or the destination.
@@ -125,7 +125,7 @@ class Processor:
             return
         except UnreachableError:
             raise
-        except Exception as error:  # a defect of the program's; it must not keep the other films
+        except Exception as error:  # a defect of the program, which must not stop the other images
             frame = traceback.extract_tb(error.__traceback__)[-1]
             at = f"{type(error).__name__}, {Path(frame.filename).name}:{frame.lineno}"
             raise NotTakenError(f"{uid}: RadZero fails on it ({at}); please report that") from error
@@ -133,7 +133,7 @@ class Processor:
         self.send(uid)
 
     def attempt(self, uid: str, work: Callable[[], None]) -> None:
-        """Do something about a film; when the server does not give or take just this, note it and go on."""
+        """Do some work on an image; a failure of this image or result alone is recorded in the tally, not raised."""
         self.tally.failed.pop(uid, None)
         try:
             work()
@@ -141,19 +141,19 @@ class Processor:
             self.tally.failed[uid] = str(error)
 
     def problems(self, uid: str) -> dict[str, str]:
-        """What became of a film other than its results: kind of problem -> why."""
+        """Return the problems of an image: kind of problem -> reason."""
         tally = self.tally
         said = {"refused": tally.refused, "left out": tally.left_out, "failed": tally.failed, "warning": tally.warned}
         return {what: why[uid] for what, why in said.items() if uid in why}
 
     def send(self, uid: str) -> None:
-        """Send what waits of a film's results.
+        """Send an image's results that wait in the outbox.
 
-        One that the destination does not take keeps back no other.
+        A result that the destination does not store does not stop the others.
 
         Raises:
-            UnreachableError: when the destination does not take one.
-            LostError: when one is not there any more; all of its film are then to be made again.
+            UnreachableError: when the destination does not store one of the results, or does not answer.
+            LostError: when one of the results is gone or damaged; all results of the image must then be made again.
         """
         problems = []
         for parcel in self.ledger.waiting(uid):
@@ -186,7 +186,7 @@ class Processor:
         try:
             film = read_radiograph(content, limits=self.limits, name=uid, keep_header=True)
         except RadiographError:
-            _refuse_own(read_header(content, limits=self.limits), uid)  # a secondary capture is a picture in colour
+            _refuse_own(read_header(content, limits=self.limits), uid)  # our results are in colour, which is refused
             raise
         header = result_header(film.header, uid)
         _refuse_own(header, uid)
@@ -194,11 +194,11 @@ class Processor:
             reading = self.model.predict(film, self.task.sentences)[0]
         except MemoryError as error:
             raise NotTakenError(f"{uid}: there was not enough memory for it") from error
-        except RuntimeError as error:  # of torch, which has no class of its own for a CPU's memory
+        except RuntimeError as error:  # torch has no error class of its own for a CPU's memory
             if "memory" in str(error):
                 raise NotTakenError(f"{uid}: there was not enough memory for it") from error
             raise ResultError(f"{uid}: the model failed on it: {error}") from error
-        said = list(reading.film_warnings)  # those of sentences are the same for every film
+        said = list(reading.film_warnings)  # warnings on sentences are the same for every image
         if uid.startswith(f"{header.SOPInstanceUID}-"):
             said.append("another file came under this UID before; results of both are kept")
         if said:
@@ -215,10 +215,10 @@ def _refuse_own(header: Dataset, uid: str) -> None:
 
 
 class FolderDestination:
-    """Results as files ``STUDY/UID.dcm``.
+    """Write results as files ``STUDY/UID.dcm``.
 
     Args:
-        folder: made when needed.
+        folder: folder of the results; made when needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -229,14 +229,14 @@ class FolderDestination:
         return self.folder / str(result.StudyInstanceUID) / f"{result.SOPInstanceUID}.dcm"
 
     def holds(self, result: Dataset) -> bool:
-        """Whether the file is there."""
+        """Return whether the file exists."""
         return self._path(result).is_file()
 
     def store(self, result: Dataset) -> None:
         """Write the file, whole or not at all.
 
         Raises:
-            UnreachableError: when it cannot be written, as to a share that is away.
+            UnreachableError: when the file cannot be written, for example to a network share that is not mounted.
         """
         path, content = self._path(result), BytesIO()
         result.save_as(content, enforce_file_format=True)

@@ -1,1 +1,1 @@
-"""RadZero as a service: a REST API with dynamic batching, and the viewer that stands on it."""
+"""Serve RadZero as a REST API with dynamic batching; the viewer uses this API."""

@@ -1,4 +1,4 @@
-"""The application: the routes behind the gate, and every refusal in one form."""
+"""Create the application: the routes behind the gate, with every refusal in one form."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,11 +38,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(model: RadZero, settings: ServiceSettings | None = None) -> FastAPI:
-    """The application; ``app.state.service`` is its :class:`Service`.
+    """Create the application; ``app.state.service`` is its :class:`Service`.
 
     Args:
-        model: which answers; from now on only the service may use it.
-        settings: limits and access.
+        model: model that answers; from now on only the service may use it.
+        settings: limits and access of the service.
     """
     settings = settings or ServiceSettings()
     service = Service(model, settings)
@@ -58,7 +58,7 @@ def create_app(model: RadZero, settings: ServiceSettings | None = None) -> FastA
         version=__version__,
         description="Ask a chest radiograph any sentence; get a probability and a similarity map.",
         openapi_url="/v1/openapi.json",
-        docs_url=None,  # these pages load their scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load their scripts from other sites
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -72,7 +72,7 @@ def create_app(model: RadZero, settings: ServiceSettings | None = None) -> FastA
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every refusal in one form, without what the request held."""
+    """Answer every refusal in one form, without the content of the request."""
 
     @app.exception_handler(RadiographError)
     async def refused(request: Request, error: RadiographError) -> JSONResponse:

@@ -1,9 +1,9 @@
-"""The one thread that owns the model, and what feeds it: decoding in a pool, films of many requests in one pass.
+"""Run the model in one thread of its own; a pool decodes images, and images of many requests share a pass.
 
     bytes -> decode, preprocess (threads) -> [queue] -> encode in batches, compare (the model's thread) -> Reading
 
-A request waits for a fuller batch only while other films are being decoded, and no longer than ``batch_wait_s``; so one
-request alone is answered as fast as without batching.
+A request waits for a fuller batch only while other images are being decoded, and no longer than ``batch_wait_s``, so
+that a single request is answered as fast as without batching.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class EncodedFilm:
-    """A film that the vision encoder has seen: what further sentences need of it.
+    """An image that the vision encoder has seen, with all that further sentences need.
 
     Attributes:
         tokens: (T, D) image features, on the model's device.
-        seen: what readings repeat of the film.
+        seen: facts of the image that readings repeat.
         stored: values before the window, when they were asked for.
-        header: what DICOM results repeat of its header; None of a film of which none can be made.
+        header: part of the header that DICOM results repeat; None for an image that can have no DICOM results.
         spacing: millimetres between rows and between columns, or None.
     """
 
@@ -50,7 +50,7 @@ class EncodedFilm:
 
     @property
     def bytes(self) -> int:
-        """Memory that it holds."""
+        """Memory that the image holds, in bytes."""
         stored = self.stored.words.nbytes + self.stored.values.nbytes + self.stored.table.nbytes if self.stored else 0
         lut = self.seen.dicom.lut.entries.nbytes if self.seen.dicom and self.seen.dicom.lut else 0
         said = sum(map(len, self.seen.warnings))
@@ -60,11 +60,11 @@ class EncodedFilm:
 
 
 class Sized(Protocol):
-    """Something that knows how much memory it holds."""
+    """An object that knows how much memory it holds."""
 
     @property
     def bytes(self) -> int:
-        """Memory that it holds."""
+        """Memory that the object holds, in bytes."""
         ...
 
 
@@ -72,14 +72,17 @@ S = TypeVar("S", bound=Sized)
 
 
 class BoundedCache(OrderedDict[str, S]):
-    """Things by a key, the last used ones within a bound of bytes; for one thread (the event loop's)."""
+    """Keep the most recently used objects by a key, up to a limit in bytes.
+
+    Only one thread, that of the event loop, may use it.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit, self.held = limit, 0
 
     def put(self, key: str, film: S) -> bool:
-        """Keep a film, at the cost of those that were used longest ago; False when it is larger than all of them."""
+        """Keep an object, and drop those that were used longest ago; return False when it alone exceeds the limit."""
         self.drop(key)
         if film.bytes > self.limit:
             return False
@@ -90,13 +93,13 @@ class BoundedCache(OrderedDict[str, S]):
         return True
 
     def take(self, key: str) -> S | None:
-        """The film of a key, now the last used; None when it is not here."""
+        """Return the object of a key, which becomes the most recently used one, or None."""
         if key in self:
             self.move_to_end(key)
         return self.get(key)
 
     def drop(self, key: str) -> bool:
-        """Forget a film; whether it was there."""
+        """Drop an object, and return whether it was there."""
         film = self.pop(key, None)
         self.held -= film.bytes if film else 0
         return film is not None
@@ -104,7 +107,7 @@ class BoundedCache(OrderedDict[str, S]):
 
 @dataclass(eq=False)
 class _Job:
-    """Something for the model's thread: a film to encode, or one to ask."""
+    """Work for the model's thread: an image to encode, or one to ask about."""
 
     sentences: tuple[str, ...]
     pixels: Tensor | None = None
@@ -114,7 +117,7 @@ class _Job:
 
 @dataclass(eq=False)
 class EngineCounts:
-    """What an engine has done."""
+    """Number of passes, of images in them, and of hits and misses of the cache, since an engine began."""
 
     batches: int = 0
     films: int = 0
@@ -123,24 +126,30 @@ class EngineCounts:
 
 
 def _single_threads(max_batch: int) -> ThreadPoolExecutor | None:
-    """As many threads as torch uses, each of which it leaves to work alone; None where one is all there is."""
+    """Return a pool of as many threads as torch uses, in each of which torch uses one thread only.
+
+    Return None where torch uses one thread, or a batch holds at most one image.
+    """
     count = torch.get_num_threads()
     if min(count, max_batch) == 1:
         return None
 
     def begin() -> None:
-        torch.get_num_threads()  # a thread takes the number of the process at its first use, and then its own
+        torch.get_num_threads()  # at its first use a thread takes the process's number, so its own is set after that
         torch.set_num_threads(1)
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="encode", initializer=begin)
     started = threading.Barrier(count)
     list(pool.map(lambda _: started.wait(), range(count)))
-    torch.set_num_threads(count)  # of this thread, and of those to come
+    torch.set_num_threads(count)  # for this thread, and for later ones
     return pool
 
 
 def _header(film: Radiograph) -> Dataset | None:
-    """What DICOM results repeat of a film's header; None where none can be made, which asking for them says."""
+    """Return the part of an image's header that DICOM results repeat, or None where it can have no results.
+
+    A request for results then says why.
+    """
     try:
         return result_header(film.header, film.source) if film.header else None
     except (RadiographError, ResultError):
@@ -148,17 +157,18 @@ def _header(film: Radiograph) -> Dataset | None:
 
 
 class Engine:
-    """A model behind a queue. Its coroutines are called from one event loop.
+    """A model behind a queue. Its coroutines must be called from one event loop.
 
     Args:
-        model: that answers; nobody else may use it meanwhile.
-        max_batch: films per pass.
-        batch_wait_s: for how long a pass waits for films that are being decoded.
-        decoders: threads that decode.
-        patience_s: seconds after which a film that is still being decoded makes the engine count as stuck.
-        limits: of films.
-        cache_bytes: of films kept by content.
-        on_batch: called with the number of films of every pass.
+        model: model that answers; nothing else may use it meanwhile.
+        max_batch: largest number of images per pass.
+        batch_wait_s: seconds that a pass waits for images that are being decoded.
+        decoders: number of threads that decode.
+        patience_s: seconds after which a decoder that is busy with one image counts as stuck; the engine is not alive
+            when all decoders are stuck.
+        limits: limits on the files that are read.
+        cache_bytes: size in bytes of the cache of images, which are found by their content.
+        on_batch: called with the number of images of every pass.
     """
 
     def __init__(
@@ -179,7 +189,7 @@ class Engine:
         self._cache: BoundedCache[EncodedFilm] = BoundedCache(cache_bytes)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._decoding = 0
-        self._begun: dict[int, float] = {}  # by thread: when it began with a film
+        self._begun: dict[int, float] = {}  # thread -> time (monotonic, seconds) when it began with an image
         self._decoders, self._patience = decoders, patience_s
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._drawing = ThreadPoolExecutor(decoders, thread_name_prefix="draw")
@@ -189,10 +199,10 @@ class Engine:
         self._thread.start()
 
     async def encode(self, content: bytes, name: str, *, keep_stored: bool = False) -> EncodedFilm:
-        """A film from a file's bytes, from the cache when the same bytes were read before.
+        """Return the encoded image of a file's bytes, from the cache when the same bytes were read before.
 
         Raises:
-            RadiographError: when they are no readable radiograph.
+            RadiographError: when the bytes are not a readable radiograph.
         """
         key = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         known = self._cache.take(key)
@@ -200,7 +210,7 @@ class Engine:
             self.counts.hits += 1
             return known
         self.counts.misses += 1
-        async with self._in_flight:  # films that are decoded and wait take memory
+        async with self._in_flight:  # images that are decoded and wait take memory
             self._decoding += 1
             try:
                 decode = asyncio.get_running_loop().run_in_executor
@@ -212,7 +222,7 @@ class Engine:
         return encoded
 
     async def ask(self, film: EncodedFilm, sentences: Sequence[str], name: str) -> Reading:
-        """A reading of a film."""
+        """Ask sentences about an image, and return the reading."""
         reading: Reading = await self._submit(_Job(tuple(sentences), film=film))
         return replace(reading, source=name)
 
@@ -221,7 +231,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._drawing, work, *arguments)
 
     def close(self) -> None:
-        """End the threads, after what was begun; but a film on which a decoder is stuck is not waited for."""
+        """End the threads after the work that they have begun, but do not wait while an image is being decoded."""
         self._jobs.put(None)
         self._thread.join(self._patience)
         for pool in (self._pool, self._drawing):
@@ -231,25 +241,25 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs, and a decoder is free or was not long ago."""
+        """Whether the model's thread runs, and a decoder is free or busy with its image for ``patience_s`` at most."""
         now = time.monotonic()
         stuck = sum(now - begun > self._patience for begun in list(self._begun.values()))
         return self._thread.is_alive() and stuck < self._decoders
 
     @property
     def works_on(self) -> bool:
-        """Whether threads are busy."""
+        """Whether any decoder is busy."""
         return bool(self._begun)
 
     @property
     def cached_bytes(self) -> int:
-        """Held by the cache of films."""
+        """Memory that the cache of images holds, in bytes."""
         return self._cache.held
 
     # -- decoding threads ------------------------------------------------------------------------------
 
     def _decode(self, content: bytes, name: str, keep_stored: bool) -> tuple[Tensor, EncodedFilm]:
-        """The model's input (3, H, W), and a film that is still without tokens."""
+        """Return the model's input (3, H, W), and the image without tokens."""
         self._begun[threading.get_ident()] = time.monotonic()
         try:
             film = read_radiograph(content, limits=self._limits, name=name, keep_stored=keep_stored, keep_header=True)
@@ -279,7 +289,7 @@ class Engine:
             self._ask([job for job in batch if job.film is not None])
 
     def _collect(self, first: _Job) -> tuple[list[_Job], bool]:
-        """Jobs of one pass, and whether there is to be another."""
+        """Return the jobs of one pass, and whether another pass follows."""
         batch, until = [first], time.monotonic() + self._wait
         while len(batch) < self._max_batch:
             try:
@@ -305,10 +315,10 @@ class Engine:
         self.counts.batches += 1
         self.counts.films += len(jobs)
         self._on_batch(len(jobs))
-        return [part.clone() for part in tokens]  # a part of a batch would hold all of it in the cache
+        return [part.clone() for part in tokens]  # in the cache, a view of a batch would keep the whole batch in memory
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        """Features of a batch; on a CPU each core encodes a share of its own."""
+        """Return the tokens of a batch; on a CPU each thread encodes a share of its own."""
         if self._encoders is None or len(pixels) == 1:
             return self.model.embed_pixels(pixels)
         shares = torch.tensor_split(pixels, min(torch.get_num_threads(), len(pixels)))
@@ -329,11 +339,11 @@ class Engine:
 
     @staticmethod
     def _answer(jobs: Sequence[_Job], work: Callable[[Sequence[_Job]], list[Any]]) -> None:
-        """Do jobs together; when that fails, each alone, so that none fails for another."""
+        """Do jobs together; when that fails, do each alone, so that no job fails because of another."""
         try:
             for job, answer in zip(jobs, work(jobs), strict=True):
                 job.answer.set_result(answer)
-        except Exception as error:  # whatever it is, its request is answered with it, and the thread goes on
+        except Exception as error:  # any error is the answer to its own request, and the thread goes on
             if len(jobs) == 1:
                 jobs[0].answer.set_exception(error)
                 return

@@ -1,6 +1,6 @@
-"""What every request passes before it is served, and what is noted of it after: access, limits, time, log, metrics.
+"""Check every request before it is served (access, limits, time), and record it afterwards (log, metrics).
 
-Nothing of a request but its route, size, duration and outcome is logged: no name, no sentence, no header.
+Nothing of a request but its method, route, size, duration and outcome is logged: no name, no sentence, no header.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "radzero_token"
-"""Of a page, followed by the service's port: browsers send a host's cookies to all of its ports."""
+"""Name of a page's cookie; the service's port is appended, because browsers send a host's cookies to all its ports."""
 OPEN_ROUTES = frozenset(("/v1/health", "/v1/ready"))
-"""Answered without a token, and counted by no limit: what watches a service has none."""
+"""Routes that are answered without a token and that no limit counts, because what watches a service has no token."""
 UNCOUNTED_ROUTES = OPEN_ROUTES | {"/v1/metrics"}
-"""Answered when too many requests wait, too."""
+"""Routes that are answered even when too many requests wait."""
 _PLAIN_BYTES = 4 * 2**20
-"""Most bytes of a body that is no multipart form, which is to say: that brings no film."""
+"""Largest body, in bytes, of a request that is not a multipart form and so brings no image."""
 _PIECE = 2**18
-"""Bytes of an answer that are handed over at once; the next are when the other side has taken most of them."""
+"""Bytes of an answer that are sent at once; the next piece follows when the client has taken most of this one."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -50,7 +50,7 @@ log = logging.getLogger("radzero.service")
 
 
 class Gate:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application, which checks, counts and logs its requests."""
 
     def __init__(self, app: App, settings: ServiceSettings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
@@ -66,23 +66,23 @@ class Gate:
         await _Passage(self, scope, receive, send).serve()
 
     def enter(self, size: int) -> None:
-        """Count a request in."""
+        """Count a request, and the bytes of its body, among those that wait or are worked on."""
         self._pending += 1
         self._pending_bytes += size
         self.metrics.pending.set(self._pending)
 
     def leave(self, size: int) -> None:
-        """Count it out."""
+        """Stop counting a request and the bytes of its body."""
         self._pending -= 1
         self._pending_bytes -= size
         self.metrics.pending.set(self._pending)
 
     def take(self, size: int) -> None:
-        """Count bytes of an answer in."""
+        """Count the bytes of an answer that is being sent."""
         self._pending_bytes += size
 
     def give_back(self, size: int) -> None:
-        """Count them out."""
+        """Stop counting the bytes of an answer."""
         self._pending_bytes -= size
 
     @property
@@ -91,12 +91,12 @@ class Gate:
         return self._pending >= self.settings.max_pending
 
     def holds(self, size: int) -> bool:
-        """Whether there is room for a body of this size, or an answer."""
+        """Return whether there is room for a body or an answer of this size in bytes; a single one always has room."""
         return self._pending_bytes + size <= self.settings.max_pending_bytes or self._pending_bytes == 0
 
 
 class _RefusedError(Exception):
-    """A request that is not served."""
+    """The request is not served."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -104,13 +104,13 @@ class _RefusedError(Exception):
 
 
 class _Passage:
-    """One request on its way."""
+    """One request, from its headers to the end of its answer."""
 
     def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         self.gate, self._receive, self._send = gate, receive, send
         self.headers = {key.lower(): value for key, value in scope["headers"]}
         self.method = scope["method"]
-        # parts of answers are not served; the server sends no body in answer to HEAD
+        # ranges of answers are not served; the server itself leaves out the body in answer to HEAD
         headers = [(key, value) for key, value in scope["headers"] if key.lower() != b"range"]
         self.scope = {**scope, "headers": headers, "method": "GET" if self.method == "HEAD" else self.method}
         self.id = uuid.uuid4().hex
@@ -127,11 +127,11 @@ class _Passage:
             await self._admit()
         except _RefusedError as refusal:
             await self._refuse(refusal)
-        except Exception as error:  # a defect; its words, which may be a film's, are neither answered nor logged
+        except Exception as error:  # a defect; its words may repeat an image's data: neither send nor log them
             at = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
             log.error("failed", extra={"fields": {"id": self.id, "error": type(error).__name__, "at": at}})
             await self._refuse(_RefusedError(500, "internal", f"the service failed at this; its log has {self.id}"))
-        except asyncio.CancelledError:  # by a second Ctrl-C, or when stopping took too long
+        except asyncio.CancelledError:  # after a second Ctrl-C, or when stopping took too long
             await self._refuse(_RefusedError(503, "stopping", "the service was stopped before this was done"))
         finally:
             gate.give_back(self.held)
@@ -161,7 +161,7 @@ class _Passage:
 
     def _check_access(self) -> None:
         if sum(name.lower() == b"content-type" for name, _ in self.scope["headers"]) > 1:
-            raise _RefusedError(400, "bad_request", "more than one Content-Type")  # which is meant, no two parts agree
+            raise _RefusedError(400, "bad_request", "more than one Content-Type")  # parsers disagree on which counts
         host = self.headers.get(b"host", b"").decode("latin-1")
         settings = self.gate.settings
         if is_loopback(settings.host) and not _is_local(host):
@@ -171,8 +171,8 @@ class _Passage:
             raise _RefusedError(403, "foreign_origin", "pages of other sites may not use this service")
         if settings.tokens and self.scope["path"] not in OPEN_ROUTES and not self._has_token(settings.tokens):
             if self.scope["path"] == "/" and (token := self._token_of_link(settings.tokens)):
-                # Lax: who comes from another page, as from the file that opens this one, brings it too; its requests,
-                # all but following a link, do not
+                # Lax: a browser that follows a link from another page, such as the file that opens this one, sends the
+                # cookie; with other requests of another page it does not
                 cookie = f"{self._cookie_name}={token}; Path=/; HttpOnly; SameSite=Lax"
                 raise _RefusedError(303, "see_other", "to the page", location="/", set_cookie=cookie)
             given = b"authorization" in self.headers or self._cookie()
@@ -186,9 +186,9 @@ class _Passage:
         return _is_among(given[7:].strip() if given[:7].lower() == b"bearer " else self._cookie(), tokens)
 
     def _token_of_link(self, tokens: frozenset[str]) -> str:
-        """The token in the link that ``radzero view`` prints, which becomes a cookie of the page."""
+        """Return the token in the link that ``radzero view`` prints, which becomes a cookie of the page, or ""."""
         token = dict(parse_qsl(self.scope["query_string"].decode("latin-1"))).get("token", "")
-        token = token.replace(" ", "+")  # which a query's + means, and no token has
+        token = token.replace(" ", "+")  # a + in a query means a space, which no token has
         return token if _is_among(token.encode(), tokens) else ""
 
     @property
@@ -206,7 +206,11 @@ class _Passage:
     # -- limits ----------------------------------------------------------------------------------------
 
     def _announced(self) -> int:
-        """Bytes that the request's headers promise; as many as may come, when they promise none."""
+        """Return the body's size, in bytes, that the headers announce; a chunked body counts as the largest allowed.
+
+        Raises:
+            _RefusedError: when the headers contradict each other, or announce too many bytes.
+        """
         value = self.headers.get(b"content-length")
         if b"transfer-encoding" in self.headers:
             if value is not None:  # RFC 9112, 6.1
@@ -238,7 +242,7 @@ class _Passage:
             self.whole = not message.get("more_body")
         if self.read > self._most_bytes and self.refusal is None:
             self.refusal = self._too_large()
-            raise self.refusal  # the framework may answer this as an error of its own: see _answer
+            raise self.refusal  # the framework may answer this as its own error: see _answer
         return message
 
     # -- answers ---------------------------------------------------------------------------------------
@@ -248,7 +252,7 @@ class _Passage:
             refusal, self.refusal = self.refusal, None
             await self._refuse(refusal)
         if self.ended:
-            return  # the framework's answer to what was refused
+            return  # this is the framework's answer to a request that was refused
         if message["type"] == "http.response.start":
             size = next((int(v) for k, v in message.get("headers", ()) if k.lower() == b"content-length"), 0)
             if size > _PIECE and not self.gate.holds(size):
@@ -261,7 +265,7 @@ class _Passage:
             own = {key for key, _ in message.get("headers", ())}
             extra = [(key, value) for key, value in _HEADERS if key not in own]
             if not self.whole:
-                extra.append((b"connection", b"close"))  # what follows is no next request
+                extra.append((b"connection", b"close"))  # the rest of the body must not be read as a request
             message = {**message, "headers": [*message.get("headers", ()), *extra, (b"x-request-id", self.id.encode())]}
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
@@ -285,7 +289,7 @@ class _Passage:
     def _note(self, seconds: float) -> None:
         found = self.scope.get("route")
         route = getattr(found, "path", None) or "(none)"
-        status = 499 if self.gone or not self.status else self.status  # the other side went away
+        status = 499 if self.gone or not self.status else self.status  # 499: the client went away
         method = self.method if self.method in _METHODS else "other"
         self.gate.metrics.requests.labels(method, route, str(status)).inc()
         self.gate.metrics.seconds.labels(route).observe(seconds)
@@ -305,13 +309,13 @@ class _Passage:
 
 
 def _is_among(token: bytes, tokens: frozenset[str]) -> bool:
-    """Whether a token is one of these, in a time that does not tell which or how nearly."""
+    """Return whether a token is one of these; the time it takes does not reveal which one, or how near a guess is."""
     found = [hmac.compare_digest(token, known.encode()) for known in tokens]
     return any(found)
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header names the loopback address; a name that another site bound to it does not."""
+    """Return whether a Host header names the loopback address; a name that another site bound to it does not count."""
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
@@ -319,7 +323,7 @@ def _is_local(host: str) -> bool:
 
 
 def _place(origin: str) -> str:
-    """Host and port of an Origin header; "" for one that is none."""
+    """Return host and port of an Origin header, or "" where it is not a URL."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -327,10 +331,10 @@ def _place(origin: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON per record."""
+    """Format each record as a line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return the line of a record."""
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
@@ -343,10 +347,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class ForeignFormatter(logging.Formatter):
-    """A line of JSON per record of a library, without what it says."""
+    """Format each record of a library as a line of JSON, without the record's message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return the line of a record."""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         where = f"{record.module}:{record.lineno}"
         line = {"time": when, "level": record.levelname.lower(), "event": "library", "name": record.name, "at": where}

@@ -1,4 +1,4 @@
-"""The API's requests and answers, as OpenAPI shows them."""
+"""Define the API's requests and answers, as OpenAPI shows them."""
 
 import base64
 from typing import Annotated, Any
@@ -11,20 +11,20 @@ from radzero.prediction.reading import Reading
 
 
 class Problem(BaseModel):
-    """Why a request was not served."""
+    """Reason why a request was not served."""
 
     code: Annotated[str, Field(description="A stable code for programs.", examples=["too_large"])]
     message: str
 
 
 class Refusal(BaseModel):
-    """Every answer that is no success."""
+    """Answer to every request that was not served."""
 
     error: Problem
 
 
 class Answer(BaseModel):
-    """What the model says of one sentence."""
+    """The model's answer to one sentence."""
 
     sentence: str
     logit: float
@@ -36,7 +36,7 @@ class Answer(BaseModel):
 
 
 class Placement(BaseModel):
-    """Where the film lies in the model's input: resized, then placed (y, x; negative where it is cropped)."""
+    """Position of the film in the model's input: it is resized, then placed (y, x; negative where it is cropped)."""
 
     original: Annotated[list[int], Field(description="H, W of the film.")]
     resized: list[int]
@@ -66,7 +66,7 @@ class ReadingMessage(BaseModel):
 
     @classmethod
     def of(cls, reading: Reading, *, maps: bool) -> "ReadingMessage":
-        """A reading as a message."""
+        """Make a message of a reading."""
         said = reading.to_dict()
         grid = None if reading.grid is None or not maps else _maps(reading.grid)
         return cls(
@@ -100,7 +100,7 @@ def _maps(grid: MapGrid) -> Maps:
 
 
 class BatchItem(BaseModel):
-    """One film of a batch: a reading, or why there is none."""
+    """One film of a batch: its reading, or the reason why there is none."""
 
     film: str
     reading: ReadingMessage | None = None
@@ -108,13 +108,13 @@ class BatchItem(BaseModel):
 
 
 class BatchMessage(BaseModel):
-    """The films of a batch, in the order sent."""
+    """The films of a batch, in the order in which they were sent."""
 
     films: list[BatchItem]
 
 
 class FilmMessage(BaseModel):
-    """A film that the service keeps for a while, to be asked more."""
+    """A film that the service keeps for a while, so that more sentences can be asked about it."""
 
     id: str
     film: str
@@ -130,14 +130,14 @@ class FilmMessage(BaseModel):
 
 
 MOST_NAMES = 1000
-"""Of one request's sentences, and of its finding sets, equal ones included."""
+"""Largest number of sentences, and of finding sets, in one request, equal ones included."""
 Sentence = Annotated[str, Field(min_length=1, examples=["There is left pleural effusion"])]
 
 
 class Question(BaseModel):
-    """Sentences for a film that is kept."""
+    """Sentences to ask about a film that is kept."""
 
-    model_config = ConfigDict(extra="forbid")  # a misspelt setting is not the default
+    model_config = ConfigDict(extra="forbid")  # a misspelt setting must not become the default
 
     sentences: Annotated[list[Sentence], Field(default_factory=list, max_length=MOST_NAMES)]
     findings: Annotated[
@@ -147,7 +147,7 @@ class Question(BaseModel):
 
 
 class ResultQuestion(BaseModel):
-    """What to make into DICOM objects."""
+    """Sentences whose answers become DICOM objects, and kinds of these objects."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -157,7 +157,7 @@ class ResultQuestion(BaseModel):
 
 
 class PictureQuestion(BaseModel):
-    """An overlay to draw."""
+    """Sentence and threshold of an overlay to draw."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What a service counts, in Prometheus' format."""
+"""Count what a service does, in Prometheus' format."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -7,7 +7,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Counters of one service, apart from those of other services in the process."""
+    """Counters of one service, separate from those of other services in the process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,5 +34,5 @@ class Metrics:
         self.hits = Gauge("radzero_cache_hits", "Films answered from the cache.", registry=self.registry)
 
     def text(self) -> bytes:
-        """All of them, as Prometheus scrapes them."""
+        """Return all counters in the text format that Prometheus scrapes."""
         return generate_latest(self.registry)

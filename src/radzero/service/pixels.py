@@ -1,4 +1,4 @@
-"""A film's values before the window, in a form that a page can window itself.
+"""Pack an image's values before the window in a form that a page can window itself.
 
 uint32  K, number of grey levels        little-endian throughout
 float32 K  value of each level, rising; NaN where it is padding
@@ -14,7 +14,7 @@ from radzero.service.engine import EncodedFilm
 
 
 def pack_pixels(film: EncodedFilm) -> bytes:
-    """The bytes of the format above; values of a film that is no grey DICOM are its display values 0..255."""
+    """Return an image in the format above; values of an image that is not grey DICOM are display values, 0..255."""
     stored = film.stored
     if stored is None:
         levels = np.arange(256)
@@ -31,7 +31,10 @@ def pack_pixels(film: EncodedFilm) -> bytes:
 
 
 def _order(stored: StoredFilm) -> NDArray[np.intp]:
-    """Words in the order of their levels; padding at the end that is dark at first, and so are the levels beside it."""
+    """Return the words in the order of their levels.
+
+    Padding is put at the end that is dark as first shown, so that the levels beside it are dark too.
+    """
     rising = np.argsort(stored.values, kind="stable")
     padding = stored.padding[rising]
     parts = (rising[~padding], rising[padding]) if stored.inverted else (rising[padding], rising[~padding])

@@ -1,4 +1,4 @@
-"""The routes of the REST API: what is asked over HTTP, checked and handed to the engine."""
+"""Define the routes of the REST API, which check requests and pass them to the engine."""
 
 import asyncio
 import io
@@ -61,13 +61,13 @@ WithMaps = Annotated[bool, Query(description="Whether to send the maps' values."
 
 @ROUTES.get("/health", tags=["operation"])
 async def health() -> dict[str, str]:
-    """Whether the process answers."""
+    """Report that the process answers."""
     return {"status": "ok"}
 
 
 @ROUTES.get("/ready", tags=["operation"], responses={503: {"model": Refusal}})
 async def ready(service: Here) -> dict[str, str]:
-    """Whether requests are served now."""
+    """Report whether requests are served now."""
     if service.stopping:
         raise refusal(503, "not_ready", "the service is stopping")
     if not service.engine.alive:
@@ -82,7 +82,7 @@ async def ready(service: Here) -> dict[str, str]:
     responses={200: {"content": {prometheus.CONTENT_TYPE: {}}}},
 )
 async def metrics(service: Here) -> Response:
-    """Counters in Prometheus' format."""
+    """Return the counters in Prometheus' format."""
     known = service.metrics
     known.cached.labels("content").set(service.engine.cached_bytes)
     known.cached.labels("kept").set(service.films.held)
@@ -92,7 +92,7 @@ async def metrics(service: Here) -> Response:
 
 @ROUTES.get("/model", tags=["model"])
 async def model(service: Here) -> ModelMessage:
-    """The model that answers."""
+    """Describe the model that answers."""
     return ModelMessage(
         name=service.model.name,
         method=service.model.model.config.method,
@@ -105,7 +105,7 @@ async def model(service: Here) -> ModelMessage:
 
 @ROUTES.get("/findings", tags=["model"])
 async def findings(service: Here) -> dict[str, list[str]]:
-    """Named sets of findings, each asked as "There is {finding}"."""
+    """Return the named sets of findings; each finding is asked as "There is {finding}"."""
     return {name: list(members) for name, members in FINDING_SETS.items()}
 
 
@@ -113,7 +113,7 @@ async def findings(service: Here) -> dict[str, list[str]]:
 async def predict(
     service: Here, file: Film, sentence: Sentences, findings: Findings, maps: WithMaps = False
 ) -> ReadingMessage:
-    """Ask one film."""
+    """Ask sentences about one film."""
     asked = service.sentences(sentence, findings)
     name = safe_name(file.filename)
     film = await service.encode(await file.read(), name)
@@ -128,7 +128,7 @@ async def batch(
     findings: Findings,
     maps: WithMaps = False,
 ) -> BatchMessage:
-    """Ask several films the same; one that cannot be read does not stop the others."""
+    """Ask the same sentences about several films; a film that cannot be read does not stop the others."""
     asked = service.sentences(sentence, findings)
     if len(files) > service.settings.max_files:
         raise refusal(413, "too_many_films", f"a batch has at most {service.settings.max_files} films")
@@ -147,14 +147,14 @@ async def batch(
 
 @ROUTES.post("/films", status_code=201, tags=["films"])
 async def keep(service: Here, file: Film) -> FilmMessage:
-    """Send a film once, to ask it many times; it is kept in memory until others need the room."""
+    """Send a film once, to ask about it many times; it is kept in memory until other films need the room."""
     identity, kept = await service.keep(await file.read(), safe_name(file.filename))
     return film_message(identity, kept)
 
 
 @ROUTES.get("/films/{identity}", tags=["films"], responses=_NOT_FOUND)
 async def film(service: Here, identity: str) -> FilmMessage:
-    """What is known of a film that is kept."""
+    """Describe a film that is kept."""
     return film_message(identity, service.kept(identity))
 
 
@@ -172,7 +172,7 @@ async def forget(service: Here, identity: str) -> None:
     responses={**_NOT_FOUND, 200: {"content": {"application/octet-stream": {}}}},
 )
 async def pixels(service: Here, identity: str) -> Response:
-    """The film's values before the window; the format is in docs/service.md."""
+    """Return the film's values before the window; docs/service.md describes the format."""
     kept = service.kept(identity)
     content = await service.engine.run(pack_pixels, kept.film)
     return Response(content, media_type="application/octet-stream", headers={"cache-control": "no-store"})
@@ -180,7 +180,7 @@ async def pixels(service: Here, identity: str) -> Response:
 
 @ROUTES.post("/films/{identity}/ask", tags=["films"], responses=_NOT_FOUND)
 async def ask(service: Here, identity: str, question: Question) -> ReadingMessage:
-    """Ask a film that is kept; it is not read again."""
+    """Ask sentences about a film that is kept; it is not read again."""
     asked = service.sentences(question.sentences, question.findings)
     kept = service.kept(identity)
     return ReadingMessage.of(await service.engine.ask(kept.film, asked, kept.name), maps=question.maps)
@@ -193,7 +193,7 @@ async def ask(service: Here, identity: str, question: Question) -> ReadingMessag
     responses={**_NOT_FOUND, 200: {"content": {"image/png": {}}}},
 )
 async def overlay(service: Here, identity: str, question: PictureQuestion) -> Response:
-    """The film with a sentence's map on it, as PNG."""
+    """Return the film with a sentence's map on it, as PNG."""
     asked = service.sentences([question.sentence], [])
     kept = service.kept(identity)
     reading = await service.engine.ask(kept.film, asked, kept.name)
@@ -210,9 +210,9 @@ async def overlay(service: Here, identity: str, question: PictureQuestion) -> Re
     responses={**_NOT_FOUND, 200: _ZIP, 501: {"model": Refusal, "description": "highdicom is not installed."}},
 )
 async def results(service: Here, identity: str, question: ResultQuestion) -> Response:
-    """DICOM objects of a DICOM film that is kept, as a ZIP file.
+    """Return DICOM objects of a DICOM film that is kept, as a ZIP file.
 
-    Kinds that the film cannot have are named by the header ``radzero-left-out``; the file left-out.txt says why.
+    The header ``radzero-left-out`` names the kinds that the film cannot have; the file left-out.txt says why.
     """
     asked = service.sentences(question.sentences, [])
     kept = service.kept(identity)

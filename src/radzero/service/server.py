@@ -1,4 +1,4 @@
-"""A service on a socket: uvicorn, told to log nothing of its own and to finish what it accepted."""
+"""Run a service on a socket by uvicorn, which logs only its own warnings and finishes the requests that it accepted."""
 
 import asyncio
 import ctypes
@@ -24,18 +24,18 @@ log = logging.getLogger("radzero.service")
 _BACKLOG = 256
 _MOST_CONNECTIONS = 1024
 _HEADER_S = 15
-"""Seconds in which the header of a request must have come."""
+"""Seconds within which the header of a request must arrive."""
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:
-    """The socket that a service listens on; opened first, so that a port that is taken is said at once.
+    """Open the socket that a service listens on; call this first, so that a port in use is reported at once.
 
     Raises:
-        OSError: when it cannot be bound.
+        OSError: when the address cannot be bound.
     """
     host = settings.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY on sockets of this protocol number alone; without it small answers wait for 40 ms
+    # asyncio sets TCP_NODELAY only on sockets of this protocol number; without it small answers wait for 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -48,7 +48,7 @@ def open_socket(settings: ServiceSettings) -> socket.socket:
 
 
 def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT; then take no more, finish what was accepted, and return."""
+    """Serve until SIGTERM or SIGINT; then accept no more requests, finish those that were accepted, and return."""
     import uvicorn
 
     _log_lines()
@@ -70,13 +70,13 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
-            app.state.service.stopping = True  # which /v1/ready says on connections that are still open
+            app.state.service.stopping = True  # /v1/ready then answers 503 on open connections
             super().handle_exit(sig, frame)
 
     server = Server(config)
 
     def stop(number: int, frame: "FrameType | None") -> None:
-        server.should_exit = True  # before uvicorn has put its own handler in place of this, or after it has stopped
+        server.should_exit = True  # called before uvicorn installs its own handler, or after it has stopped
 
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, stop)
@@ -84,13 +84,13 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     server.run(sockets=[listener])
     gate = _gate(app)
     log.info("stopped", extra={"fields": {"accepted": gate.accepted, "answered": gate.answered} if gate else {}})
-    if app.state.service.engine.works_on:  # on a film whose request was answered long ago; a thread cannot be ended
+    if app.state.service.engine.works_on:  # on an image whose request was answered long ago; threads cannot be ended
         logging.shutdown()
         os._exit(0)
 
 
 def _log_lines() -> None:
-    """All that is logged becomes lines of JSON; of libraries only who and how badly, their words may be a film's."""
+    """Log lines of JSON; libraries except uvicorn log place and level only, because their words may hold image data."""
     own, foreign = logging.StreamHandler(), logging.StreamHandler()
     own.setFormatter(JsonFormatter())
     foreign.setFormatter(ForeignFormatter())
@@ -104,8 +104,8 @@ def _log_lines() -> None:
 
 
 def _quiet_libtiff() -> None:
-    """libtiff would write what it thinks of a damaged file itself; that the file is refused is said anyway."""
-    library = ctypes.CDLL(_imaging.__file__)  # Pillow's, and through it what it is linked to
+    """Keep libtiff from writing messages about a damaged file itself; the refusal of the file is reported anyway."""
+    library = ctypes.CDLL(_imaging.__file__)  # Pillow's library, and through it those that it is linked to
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if (setter := getattr(library, name, None)) is not None:
             setter.argtypes, setter.restype = (ctypes.c_void_p,), ctypes.c_void_p
@@ -113,26 +113,26 @@ def _quiet_libtiff() -> None:
 
 
 class _Patience:
-    """For how long the other side is waited for, before its connection is cut."""
+    """Timer that cuts a connection when the client does not act in time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, transport: asyncio.Transport) -> None:
-        """From now on, unless it has begun."""
+        """Start the timer, unless it runs already."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
 
     def end(self) -> None:
-        """It has done what it was waited for."""
+        """Stop the timer: the client has acted in time, or the connection is lost."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 def _connection_class(patience_s: float) -> "type[H11Protocol]":
-    """uvicorn's connections, which may neither send their headers nor take their answers for ever, nor be too many."""
+    """Return uvicorn's connection class with limits: on the time for headers and answers, and on the connections."""
     from h11 import IDLE, Data, EndOfMessage, Response
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -164,7 +164,7 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
         def resume_writing(self) -> None:
             super().resume_writing()
             self._answer.end()
-            self._see_closed()  # the rest is still to be taken
+            self._see_closed()  # the client has yet to take the rest
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -175,7 +175,7 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
             self._see_closed()
 
         def send_400_response(self, msg: str) -> None:
-            """Of what is no HTTP: in the form of every refusal."""
+            """Answer what is not HTTP in the form of every refusal."""
             body = json.dumps({"error": {"code": "bad_request", "message": msg}}).encode()
             size = (b"content-length", str(len(body)).encode())
             headers = [(b"content-type", b"application/json"), size, (b"connection", b"close")]
@@ -185,12 +185,12 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
             self._see_closed()
 
         def _see_closed(self) -> None:
-            """A connection is closed when the other side has taken everything, or has not for long enough."""
+            """Start the timer of a connection that is closing while the client has not taken everything."""
             if self.transport.is_closing() and self.transport.get_write_buffer_size():
                 self._answer.begin(self.transport)
 
         def _watch(self) -> None:
-            """Wait for the rest of a header, once it has begun."""
+            """Start the header's timer while a request's header is awaited, and stop it once the header is whole."""
             if self.conn.their_state is IDLE:
                 self._header.begin(self.transport)
             else:
@@ -200,7 +200,7 @@ def _connection_class(patience_s: float) -> "type[H11Protocol]":
 
 
 def _gate(app: "FastAPI") -> Gate | None:
-    """The gate within the middleware that the application has built."""
+    """Return the gate within the middleware that the application has built."""
     layer = app.middleware_stack
     while layer is not None and not isinstance(layer, Gate):
         layer = getattr(layer, "app", None)

@@ -1,4 +1,4 @@
-"""What the routes share: the engine, the films that are kept, and the checks of what is asked."""
+"""Share among the routes: the engine, the images that are kept, and the checks of sentences."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from radzero.service.settings import ServiceSettings
 
 @dataclass(frozen=True, eq=False)
 class KeptFilm:
-    """A film that was sent to be asked more than once; ``sha256`` is of the file's bytes."""
+    """An image that is kept to be asked about more than once; ``sha256`` is the hash of its file's bytes."""
 
     name: str
     sha256: str
@@ -29,12 +29,12 @@ class KeptFilm:
 
     @property
     def bytes(self) -> int:
-        """Memory that it holds."""
+        """Memory that the image holds, in bytes."""
         return self.film.bytes + 20_000
 
 
 class Service:
-    """What the routes share."""
+    """State that the routes share: the engine, the images that are kept, and the counters."""
 
     def __init__(self, model: RadZero, settings: ServiceSettings) -> None:
         self.model, self.settings = model, settings
@@ -51,13 +51,13 @@ class Service:
         )
         self.films: BoundedCache[KeptFilm] = BoundedCache(settings.cache_bytes // 2)
         self.stopping = False
-        self.sha256 = model.sha256  # now: the files may be others, or gone, when somebody asks
+        self.sha256 = model.sha256  # read now, because the files may change or vanish later
 
     def sentences(self, sentences: Sequence[str], findings: Sequence[str]) -> list[str]:
-        """What is asked, checked.
+        """Return the sentences to ask, those of finding sets included, each once.
 
         Raises:
-            HTTPException: 422 or 413.
+            HTTPException: with status 422 when they are not valid, and 413 when they are too many or too long.
         """
         if len(sentences) > MOST_NAMES or len(findings) > MOST_NAMES:
             raise refusal(413, "too_many_sentences", f"at most {MOST_NAMES} in a request, equal ones included")
@@ -78,7 +78,7 @@ class Service:
         return asked
 
     async def encode(self, content: bytes, name: str, *, keep_stored: bool = False) -> EncodedFilm:
-        """A film from an upload, counted when it is refused."""
+        """Encode the image of an upload; an image that is refused is counted."""
         try:
             return await self.engine.encode(content, name, keep_stored=keep_stored)
         except RadiographError as error:
@@ -86,7 +86,11 @@ class Service:
             raise
 
     async def keep(self, content: bytes, name: str) -> tuple[str, KeptFilm]:
-        """Read a film and keep it under a name that nobody can guess."""
+        """Encode an image and keep it under an identity that nobody can guess; return both.
+
+        Raises:
+            HTTPException: with status 413 when the image is larger than the cache.
+        """
         film = await self.encode(content, name, keep_stored=True)
         sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         kept = KeptFilm(name, sha256, film)
@@ -96,10 +100,10 @@ class Service:
         return identity, kept
 
     def kept(self, identity: str) -> KeptFilm:
-        """A film that was kept.
+        """Return an image that is kept.
 
         Raises:
-            HTTPException: 404.
+            HTTPException: with status 404 when it is not kept, or not any more.
         """
         kept = self.films.take(identity)
         if kept is None:
@@ -108,7 +112,7 @@ class Service:
 
 
 def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
-    """What is said of a film that is kept."""
+    """Make the message about an image that is kept."""
     seen, stored = kept.film.seen, kept.film.stored
     facts = None
     if seen.dicom:
@@ -129,12 +133,15 @@ def film_message(identity: str, kept: KeptFilm) -> FilmMessage:
 
 
 def refusal(status: int, code: str, message: str) -> HTTPException:
-    """An error that is answered with this status, code and message."""
+    """Make an error that is answered with this status, code and message."""
     return HTTPException(status, {"code": code, "message": message})
 
 
 def safe_name(filename: str | None) -> str:
-    """A name for messages: the last part of what was sent, printable and short; it is never opened."""
+    """Return a name for messages: the last part of the name that was sent, printable, and of at most 120 characters.
+
+    No file of this name is ever opened.
+    """
     last = os.path.basename((filename or "").replace("\\", "/"))
     return re.sub(r"[^\w .()+,=@-]", "_", last)[:120].strip() or "film"
 

@@ -1,4 +1,4 @@
-"""What a service may use and who may use it."""
+"""Set the limits of a service, and who may use it."""
 
 import ipaddress
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from radzero.images import ReadLimits
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750, 2.1: what an Authorization header can carry; a cookie can, too (RFC 6265, 4.1.1)."""
+"""Form of a token that an Authorization header can carry (RFC 6750, 2.1); a cookie can too (RFC 6265, 4.1.1)."""
 
 
 @dataclass(frozen=True)
@@ -16,22 +16,23 @@ class ServiceSettings:
     """Limits and access of a service.
 
     Attributes:
-        host: address that it binds to.
-        port: 0 takes a free one.
-        tokens: bearer tokens, one of which every request must carry; none needed when empty.
-        max_upload_bytes: of one request's body.
-        max_pixels: of one film; see :class:`~radzero.images.ReadLimits`.
-        max_sentences: of one request.
-        max_sentence_characters: of one sentence.
-        max_files: of one batch request.
-        max_result_values: sentences times pixels of one request for DICOM results, which take some 12 bytes each.
-        max_batch: films in one pass through the network.
-        batch_wait_s: for how long a pass waits for films that are being decoded.
-        max_pending: requests that wait or are worked on; further ones are answered 429.
-        max_pending_bytes: of their bodies.
-        time_limit_s: of one request, waiting included.
-        cache_bytes: of films that were read and are kept for further sentences.
-        decoders: threads that decode films.
+        host: address that the service binds to.
+        port: TCP port; 0 takes a free one.
+        tokens: bearer tokens, one of which every request must carry; no token is needed when empty.
+        max_upload_bytes: largest body of one request, in bytes.
+        max_pixels: largest number of pixels of one image; see :class:`~radzero.images.ReadLimits`.
+        max_sentences: largest number of sentences of one request.
+        max_sentence_characters: largest number of characters of one sentence.
+        max_files: largest number of files of one batch request.
+        max_result_values: largest number of sentences times pixels of one request for DICOM results; each of these
+            values takes some 12 bytes.
+        max_batch: largest number of images in one pass through the network.
+        batch_wait_s: seconds that a pass waits for images that are being decoded.
+        max_pending: largest number of requests that wait or are worked on; further ones are answered 429.
+        max_pending_bytes: largest total of their bodies, and of answers that are being sent, in bytes.
+        time_limit_s: seconds that one request may take, waiting included.
+        cache_bytes: size in bytes of the caches of images that were read and are kept for further sentences.
+        decoders: number of threads that decode images.
     """
 
     host: str = "127.0.0.1"
@@ -75,15 +76,15 @@ class ServiceSettings:
 
     @property
     def read_limits(self) -> ReadLimits:
-        """Of a film."""
+        """Limits on the files that are read."""
         return ReadLimits(max_pixels=self.max_pixels, max_file_bytes=self.max_upload_bytes)
 
 
 def read_tokens(path: Path) -> frozenset[str]:
-    """Tokens from a file, one per line; empty lines and those that begin with # are left out.
+    """Read tokens from a file, one per line; empty lines and those that begin with # are ignored.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: when the file holds no token.
         OSError: when the file cannot be read.
     """
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
@@ -94,7 +95,7 @@ def read_tokens(path: Path) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return whether an address can be reached from this machine alone."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The viewer: a page that asks films sentences, served beside the API. Nothing of it is loaded from elsewhere."""
+"""Serve the viewer, a page to ask sentences about images, beside the API; the page loads nothing from other sites."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
     """Serve the page at ``/``.
 
     Args:
-        app: of :func:`radzero.service.app.create_app`.
-        service: its service.
-        library: films that the page offers, by number; a page can name no others on this machine.
+        app: application of :func:`radzero.service.app.create_app`.
+        service: service of the application.
+        library: files of the images that the page offers, by number; a page can name no other files of this machine.
     """
     colours = similarity_colours(np.linspace(0, 1, 1001)).tolist()
     labels = film_labels(library)
@@ -60,7 +60,7 @@ def add_viewer(app: FastAPI, service: Service, library: Sequence[Path] = ()) -> 
 
 
 def film_labels(paths: Sequence[Path]) -> list[str]:
-    """Names by which films can be told apart: a file's own, and for equal ones as many of its folders as it takes."""
+    """Return names that tell the files apart: a file's own name, with as many of its folders as equal names need."""
     places = [path.absolute().parts[1:] for path in paths]
     depths = [1] * len(places)
     while True:
@@ -76,14 +76,14 @@ def film_labels(paths: Sequence[Path]) -> list[str]:
 
 
 class _Page(StaticFiles):
-    """The page's files; a route of the API that was asked by another method is not taken for one of them."""
+    """The page's files; a route of the API that is requested with another method does not count as one of them."""
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
         super().__init__(**options)
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a file, or say that the method is another route's."""
+        """Serve a file, or answer 405 where the path is a route of another method."""
         found = [route for route in self._app.routes if route.matches(scope)[0] is Match.PARTIAL]
         if found:
             allowed = sorted({method for route in found for method in getattr(route, "methods", None) or ()})

@@ -1,4 +1,4 @@
-"""How a browser is shown the page without its key on a command line, which every user of a machine can read."""
+"""Open the page in a browser without its key on a command line, which every user of the machine could read."""
 
 import html
 import tempfile
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @contextmanager
 def opened_in_browser(link: str) -> Iterator[None]:
-    """A browser is sent to the link by a file that only this user can read; it goes at the end.
+    """Send a browser to the link by a file that only this user can read; the file is deleted at the end.
 
     Args:
-        link: the page, with its key.
+        link: URL of the page, with its key.
     """
-    with tempfile.TemporaryDirectory(prefix="radzero-") as folder:  # which none but its owner may enter
+    with tempfile.TemporaryDirectory(prefix="radzero-") as folder:  # only its owner may enter the folder
         page = Path(folder) / "viewer.html"
         address = html.escape(link, quote=True)
         page.write_text(

@@ -1,1 +1,1 @@
-"""The public benchmarks, a file each: where the files come from, how they are laid out, prompts and labels."""
+"""Define each public benchmark in a module: source and layout of its files, prompts and labels."""

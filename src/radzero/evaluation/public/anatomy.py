@@ -1,7 +1,8 @@
-"""Anatomy: sentences that name a region ("right lung", "heart"), against masks of phantoms or human lung masks.
+"""Anatomy: compare maps of sentences that name a region ("right lung", "heart") with masks of phantoms or human lungs.
 
-Two layouts: a folder of ``radzero phantom`` (regions of ``phantoms.jsonl``), or images and folders of lung masks whose
-names have "masks" in them, a mask being a picture of the image's name, or of its stem with ``_mask``: "lungs".
+There are two layouts. One is a folder of ``radzero phantom`` (regions of ``phantoms.jsonl``). The other is images and
+folders of lung masks whose names contain "masks"; a mask is a picture with the image's name, or with its stem and
+``_mask``, and its sentence is "lungs".
 """
 
 import json
@@ -46,7 +47,7 @@ def _of_phantoms(index: Path) -> dict[Path, dict[str, Path]]:
 
 
 def _of_lungs(data: Path) -> dict[Path, dict[str, Path]]:
-    """Every image below that has a mask; the first folder of masks, by name, counts."""
+    """Return every image below a folder that has a mask; the first folder of masks that has one, by name, counts."""
     found: dict[Path, dict[str, Path]] = {}
     for folder in sorted(path for path in data.rglob("*masks*") if path.is_dir()):
         masks = ImageFolder(folder)

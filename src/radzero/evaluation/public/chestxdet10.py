@@ -29,7 +29,7 @@ PROMPT_OF = {
 CLASSES = tuple(PROMPT_OF)
 FINDINGS = tuple(PROMPT_OF.values())
 _OTHER = frozenset(("Cardiomegaly", "Diffuse Nodule", "Pleural Thickening"))
-"""Classes of ChestX-Det, the larger set in the same format; not asked for."""
+"""Classes of ChestX-Det, the larger data set in the same format, that this benchmark does not ask for."""
 
 
 def read(data: Path) -> Benchmark:

@@ -1,9 +1,9 @@
-"""NIH ChestX-ray14: classification of the official test list, and pointing and Dice where boxes lie beside it.
+"""NIH ChestX-ray14: classification of the official test list, and pointing and Dice if the folder has boxes.
 
 Labels come from the published test list (name or path, then fourteen zeros and ones), else from
 ``Data_Entry_2017*.csv`` (labels joined by ``|``). NIH's own boxes (``BBox_List_2017*.csv``, whose header names four
 columns as one) and those of the RSNA challenge on NIH images (``stage_2_train_labels*.csv`` with ``rsna_to_nih*.csv``)
-are taken where they are; both are drawn on 1024 x 1024 pixels.
+are used if the folder has them; both are drawn on images of 1024 x 1024 pixels.
 """
 
 import csv
@@ -85,12 +85,12 @@ def _of_entries(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
 
 
 def _boxes(data: Path) -> dict[tuple[str, str], list[Box]]:
-    """Boxes of (image, class), NIH's and RSNA's."""
+    """Return NIH's and RSNA's boxes by (image, class)."""
     boxes: dict[tuple[str, str], list[Box]] = {}
     for path in sorted(data.rglob("BBox_List_2017*.csv")):
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)
-            next(lines, None)  # "Image Index,Finding Label,Bbox [x,y,w,h],,,": not the columns that follow
+            next(lines, None)  # its header "Image Index,Finding Label,Bbox [x,y,w,h],,," does not match the columns
             for image, label, *values in lines:
                 label = _ALSO.get(label, label)
                 if label not in CLASSES:

@@ -44,7 +44,10 @@ def read(data: Path) -> Benchmark:
 
 
 def _frontal(data: Path, study: str) -> Path | None:
-    """A study's first frontal view, or the image that is named, wherever the folder begins."""
+    """Return a study's first frontal view, or the named image itself, or None.
+
+    Leading parts of the path are dropped until the rest lies below the folder.
+    """
     parts = Path(study).parts
     for first in range(len(parts)):
         place = data.joinpath(*parts[first:])

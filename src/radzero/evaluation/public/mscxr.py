@@ -1,4 +1,4 @@
-"""MS-CXR: phrases and their boxes; the pointing game over pairs."""
+"""MS-CXR: the pointing game over pairs of an image and a phrase with its boxes."""
 
 from pathlib import Path
 
@@ -55,5 +55,5 @@ def _parts(path: Path, k: int, entry: object) -> tuple[str, str, Box]:
 
 
 def _patient(image: str) -> str:
-    """files/p10/p10000032/s.../....jpg names it."""
+    """Return the patient that a path like files/p10/p10000032/s.../....jpg names, or else the image's own name."""
     return next((part for part in Path(image).parts if part.startswith("p") and len(part) > 4), image)

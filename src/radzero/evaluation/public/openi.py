@@ -1,4 +1,4 @@
-"""Open-I: 18 findings by substrings of the automatic labels of torchxrayvision's table."""
+"""Open-I: classification of 18 findings, by substrings of the automatic labels of torchxrayvision's table."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _PATIENT = ("uid", "patientid", "pmc_id")
 
 
 def labels_of(automatic: str) -> list[str]:
-    """The classes whose name, or other name, is in the automatic labels."""
+    """Return the classes whose name, or other name, is in the automatic labels."""
     text = automatic.lower()
     return [name for name in CLASSES if name.lower() in text or (name in _ALSO and _ALSO[name] in text)]
 

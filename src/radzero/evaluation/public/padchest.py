@@ -1,4 +1,4 @@
-"""PadChest: every label of the images that physicians labelled, but "normal"."""
+"""PadChest: classification of every label of the images that physicians labelled, except "normal"."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ FINDINGS: tuple[str, ...] = ()
 
 
 def labels_of(data: Path) -> dict[str, list[str]]:
-    """Labels of each image."""
+    """Return the labels of each image, in lower case."""
     path = the_file(data, "*padchest*.json", "*.json", what="JSON file of labels")
     content = json_of(path)
     if not isinstance(content, dict):
@@ -38,7 +38,7 @@ def read(data: Path) -> Benchmark:
 
 
 def of_classes(name: str, data: Path, keep) -> Benchmark:  # type: ignore[no-untyped-def]
-    """The benchmark of those classes whose number of positives is kept, in alphabetical order."""
+    """Return the benchmark of the classes, in alphabetical order, for whose number of positives ``keep`` is true."""
     labels, folder = labels_of(data), ImageFolder(data)
     counts: dict[str, int] = {}
     for found in labels.values():
@@ -52,5 +52,5 @@ def of_classes(name: str, data: Path, keep) -> Benchmark:  # type: ignore[no-unt
 
 
 def _patient(image: str) -> str:
-    """PadChest's names are study_..._...png; those of one study belong together."""
+    """Return the study of an image, whose name is study_..._...png; it stands for the patient."""
     return Path(image).stem.partition("_")[0]

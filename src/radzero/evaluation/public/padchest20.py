@@ -1,4 +1,4 @@
-"""PadChest20: the rare labels of PadChest, those with at most ten positives."""
+"""PadChest20: classification of the rare labels of PadChest, those with at most ten positives."""
 
 from pathlib import Path
 

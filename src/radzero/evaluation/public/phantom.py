@@ -1,4 +1,4 @@
-"""Phantoms of a seed that training never saw: every task over twelve findings, in three grades, with their sides."""
+"""Phantoms of a seed that training never saw: every task on twelve findings, in three grades, with their sides."""
 
 import json
 from collections.abc import Callable
@@ -34,10 +34,10 @@ def draw(
     workers: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Draw phantoms 0 .. films - 1 of a seed, once; the folder.
+    """Draw phantoms 0 .. films - 1 of a seed, unless the folder holds them already, and return the folder.
 
     Raises:
-        BenchmarkError: when the folder holds others.
+        BenchmarkError: when the folder holds other phantoms.
     """
     note = folder / "drawn.json"
     wanted = {"films": films, "seed": seed, "size": size}

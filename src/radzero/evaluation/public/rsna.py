@@ -1,7 +1,7 @@
-"""RSNA pneumonia: classification, Dice and pixel AUC, where the boxes are the mask.
+"""RSNA pneumonia: classification, pointing, and Dice and pixel AUC, where the union of the boxes is the mask.
 
-Two styles: MedKLIP's ``img_path`` with ``boxes`` (``x;y;w;h`` joined by ``|``), and the challenge's
-``patientId,x,y,width,height,Target`` with a row per box.
+Two styles of table are read: MedKLIP's ``img_path`` with ``boxes`` (``x;y;w;h`` joined by ``|``), and the challenge's
+``patientId,x,y,width,height,Target`` with a row per box. Boxes are in pixels.
 """
 
 from pathlib import Path
@@ -55,7 +55,7 @@ def read(data: Path) -> Benchmark:
 
 
 def _boxes(path: Path) -> dict[str, list[Box]]:
-    """Boxes of every image, none for a negative one."""
+    """Return the boxes of every image, none for a negative one."""
     rows = list(rows_of(path))
     columns = rows[0].keys() if rows else set()
     boxes: dict[str, list[Box]] = {}

@@ -65,9 +65,9 @@ def _mask(values: list[int], relative: bool) -> RunLengthMask:
 
 
 def _are_relative(path: Path, encoded: dict[str, list[list[int]]]) -> bool:
-    """Whether starts count from the end of the last run (as published) or from the image's first pixel.
+    """Return whether starts count from the end of the last run (as published), and not from the image's first pixel.
 
-    Absolute starts rise from run to run, in every row; relative ones are gaps, which do not.
+    Absolute starts rise from run to run in every row; relative starts are gaps, which do not.
     """
     several = [(name, values) for name, rows in encoded.items() for values in rows if len(values) > 2]
     rising = [all(b >= a + length for a, length, b in zip(v[0::2], v[1::2], v[2::2], strict=False)) for _, v in several]
@@ -81,7 +81,7 @@ def _are_relative(path: Path, encoded: dict[str, list[list[int]]]) -> bool:
 
 
 class _Union:
-    """Several rows of one image."""
+    """Union of the masks of several rows of one image."""
 
     def __init__(self, masks: tuple[RunLengthMask, ...]) -> None:
         self.masks = masks

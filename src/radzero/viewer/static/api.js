@@ -1,4 +1,4 @@
-// The service, as functions. Every refusal becomes an Error that says what the service said.
+// Call the service by functions. Every refusal becomes an Error with the service's message.
 
 async function call(path, options = {}) {
   let response;
@@ -12,7 +12,7 @@ async function call(path, options = {}) {
   try {
     message = (await response.json()).error.message;
   } catch {
-    // an answer that is no JSON: its status must do
+    // the answer is not JSON, so its status is the message
   }
   if (response.status === 401) message = "This page has lost its key. Open the link that radzero printed again.";
   const error = new Error(message);
@@ -38,8 +38,8 @@ export async function send(file) {
   return json("v1/films", { method: "POST", body: form });
 }
 
-// A file is read here: the browser knows its place on the disk only, and sending one that is gone fails as if nobody
-// answered.
+// Read a file before it is sent: the browser knows only its place on the disk, and sending a file that is gone fails as
+// if the service did not answer.
 async function contentOf(file) {
   try {
     return new Blob([await file.arrayBuffer()]);

@@ -1,4 +1,4 @@
-// The page: what it starts with.
+// Start the page.
 
 import * as api from "./api.js";
 import { listen, setOption } from "./controls.js";

@@ -1,4 +1,4 @@
-// Buttons, sliders, keys and files that are dropped.
+// Handle buttons, sliders, keys and files that are dropped.
 
 import { negation, otherSide } from "./counterparts.js";
 import { $, ratio, reachable } from "./dom.js";
@@ -107,12 +107,12 @@ export function listen() {
   $("save-dicom").addEventListener("click", saveDicom);
   document.addEventListener("keydown", (event) => {
     const scrolling = event.key.startsWith("Arrow") || event.key.startsWith("Page");
-    const scrolled = event.target.closest("aside, #film-notes, #status"); // which the key scrolls
+    const scrolled = event.target.closest("aside, #film-notes, #status"); // the key scrolls this part
     if (scrolling && scrolled && !event.target.closest("#answers")) return;
     const sliding = event.target.closest("input[type=range]") && event.key.length > 1; // arrows, Home, Page
     const typing = event.target.closest("input[type=text], select, dialog");
     if (typing || sliding || event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.length > 1 ? event.key : event.key.toLowerCase(); // whatever Caps Lock says
+    const key = event.key.length > 1 ? event.key : event.key.toLowerCase(); // Caps Lock does not count
     const work = (event.shiftKey && keys[`Shift ${key}`]) || keys[key];
     if (!work) return;
     event.preventDefault();

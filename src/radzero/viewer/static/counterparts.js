@@ -1,5 +1,5 @@
-// The sentence that a sentence is compared with.
-// Null where the words alone do not tell what the counterpart is: of "right or left", or of what is joined or denied.
+// Find the sentence that a sentence is compared with: its other side, or its negation.
+// It is null where the words alone do not tell: "right or left", or a finding that is counted, joined or denied.
 
 const SIDE = /\b(left|right)\b/gi;
 

@@ -1,11 +1,11 @@
-// Elements of the page, and texts of numbers.
+// Find, make and update elements of the page, and write numbers as text.
 
 export const $ = (id) => document.getElementById(id);
 
-export const ratio = () => window.devicePixelRatio || 1; // screen pixels of one of the page's
+export const ratio = () => window.devicePixelRatio || 1; // screen pixels per page pixel
 export const number = (value) => String(Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
 
-// What has to be scrolled can be scrolled with keys too, and nothing else stops the Tab key.
+// Let the Tab key reach an element only when it has to be scrolled, so that keys can scroll it.
 export function reachable(element) {
   if (element.scrollHeight > element.clientHeight) element.tabIndex = 0;
   else element.removeAttribute("tabindex");
@@ -15,7 +15,7 @@ export const make = (tag, properties) => Object.assign(document.createElement(ta
 
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-// Draws a list anew; what had the focus in it has it again.
+// Fill a list anew, and give the focus back to the button or input at the same place.
 export function relist(list, items) {
   const within = "button, input";
   const focused = [...list.querySelectorAll(within)].indexOf(document.activeElement);
@@ -23,7 +23,7 @@ export function relist(list, items) {
   if (focused >= 0) list.querySelectorAll(within)[focused]?.focus();
 }
 
-// Scrolls a list, and only this, to what is chosen in it: where the whole page scrolls, the film stays where it is.
+// Scroll a list, and nothing else, to its chosen item: where the whole page scrolls, the image must stay in place.
 export function reveal(list) {
   const chosen = list.querySelector("[aria-current=true]");
   if (!chosen) return;

@@ -1,7 +1,7 @@
-// A film's values before the window, and how they are drawn: a pyramid of means, sampled at the screen's own pixels.
+// Hold an image's values before the window, and draw them: a pyramid of means is sampled at the screen's own pixels.
 
 export class Film {
-  // info: of POST v1/films. buffer: of GET v1/films/ID/pixels; its format is in docs/service.md.
+  // info: answer of POST v1/films. buffer: answer of GET v1/films/ID/pixels; docs/service.md describes its format.
   constructor(info, buffer) {
     this.info = info;
     [this.height, this.width] = info.size;
@@ -17,25 +17,25 @@ export class Film {
     this.reset();
   }
 
-  // The window that the file asks for; null draws with the service's own table, exactly as the model saw the film.
+  // Return to the file's window: null draws with the service's own table, exactly as the model saw the image.
   reset() {
     this.window = null;
     this.inverted = false;
     this.grey = this.first;
   }
 
-  // As it was seen before.
+  // Restore the window and inversion with which the image was seen before.
   see({ window, inverted }) {
     Object.assign(this, { window, inverted });
     this.table();
   }
 
-  // Whether it is shown otherwise than the model saw it.
+  // Whether the image is shown otherwise than the model saw it.
   get changed() {
     return this.window !== null || this.inverted;
   }
 
-  // Whether low values are bright now.
+  // Whether low values are bright as the image is shown now.
   get lowIsBright() {
     return this.info.inverted !== this.inverted;
   }
@@ -44,7 +44,7 @@ export class Film {
     return this.window ?? this.info.window ?? this.guess();
   }
 
-  // Centre and width that come near a VOI LUT, or the full range of a picture.
+  // Return centre and width that come near a VOI LUT, or span the full range of a picture.
   guess() {
     const low = this.first.findIndex((g) => g > 2 && g < 253);
     const high = this.first.findLastIndex((g) => g > 2 && g < 253);
@@ -67,7 +67,7 @@ export class Film {
   table() {
     const flip = this.inverted;
     this.grey = this.first.map((first, k) => {
-      if (Number.isNaN(this.values[k])) return 0; // padding is no part of the film: black under every window
+      if (Number.isNaN(this.values[k])) return 0; // padding is not part of the image: it is black under every window
       if (!this.window) return flip ? 255 - first : first;
       const g = windowed(this.values[k], this.window);
       return Math.round(255 * (this.lowIsBright ? 1 - g : g));
@@ -78,7 +78,7 @@ export class Film {
     return this.values[this.levels[y * this.width + x]];
   }
 
-  // Fills RGBA pixels of a canvas: film x = (column + 0.5) / zoom + left, y alike; black beside the film.
+  // Fill RGBA pixels of a canvas: image x = (column + 0.5) / zoom + left, y alike; black beside the image.
   draw(image, view) {
     const { data, width, height } = image;
     const step = Math.max(0, Math.min(this.pyramid.length - 1, Math.floor(Math.log2(1 / view.zoom))));
@@ -107,7 +107,7 @@ export class Film {
   }
 }
 
-// DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3
+// Return the display value (0..1) of a value under a window (DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3).
 export function windowed(value, { centre, width, function: kind }) {
   if (kind === "SIGMOID") return 1 / (1 + Math.exp((-4 * (value - centre)) / width));
   const [c, w] = kind === "LINEAR_EXACT" ? [centre, width] : [centre - 0.5, width - 1];
@@ -115,7 +115,7 @@ export function windowed(value, { centre, width, function: kind }) {
   return Math.min(1, Math.max(0, (value - c) / w + 0.5));
 }
 
-// Which samples of a line of `count` a line of screen pixels reads, by linear interpolation between their centres.
+// Return which of a line's `count` samples each of a line of screen pixels interpolates between, and their weight.
 function axis(length, start, zoom, film, count) {
   const inside = new Uint8Array(length);
   const first = new Int32Array(length);

@@ -1,4 +1,4 @@
-// The list of films: opening, reading, choosing, closing.
+// Keep the list of images: open, read, choose and close them.
 
 import * as api from "./api.js";
 import { $, counted, make, reachable, relist, reveal } from "./dom.js";
@@ -9,7 +9,7 @@ import { CHANGED, limits, viewer } from "./state.js";
 import { attempt, status } from "./status.js";
 import { fit, redraw } from "./view.js";
 
-// Opens the first of them that is a film, unless somebody chooses another meanwhile.
+// Add entries to the list, and open the first that is a radiograph, unless the user chooses another meanwhile.
 export async function add(entries, said = "") {
   const taken = new Set(viewer.films.map((entry) => entry.name));
   for (const entry of entries) viewer.films.push(Object.assign(entry, { name: unlike(entry.name, taken) }));
@@ -19,7 +19,7 @@ export async function add(entries, said = "") {
   }
 }
 
-// A name that is not taken, and is from now on: a browser does not tell which folder a file is in.
+// Return a name that is not taken, and take it: a browser does not tell which folder a file is in.
 function unlike(name, taken) {
   let other = name;
   for (let k = 2; taken.has(other); k++) other = `${name} (${k})`;
@@ -46,7 +46,7 @@ function listFilms() {
   $("close").disabled = !viewer.films.length;
 }
 
-// Takes the film that is shown off the list; the file is left alone.
+// Remove the image that is shown from the list; its file stays as it is.
 export function closeFilm() {
   const k = viewer.films.indexOf(viewer.current);
   if (k < 0) return;
@@ -64,7 +64,7 @@ export function closeFilm() {
   status(`${closed.name} closed`);
 }
 
-// Shows a film, and says this when it is shown. Whether it is one.
+// Show an image, then the given status; return whether it could be read and asked about.
 export async function choose(entry, said = "") {
   viewer.current = entry;
   listFilms();
@@ -95,7 +95,7 @@ function present() {
   describe();
 }
 
-// Nothing of the film before may stand beside the next one's name: no answer, map, fact or value.
+// Clear the page, so that no answer, map, fact or value of the image before stands beside the next one's name.
 function blank() {
   for (const pane of viewer.panes) pane.show(null);
   $("facts").replaceChildren();
@@ -109,8 +109,8 @@ function blank() {
 
 const send = (entry) => (entry.file ? api.send(entry.file) : api.openLibrary(entry.library));
 
-// Asks something about a film that the service keeps; sends it again where the service has made room for others. Null
-// when the file holds something else by then: it was read anew, and what was asked was asked of another picture.
+// Ask something about an image that the service keeps, and send the image again if the service has dropped it. Return
+// null if the file has changed by then: it is read anew, because the question was about another picture.
 export async function ofKept(entry, question) {
   try {
     return await question(entry.info.id);
@@ -130,7 +130,7 @@ export async function ofKept(entry, question) {
   return null;
 }
 
-// Who wants a film that is being read already waits for it: it is sent once.
+// Read an image; where it is being read already, wait for that, so that it is sent once.
 function load(entry) {
   entry.loading ??= send(entry)
     .then((info) => read(entry, info))
@@ -153,7 +153,7 @@ async function read(entry, info) {
   makeRoom(entry);
 }
 
-// Of many films the page keeps the pixels of those used last; the others are read again when they are chosen.
+// Keep the pixels of the most recently used images only; the others are read again when they are chosen.
 function makeRoom(entry) {
   viewer.recent = [entry, ...viewer.recent.filter((other) => other !== entry)].filter((one) => viewer.films.includes(one));
   let pixels = 0;
@@ -183,7 +183,7 @@ function describe() {
 export const filmWarnings = ({ failure, changed, info }) =>
   [failure, changed && `${CHANGED}.`, ...(info?.warnings ?? [])].filter(Boolean);
 
-// What must be known of the film stands beside it for as long as it is shown.
+// List the warnings of the image beside it for as long as it is shown.
 function listWarnings() {
   const warnings = viewer.current ? filmWarnings(viewer.current) : [];
   $("warnings").replaceChildren(...warnings.map((text) => make("li", { textContent: text })));

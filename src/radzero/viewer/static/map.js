@@ -1,7 +1,8 @@
-// A sentence's map: the patch grid laid on the film exactly as radzero.images.geometry does, colours as in its overlays.
+// Draw a sentence's map: the patch grid lies on the image exactly as in radzero.images.geometry, with the same colours
+// as RadZero's overlays.
 
 export class SimilarityMap {
-  // maps: of an answer. index: of the sentence. peak: [x, y] or null.
+  // maps: maps of a reading. index: place of the sentence in it. peak: [x, y] in pixels of the image, or null.
   constructor(maps, index, peak) {
     const bytes = Uint8Array.from(atob(maps.values), (c) => c.charCodeAt(0));
     [this.rows, this.columns] = maps.grid;
@@ -11,7 +12,7 @@ export class SimilarityMap {
     this.peak = peak;
   }
 
-  // The cell, or null where the model did not look, of a film coordinate; kind 0 for y and 1 for x.
+  // Return the grid position of an image coordinate, or null where the model did not see it; kind is 0 for y, 1 for x.
   cell(at, kind) {
     const { original, resized, placed, input, patch } = this.place;
     const position = (at * resized[kind]) / original[kind] + placed[kind];
@@ -19,7 +20,7 @@ export class SimilarityMap {
     return Math.min((kind ? this.columns : this.rows) - 1, Math.max(0, position / patch - 0.5));
   }
 
-  // 0..1 at film coordinates (pixel centres are at .5).
+  // Return the map's value (0..1) at image coordinates in pixels, whose centres are at .5.
   at(x, y) {
     const [column, row] = [this.cell(x, 1), this.cell(y, 0)];
     return column === null || row === null ? 0 : this.probability(this.between(row, column));
@@ -39,7 +40,7 @@ export class SimilarityMap {
     return this.attention ? value / (1 + value) : 1 / (1 + Math.exp(-value));
   }
 
-  // 0..1 of every screen pixel.
+  // Return the map's value (0..1) at every screen pixel.
   sample(width, height, view) {
     const out = new Float32Array(width * height);
     const columns = Array.from({ length: width }, (_, i) => this.cell(view.left + (i + 0.5) / view.zoom, 1));
@@ -59,13 +60,13 @@ export class SimilarityMap {
 
 export const alphaOf = (v, opacity) => opacity * v * v * (3 - 2 * v);
 
-// Lays values 0..1 over an RGBA image.
+// Blend the colours of values (0..1) into an RGBA image.
 export function tint(image, values, colours, opacity) {
   const { data } = image;
   const last = colours.length - 1;
   for (let k = 0, p = 0; k < values.length; k++, p += 4) {
     const v = values[k];
-    if (v < 0.02) continue; // lighter than any screen shows
+    if (v < 0.02) continue; // the colour is too faint for any screen
     const a = alphaOf(v, opacity);
     const colour = colours[Math.round(v * last)];
     data[p] += a * (colour[0] - data[p]);
@@ -74,10 +75,10 @@ export function tint(image, values, colours, opacity) {
   }
 }
 
-// A white line with a dark rim along the inner edge of where values reach the threshold.
+// Draw a white line with a dark rim along the inner edge of the region whose values reach the threshold.
 export function outline(image, values, threshold) {
   const { data, width, height } = image;
-  // beyond the screen a region goes on
+  // a region goes on beyond the screen, so that it has no edge there
   const inside = (x, y) => x < 0 || y < 0 || x >= width || y >= height || values[y * width + x] >= threshold;
   const paint = (x, y, g) => {
     if (x < 0 || y < 0 || x >= width || y >= height) return;

@@ -1,11 +1,11 @@
-// One film with one sentence's map on it. All panes share one view (zoom, place) and one window.
+// Show the image with one sentence's map on it. All panes share one view (zoom, place) and one window.
 
 import { outline, tint } from "./map.js";
 import { viewer } from "./state.js";
 import { fit, panBy, point, windowBy, zoomBy } from "./view.js";
 
 const PEAK = "#5aebff";
-const SLIP = 10; // of the page's pixels: a finger that moves less rests
+const SLIP = 10; // page pixels; a finger that moves less counts as resting
 
 export class Pane {
   constructor() {
@@ -40,12 +40,12 @@ export class Pane {
     return { width, height, ratio };
   }
 
-  // What part of the film this canvas shows: film x = (column + 0.5) / zoom + left.
+  // Return the part of the image that this canvas shows: image x = (column + 0.5) / zoom + left.
   view() {
     const { zoom, x, y } = viewer.place;
     const { width, height, ratio } = this.size();
     const scale = zoom * ratio;
-    const whole = (start) => Math.round(start * scale) / scale; // on whole screen pixels, so that 1:1 shows the film's own
+    const whole = (start) => Math.round(start * scale) / scale; // whole screen pixels: 1:1 shows the image's own
     return { zoom: scale, left: whole(x - width / (2 * scale)), top: whole(y - height / (2 * scale)) };
   }
 
@@ -76,7 +76,7 @@ export class Pane {
     this.canvas.setAttribute("aria-label", `${film.info.film}, ${said}`);
   }
 
-  // Where the film fits the sentence best; a faint ring where even that is below the threshold.
+  // Mark where the image fits the sentence best; draw a faint ring where even that is below the threshold.
   drawPeak(context, [x, y], view, ratio, reached) {
     const [px, py] = [(x + 0.5 - view.left) * view.zoom, (y + 0.5 - view.top) * view.zoom];
     const arm = 11 * ratio;
@@ -103,7 +103,7 @@ export class Pane {
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.up(event));
     canvas.addEventListener("pointerleave", (event) => {
-      if (event.pointerType !== "touch") point(null); // a finger hides what it points at until it is lifted
+      if (event.pointerType !== "touch") point(null); // a finger hides its place until it is lifted
     });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("dblclick", () => fit());
@@ -114,7 +114,7 @@ export class Pane {
     }, { passive: false });
   }
 
-  // Film coordinates of a place on the page; null beside this pane.
+  // Return the image coordinates of a place on the page, or null beside this pane.
   filmAt({ x, y }) {
     const box = this.canvas.getBoundingClientRect();
     if (x < box.left || y < box.top || x >= box.right || y >= box.bottom) return null;
@@ -131,7 +131,7 @@ export class Pane {
     point({ pane: this, x: event.clientX, y: event.clientY });
   }
 
-  // Of a pinch the last finger does nothing more: fingers are never lifted at once.
+  // After a pinch the last finger does nothing more, because fingers are never lifted at the same moment.
   up(event) {
     this.pointers.delete(event.pointerId);
     if (!this.pointers.size) this.gesture = null;
@@ -144,7 +144,7 @@ export class Pane {
     const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
     if (this.gesture === "tap") {
       if (Math.hypot(dx, dy) < SLIP) return;
-      this.gesture = "drag"; // from here on
+      this.gesture = "drag"; // it is a drag from here on
     } else if (this.gesture === "pinch") {
       if (this.pointers.size === 2) this.pinch(event, last);
     } else if (last.button !== 0 || event.shiftKey || viewer.tool === "pan") {
@@ -152,13 +152,13 @@ export class Pane {
     } else if (viewer.tool === "zoom") {
       zoomBy(Math.exp(-dy / 150), viewer.place.x, viewer.place.y);
     } else {
-      windowBy(viewer.film.lowIsBright ? -dy : dy, dx); // down darkens every film, right takes contrast from it
+      windowBy(viewer.film.lowIsBright ? -dy : dy, dx); // down darkens every image, right lowers its contrast
     }
     last.x = event.clientX;
     last.y = event.clientY;
   }
 
-  // What is between the fingers stays between them.
+  // Pan and zoom so that the part of the image between the fingers stays between them.
   pinch(event, last) {
     const now = { x: event.clientX, y: event.clientY };
     const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)[1];

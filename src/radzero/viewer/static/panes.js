@@ -1,4 +1,4 @@
-// How many panes there are, and what each shows.
+// Arrange the panes, and set what each shows.
 
 import { negation, otherSide } from "./counterparts.js";
 import { $, reveal } from "./dom.js";
@@ -22,7 +22,7 @@ export function arrange() {
 
 export function show() {
   const sized = arrange();
-  const answers = (viewer.film && viewer.current.answers) ?? new Map(); // none beside a film that is not there
+  const answers = (viewer.film && viewer.current.answers) ?? new Map(); // no image is shown, so no answer is
   const shown = shownSentences();
   viewer.panes.forEach((pane, k) => pane.show(answers.get(shown[k]) ?? null));
   listAnswers();

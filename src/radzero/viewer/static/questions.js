@@ -1,4 +1,4 @@
-// Sentences and their answers.
+// Ask sentences, and list their answers.
 
 import * as api from "./api.js";
 import { $, make, relist } from "./dom.js";
@@ -9,8 +9,8 @@ import { show } from "./panes.js";
 import { CHANGED, MOST_AT_ONCE, MOST_PANES, viewer } from "./state.js";
 import { attempt, status } from "./status.js";
 
-// Asks a film whatever it has not answered yet, after what is being asked already, so that nothing is asked twice.
-// Says whether its file has changed.
+// Ask the sentences that an image has not answered yet, but only after running questions, so that none is asked twice.
+// Return a text if the file has changed.
 export function askMissing(entry) {
   const before = entry.asking ?? Promise.resolve();
   entry.asking = before.catch(() => {}).then(() => askInParts(entry));
@@ -30,14 +30,14 @@ async function askInParts(entry) {
 
 function keepAnswers(entry, reading) {
   reading.sentences.forEach((answer, k) => {
-    if (!viewer.asked.includes(answer.sentence)) return; // cleared while it was being answered
+    if (!viewer.asked.includes(answer.sentence)) return; // the sentence was cleared while it was being answered
     const map = reading.maps ? new SimilarityMap(reading.maps, k, answer.peak) : null;
     entry.answers.set(answer.sentence, { ...answer, map });
   });
 }
 
 export async function ask(sentences, { beside = false } = {}) {
-  const plain = (text) => text.replace(/\p{Cc}+/gu, " ").trim(); // as the service takes and repeats it
+  const plain = (text) => text.replace(/\p{Cc}+/gu, " ").trim(); // as the service reads and repeats it
   const wanted = [...new Set(sentences.map(plain).filter(Boolean))];
   if (!wanted.length) {
     status("Write a sentence first, such as: There is left pleural effusion", true);
@@ -52,7 +52,7 @@ export async function ask(sentences, { beside = false } = {}) {
     show();
     return;
   }
-  const still = () => wanted.filter((text) => viewer.asked.includes(text)); // not cleared meanwhile
+  const still = () => wanted.filter((text) => viewer.asked.includes(text)); // those not cleared meanwhile
   const done = await attempt("Asking…", async () => {
     const started = performance.now();
     const changed = await askMissing(current);
@@ -69,7 +69,7 @@ export async function ask(sentences, { beside = false } = {}) {
   show();
 }
 
-// What a film's answers to these sentences are warned of, short enough for the status line.
+// Return the warnings of an image's answers to these sentences, short enough for the status line.
 function warned(entry, sentences) {
   const warnings = sentences.map((text) => entry.answers.get(text)?.warnings ?? []);
   if (sentences.length === 1) return warnings[0].join("; ");
@@ -77,7 +77,7 @@ function warned(entry, sentences) {
   return count ? `${count} with warnings, see Answers` : "";
 }
 
-// Shows the last of these sentences, or all of them beside what is shown.
+// Choose the last of these sentences to be shown, or all of them beside those that are shown.
 function choosePanes(sentences, beside) {
   viewer.beside = beside ? [...new Set([...shownSentences(), ...sentences])].slice(-MOST_PANES) : [];
   if (!beside || !viewer.chosen) viewer.chosen = sentences.at(-1);

@@ -1,4 +1,4 @@
-// What can be saved: the picture, the answers, DICOM results.
+// Save the picture, the answers and DICOM results.
 
 import * as api from "./api.js";
 import { counted, make } from "./dom.js";
@@ -15,13 +15,13 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// What a film's files are saved as: its name without a format's ending; of "1.2.840.1" nothing is an ending.
+// Return the name for an image's saved files: its own name without a format's suffix; "1.2.840.1" has none.
 function stem(entry) {
   const ending = new RegExp(`(${viewer.suffixes.map((suffix) => suffix.replace(".", "\\.")).join("|")})(?=$| \\(\\d+\\)$)`, "i");
   return entry.name.replace(ending, "").replaceAll("/", "-");
 }
 
-// What is saved is taken, with its name, before anything is waited for: another film may be chosen meanwhile.
+// Content and name of what is saved are read before any wait, because the user may choose another image meanwhile.
 export function savePicture() {
   const name = `${stem(viewer.current)}.png`;
   picture().toBlob((blob) => save(blob, name));
@@ -52,7 +52,7 @@ export function saveDicom() {
 }
 
 function picture() {
-  for (const pane of viewer.panes) pane.draw(); // what is to be drawn may still wait for the next frame
+  for (const pane of viewer.panes) pane.draw(); // a change may still wait for the next frame
   const { current, panes, colours, options, model } = viewer;
   return drawSheet({ panes, colours, threshold: options.threshold, warnings: filmWarnings(current), model });
 }

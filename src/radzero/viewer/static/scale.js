@@ -1,4 +1,4 @@
-// The colour scale beside the panes.
+// Draw the colour scale beside the panes.
 
 export function paintScale(canvas, colours, threshold, ratio) {
   const { width, height } = canvas;
@@ -11,7 +11,7 @@ export function paintScale(canvas, colours, threshold, ratio) {
     context.fillStyle = `rgb(${colours[Math.round(v * (colours.length - 1))].join(" ")})`;
     context.fillRect(right - bar, y, bar, 1);
   }
-  context.fillStyle = "#f0f0f2"; // on the light box, which is black under every theme
+  context.fillStyle = "#f0f0f2"; // the light box behind it is black under every theme
   context.font = `${12 * ratio}px system-ui, sans-serif`;
   context.textAlign = "right";
   context.textBaseline = "middle";
@@ -19,7 +19,7 @@ export function paintScale(canvas, colours, threshold, ratio) {
   context.fillRect(right - bar - 3 * ratio, at(threshold) - ratio, bar + 6 * ratio, 2 * ratio);
 }
 
-// The colour of every value from 0 to 1, never stretched, with the contour's threshold.
+// Draw the colours of the values from 0 to 1, never stretched, with the contour's threshold.
 export function drawScale(canvas, colours, threshold) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((v) => Math.round(v * ratio));

@@ -1,9 +1,9 @@
-// A picture to keep: the panes as they are shown, each under its sentence, over what must be said with them.
+// Draw a picture to save: the panes as they are shown, each under its sentence, above warnings and the model's notice.
 
 import { percent } from "./pane.js";
 import { paintScale } from "./scale.js";
 
-// Of the page's pixels; in a narrower picture the texts would take more room than the film.
+// Least width in page pixels; in a narrower picture the texts would take more room than the image.
 const LEAST_WIDTH = 640;
 const SCALE = { width: 58, height: 420 };
 const GROUND = "#101013";
@@ -11,7 +11,8 @@ const TEXT = "#f0f0f2";
 const MUTED = "#b8b8c2";
 const NOTICE = "#ffde8c";
 
-// panes: at least one, all of one size. colours, threshold: of the scale. warnings: of the film. model: of v1/model.
+// panes: at least one, all of one size. colours, threshold: those of the scale. warnings: those of the image.
+// model: answer of v1/model.
 export function drawSheet({ panes, colours, threshold, warnings, model }) {
   const ratio = window.devicePixelRatio || 1;
   const [gap, margin, line] = [4 * ratio, 8 * ratio, 24 * ratio];
@@ -30,10 +31,10 @@ export function drawSheet({ panes, colours, threshold, warnings, model }) {
   const foot = footOf(context, warnings, model, sheet.width - 2 * margin);
   const rows = Array.from({ length: Math.ceil(panes.length / across) }, (_, row) => {
     const lines = heads.slice(row * across, (row + 1) * across).map((head) => head.length);
-    return Math.max(1, ...lines) * line + margin; // above the films of this row
+    return Math.max(1, ...lines) * line + margin; // height above the images of this row
   });
   const startOf = (row) => rows.slice(0, row).reduce((sum, top) => sum + top + height + gap, 0);
-  sheet.height = startOf(rows.length) + foot.length * line + margin; // which forgets the context's settings
+  sheet.height = startOf(rows.length) + foot.length * line + margin; // this resets the context's settings
   Object.assign(context, { font, textBaseline: "middle", fillStyle: GROUND });
   context.fillRect(0, 0, sheet.width, sheet.height);
   panes.forEach((pane, k) => {
@@ -74,7 +75,7 @@ function write(context, lines, x, y, line) {
   });
 }
 
-// A text in lines of this width, broken between words where there are any.
+// Return a text in lines of at most this width, broken between words where possible.
 function wrapped(context, text, width) {
   const lines = [];
   let rest = text;
@@ -89,7 +90,7 @@ function wrapped(context, text, width) {
   return lines;
 }
 
-// How many characters of a text fit in a width; one at least, so that every line has something.
+// Return how many characters of a text fit in a width, but at least one, so that no line is empty.
 function fitting(context, text, width) {
   let [low, high] = [1, text.length];
   while (low < high) {

@@ -1,36 +1,36 @@
-// What the page shows: every field of its state is declared here, and changed by the other modules.
+// Declare every field of the page's state; the other modules change them.
 
 export const MOST_PANES = 4;
 export const MOST_AT_ONCE = 64; // sentences of one request; the service answers at most 256
 export const CHANGED = "The file has changed since it was opened: it was read anew";
-export const limits = { pixels: 128e6 }; // of all films that the page keeps, about 3.5 bytes each
+export const limits = { pixels: 128e6 }; // pixels of all images that the page keeps, about 3.5 bytes each
 
 export const viewer = {
-  // what the service says
+  // answers of the service
   model: null,
-  sets: null, // named finding sets
-  colours: [], // of the values 0, 0.001, ... 1
-  suffixes: [], // endings of the names of files that may be films
+  sets: null, // finding sets by name
+  colours: [], // colours of the values 0, 0.001, ... 1
+  suffixes: [], // suffixes of files that may be radiographs
 
-  // films
+  // images
   films: [], // { name, file | library, info, film, answers, changed, failure, loading, asking, seen }
-  recent: [], // those read, the last one read or chosen first
-  current: null, // the one that is shown
+  recent: [], // entries that were read, the most recently read or chosen one first
+  current: null, // the entry that is shown
 
   // sentences
-  asked: [], // that every film is asked
-  chosen: null, // whose answer is marked, and shown
-  beside: [], // that are shown side by side, where there are several
-  revealed: null, // the chosen one that the list was scrolled to
+  asked: [], // sentences that are asked about every image
+  chosen: null, // the sentence whose answer is marked and shown
+  beside: [], // sentences that are shown side by side, where there are several
+  revealed: null, // the chosen sentence that the list was last scrolled to
 
   // view
   panes: [],
-  place: { zoom: 1, x: 0, y: 0 }, // the film's point in the middle of every pane
-  fitted: true, // whether the whole film is shown, whatever the page's size
+  place: { zoom: 1, x: 0, y: 0 }, // page pixels per image pixel, and the image's point in the middle of every pane
+  fitted: true, // whether the whole image is shown, whatever the page's size
   tool: "window",
   options: { map: true, contour: true, peak: true, opacity: 0.6, threshold: 0.5 },
-  pointed: null, // { pane, x, y } of the page, or { pane, middle: true }: where values are read
-  pending: false, // whether the panes are to be drawn with the next frame
+  pointed: null, // where values are read: { pane, x, y } in page pixels, or { pane, middle: true }
+  pending: false, // whether the next frame draws the panes
 
   get film() {
     return this.current?.film ?? null;

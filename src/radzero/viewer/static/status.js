@@ -1,4 +1,4 @@
-// The status line, and work that may fail.
+// Write the status line, and run work that may fail.
 
 import { $, reachable } from "./dom.js";
 import { viewer } from "./state.js";
@@ -9,8 +9,8 @@ export function status(text, problem = false) {
   reachable($("status"));
 }
 
-// Runs something that may fail, and says how it ended. Under another film that was chosen meanwhile nothing is said of
-// this one, unless it must be known whatever is shown: then it is said with the film's name.
+// Run something that may fail, and write in the status line how it ended. If another image was chosen meanwhile, write
+// nothing, unless `always` is set: then write it with the name of its image.
 export async function attempt(doing, work, { always = false } = {}) {
   const entry = viewer.current;
   const say = (text, problem = false) => {

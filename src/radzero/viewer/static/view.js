@@ -1,4 +1,4 @@
-// What part of the film is seen, with which window, and what lies under the pointer.
+// Set the part of the image that is seen and its window, and read the values under the pointer.
 
 import { $, number, ratio } from "./dom.js";
 import { drawScale } from "./scale.js";
@@ -28,7 +28,7 @@ function sayView() {
   $("invert").setAttribute("aria-pressed", String(film.inverted));
 }
 
-// At which the whole film is seen.
+// Return the zoom, in page pixels per image pixel, at which the whole image is seen.
 function fittingZoom() {
   const { clientWidth, clientHeight } = viewer.panes[0].canvas;
   return 0.98 * Math.min(Math.max(1, clientWidth) / viewer.film.width, Math.max(1, clientHeight) / viewer.film.height);
@@ -38,16 +38,16 @@ export function fit() {
   const { film } = viewer;
   if (!film || !viewer.panes.length) return;
   viewer.place = { zoom: fittingZoom(), x: film.width / 2, y: film.height / 2 };
-  viewer.fitted = true; // and stays so when the page changes its size, until somebody zooms or pans
+  viewer.fitted = true; // stays true when the page changes its size, until the user zooms or pans
   redraw();
 }
 
 export function zoomBy(factor, x, y) {
   const { place } = viewer;
   if (!viewer.film) return;
-  const least = Math.min(0.02, fittingZoom() / 2); // very wide films are seen whole below 2 %
+  const least = Math.min(0.02, fittingZoom() / 2); // very wide images are seen whole only below 2 %
   const zoom = Math.min(40, Math.max(least, place.zoom * factor));
-  const kept = place.zoom / zoom; // the point under the pointer stays where it is
+  const kept = place.zoom / zoom; // keeps the point under the pointer in place
   look({ zoom, x: x + (place.x - x) * kept, y: y + (place.y - y) * kept });
 }
 
@@ -60,7 +60,7 @@ export function panBy(dx, dy) {
   if (viewer.film) look({ ...place, x: place.x - dx / place.zoom, y: place.y - dy / place.zoom });
 }
 
-// The middle of the view stays on the film, so that it cannot get lost.
+// Keep the middle of the view on the image, so that the image cannot leave the view.
 function look({ zoom, x, y }) {
   const { width, height } = viewer.film;
   viewer.place = { zoom, x: Math.min(width, Math.max(0, x)), y: Math.min(height, Math.max(0, y)) };
@@ -68,7 +68,7 @@ function look({ zoom, x, y }) {
   redraw();
 }
 
-// Of these steps 400 are the window's width: the level's, and how much wider.
+// Move the window's centre by `level` steps and widen it by `wider` steps of 1/400 of its width.
 export function windowBy(level, wider) {
   const { film } = viewer;
   const { centre, width } = film.shown;
@@ -82,7 +82,7 @@ export function point(pointed) {
   readOut();
 }
 
-// Says what lies where the pointer is; also when the film, the answer or the view has moved under it.
+// Write the values under the pointer, also when the image, the answer or the view has changed under it.
 function readOut() {
   const { film, pointed } = viewer;
   const pane = viewer.panes.includes(pointed?.pane) ? pointed.pane : null;
@@ -105,7 +105,8 @@ function similaritySaid({ answer }, x, y) {
   return answer?.map ? `similarity ${answer.map.at(x + 0.5, y + 0.5).toFixed(3)}` : "";
 }
 
-// Also in the status line, which is read aloud, with the similarities of all sentences that are shown.
+// Read the values at the middle of the view, and write them in the status line too, which is read aloud, with the
+// similarities of all sentences that are shown.
 export function readMiddle(film) {
   point({ pane: viewer.panes[0], middle: true });
   const [x, y] = [viewer.place.x, viewer.place.y].map(Math.floor);
