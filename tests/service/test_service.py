@@ -246,7 +246,9 @@ def test_an_absurd_rescale_is_ignored(client: TestClient, slope: str, intercept:
     files = [("files", ("a.dcm", plain)), ("files", ("b.dcm", content))]
     first, second = client.post("/v1/batch", files=files, data={"sentence": SENTENCES}).json()["films"]
     assert "absurd" in str(second["reading"]["warnings"])
-    assert second["reading"]["sentences"] == first["reading"]["sentences"]
+    for got, wanted in zip(second["reading"]["sentences"], first["reading"]["sentences"], strict=True):
+        assert got["logit"] == pytest.approx(wanted["logit"], abs=1e-4)  # rows of a batch may differ by rounding
+        assert got["peak"] == wanted["peak"]
 
 
 def test_header_values_of_no_use(client: TestClient):
