@@ -1,4 +1,4 @@
-"""File to :class:`Radiograph`: raster and DICOM readers, and the geometry of preprocessing."""
+"""Read raster and DICOM files into :class:`Radiograph`, and describe the geometry of preprocessing."""
 
 from .radiograph import DicomFacts, Radiograph, RadiographError, ReadLimits, Reason
 from .reader import read_radiograph

@@ -1,7 +1,7 @@
-"""Compressed DICOM frames: what their own headers say, checked before a native codec sees them.
+"""Parse the headers of compressed DICOM frames, so that they are checked before a native codec reads the frames.
 
-A JPEG, JPEG-LS or JPEG 2000 frame carries its own size. Codecs believe it, so a 2 kB file may ask for
-gigabytes whatever Rows and Columns say. Here the frame header is parsed (ITU-T T.81 B.2, T.87 C.2, T.800
+A JPEG, JPEG-LS or JPEG 2000 frame carries its own size. Codecs trust it, so a 2 kB file may make them allocate
+gigabytes, whatever Rows and Columns are. Here the frame header is parsed (ITU-T T.81 B.2, T.87 C.2, T.800
 A.5), and RLE (PS3.5 annex G) is decoded with a bound on its output.
 """
 
@@ -22,19 +22,19 @@ _TRAILER_BYTES = 16
 
 
 class CodestreamError(ValueError):
-    """A compressed frame whose header is damaged or contradicts the DICOM header."""
+    """A compressed frame is damaged or unsupported, or contradicts the DICOM header."""
 
 
 class TruncatedCodestreamError(CodestreamError):
-    """A compressed frame that ends too early."""
+    """A compressed frame ends too early."""
 
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """Size of a compressed frame by its own header.
+    """Size of a compressed frame, as the frame's own header gives it.
 
     Attributes:
-        rows: number of rows.
+        rows: number of rows; 0 where a JPEG frame leaves it to a DNL segment.
         columns: number of columns.
         components: samples per pixel.
         precision: bits per sample.
@@ -50,8 +50,9 @@ def jpeg_header(frame: bytes) -> FrameHeader:
     """Parse the frame header (SOF) of a JPEG or JPEG-LS frame.
 
     Raises:
-        TruncatedCodestreamError: no header or no end-of-image marker.
-        CodestreamError: not JPEG, hierarchical, several frames in one, or with the size left open (DNL, LSE).
+        TruncatedCodestreamError: when the frame ends inside its header or has no end-of-image marker.
+        CodestreamError: when the frame is not JPEG, is damaged or hierarchical, has no frame header or several, or has
+            its size in an LSE segment.
     """
     if frame[:2] != b"\xff\xd8":
         raise CodestreamError("the frame does not start with a JPEG marker")
@@ -82,12 +83,15 @@ def jpeg_header(frame: bytes) -> FrameHeader:
 
 
 MOST_SCANS = 100
-"""Of a JPEG: progressive ones have some ten. A decoder passes over the whole image in each, however few its bytes."""
+"""Most scans of a JPEG image that is read; progressive images have about ten.
+
+A decoder passes over the whole image in every scan, however few bytes the scan has.
+"""
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 
 
 def count_jpeg_scans(content: bytes) -> int:
-    """Number of scans (SOS) up to the end of the first image; damage is passed over as decoders do."""
+    """Count the scans (SOS) up to the end of the first image. Damaged bytes are skipped, as decoders skip them."""
     scans, position = 0, 2
     while found := _MARKER.search(content, position):
         marker, position = found[1][0], found.end()
@@ -101,14 +105,14 @@ def count_jpeg_scans(content: bytes) -> int:
 
 
 def _next_segment(frame: bytes, position: int) -> tuple[int, bytes, int]:
-    """Return (marker, payload, position behind it) of the marker segment at ``position``."""
+    """Return (marker, payload, byte position behind the segment) of the first marker segment from ``position`` on."""
     while True:
         if position + 4 > len(frame):
             raise TruncatedCodestreamError("the JPEG frame ends inside its header")
         if frame[position] != 0xFF:
             raise CodestreamError("the JPEG header is damaged")
         marker = frame[position + 1]
-        if marker == 0xFF:  # fill byte
+        if marker == 0xFF:  # fill bytes may precede a marker
             position += 1
         elif marker in _STANDALONE:
             position += 2
@@ -122,7 +126,7 @@ def _next_segment(frame: bytes, position: int) -> tuple[int, bytes, int]:
 
 
 def _ends_image(frame: bytes) -> bool:
-    """Tell whether the end marker (EOI, EOC) stands in the last bytes before zero padding."""
+    """Tell whether the end marker (EOI, EOC) is among the last 16 bytes before zero padding."""
     return b"\xff\xd9" in frame.rstrip(b"\0")[-_TRAILER_BYTES:]
 
 
@@ -130,9 +134,9 @@ def jpeg2000_header(frame: bytes) -> FrameHeader:
     """Parse the SIZ and COD segments of a JPEG 2000 or HTJ2K codestream, with or without a JP2 wrapper.
 
     Raises:
-        TruncatedCodestreamError: no header or no end-of-codestream marker.
-        CodestreamError: no codestream, subsampled components, an offset grid, or absurd numbers of tiles or
-            layers.
+        TruncatedCodestreamError: when the header is cut short or there is no end-of-codestream marker.
+        CodestreamError: when this is no codestream, components are subsampled, the image and tile sizes or offsets
+            contradict each other, or the number of tiles or layers is out of range.
     """
     start = frame.find(b"\xff\x4f\xff\x51")
     if start < 0 or (start > 0 and frame[4:8] != b"jP  "):
@@ -158,7 +162,7 @@ def jpeg2000_header(frame: bytes) -> FrameHeader:
 
 
 def _check_layers(frame: bytes, position: int) -> None:
-    """Walk the main header to COD and refuse layer counts that make a decoder allocate without need."""
+    """Refuse a layer count (COD) outside 1..1024: a decoder would allocate memory for every layer without need."""
     while position + 4 <= len(frame) and frame[position] == 0xFF and frame[position + 1] not in (0x90, 0x93):
         if frame[position + 1] == 0x52 and position + 8 <= len(frame):
             layers = int.from_bytes(frame[position + 6 : position + 8], "big")
@@ -172,14 +176,15 @@ def decode_rle(frame: bytes, rows: int, columns: int, samples: int, bits_allocat
 
     Args:
         frame: the encoded frame.
-        rows: expected rows.
-        columns: expected columns.
+        rows: expected number of rows.
+        columns: expected number of columns.
         samples: samples per pixel.
         bits_allocated: 8, 16 or 32.
 
     Raises:
-        TruncatedCodestreamError: a segment holds fewer bytes than rows x columns.
-        CodestreamError: a damaged segment table.
+        TruncatedCodestreamError: when the frame ends before its last segment, or a segment decodes to fewer bytes than
+            rows x columns.
+        CodestreamError: when the segment table is damaged or has another number of segments than expected.
     """
     per_sample = bits_allocated // 8
     if len(frame) < 64:
@@ -206,7 +211,7 @@ def decode_rle(frame: bytes, rows: int, columns: int, samples: int, bits_allocat
 
 
 def _unpack_bits(segment: bytes, size: int) -> bytearray:
-    """PackBits; stops once ``size`` bytes are there (at most 127 too many)."""
+    """Decode PackBits until there are ``size`` bytes; the last run may add up to 127 bytes more."""
     out = bytearray()
     position, end = 0, len(segment)
     while position < end and len(out) < size:

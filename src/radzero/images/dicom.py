@@ -1,4 +1,4 @@
-"""DICOM files to :class:`Radiograph`.
+"""Read DICOM files into :class:`Radiograph`.
 
 | case | what is done |
 | --- | --- |
@@ -8,14 +8,15 @@
 | structured report | ``structured_report`` |
 | RT plan, presentation state, header only | ``no_pixel_data`` |
 | more than one frame | ``multi_frame`` |
-| MONOCHROME1 | inverted, last |
-| Presentation LUT Shape | no second inversion; a contradiction is a warning |
-| RGB, YBR, PALETTE COLOR | grey content is read, a colour picture is refused, ``colour`` |
+| MONOCHROME1 | inverted, as the last step |
+| Presentation LUT Shape | no second inversion; a contradiction gives a warning |
+| RGB, YBR, PALETTE COLOR | grey content is read; a colour picture is refused, ``colour`` |
 | modality LUT sequence, rescale | applied |
 | VOI LUT sequence | first item that shows anything, preferred over a window |
 | window center and width | first pair that shows anything, by its VOI LUT function |
 | a VOI that is invalid or shows nothing | default window, warning |
-| no VOI | up to 8 bits: full range; more: 0.5-99.5 percentile window without pixel padding |
+| no VOI, up to 8 unsigned bits, no modality LUT or rescale | full range |
+| no VOI otherwise | 0.5-99.5 percentile window, computed without pixel padding |
 | overlay or other bits above Bits Stored | masked |
 | Bits Stored above 16, float pixel data | ``unsupported`` |
 | truncated pixel data, codestream without end | ``truncated`` |
@@ -27,8 +28,8 @@
 | for-processing image | read, warning |
 | non-square pixels | read, warning |
 | display shutter, burned-in annotation, overlay planes | ignored |
-| no preamble or file meta information | read when the first elements are DICOM; encoding told from them |
-| deflated | inflated up to a limit, ``too_large`` beyond |
+| no preamble or file meta information | read when the first elements are valid; they tell the encoding |
+| deflated | inflated up to a limit, beyond it ``too_large`` |
 """
 
 from __future__ import annotations
@@ -152,16 +153,16 @@ def read_dicom(file: BinaryIO, source: str, options: ReadOptions) -> Radiograph:
     """Read an open DICOM file.
 
     Args:
-        file: binary file for which :func:`~radzero.images.dicom_header.sniff_dicom` holds.
-        source: name for the errors.
-        options: the limits, checked against the header before decoding, and what to keep.
+        file: open binary file that :func:`~radzero.images.dicom_header.sniff_dicom` takes for DICOM.
+        source: name of the file in errors.
+        options: the limits, checked against the header before decoding, and what the radiograph keeps.
 
     Raises:
-        RadiographError: see the table of this module.
+        RadiographError: when the file is refused; see the table of this module.
     """
     warnings: list[str] = []
-    # pydicom warns about every irregular value, some of them names: only what concerns structure and decoding
-    # is kept, by _recorded
+    # pydicom warns about every irregular value, and some values are names: only warnings about structure and decoding
+    # are kept, by _recorded
     with quiet():
         with _recorded(warnings):
             opened = open_dicom(file, source, options.limits)
@@ -177,7 +178,7 @@ def read_dicom(file: BinaryIO, source: str, options: ReadOptions) -> Radiograph:
 
 @contextmanager
 def _recorded(warnings: list[str]) -> Iterator[None]:
-    """Collect what pydicom warns about: structure and pixels, before any value with a name is converted."""
+    """Collect pydicom's warnings about structure and pixels. The block must not convert values that may be names."""
     with recorded() as caught:
         yield
     warnings += [f"pydicom: {' '.join(text.split())[:200]}" for text in caught]
@@ -230,7 +231,7 @@ def _required(header: Header, keyword: str) -> int:
 
 
 def _check_image_header(header: Header, limits: ReadLimits) -> None:
-    """Refuse by size, bit depth and photometric interpretation, before any pixel is read."""
+    """Refuse an image by its size, bit depth or photometric interpretation, before any pixel is read."""
     source = header.source
     samples = header.integer("SamplesPerPixel")
     samples = 1 if samples is None else samples
@@ -317,14 +318,14 @@ def _pixel_data(rest: Dataset, source: str) -> bytes:
 
 
 def _decode_grey(opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes) -> StoredPixels:
-    """Decode single-sample pixels and take the stored bits out of the allocated ones (PS3.5 8.1.1)."""
+    """Decode single-sample pixels and extract the stored bits from the allocated ones (PS3.5 8.1.1)."""
     syntax = opened.syntax
     allocated, bits = _required(header, "BitsAllocated"), _required(header, "BitsStored")
     signed = header.integer("PixelRepresentation") == 1
     array, frame = _decode(opened, header, rest, pixel_data, samples=1)
     words = array.view(array.dtype.str.replace("i", "u"))
     if frame is not None and (syntax.is_jpeg_2000 or syntax.is_jpeg_ls):
-        # these codestreams know their own precision, and openjpeg extends the sign beyond it
+        # these codestreams state their own precision, and openjpeg extends the sign beyond it
         if frame.precision != bits:
             header.warnings.append(f"Bits Stored {bits} contradicts the codestream's precision {frame.precision}")
         shift, bits = 0, frame.precision
@@ -345,7 +346,7 @@ def _decode_grey(opened: DicomFile, header: Header, rest: Dataset, pixel_data: b
 def _decode_colour(
     opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes
 ) -> tuple[NDArray[np.integer], int]:
-    """Decode to RGB (rows, columns, 3). Returns samples and full scale."""
+    """Decode to RGB. Return the samples (rows, columns, 3) and their full scale."""
     source, bits = header.source, _required(header, "BitsStored")
     if header.code("PhotometricInterpretation") == "PALETTE COLOR":
         stored = _decode_grey(opened, header, rest, pixel_data)
@@ -360,9 +361,9 @@ def _decode_colour(
 def _decode(
     opened: DicomFile, header: Header, rest: Dataset, pixel_data: bytes, *, samples: int
 ) -> tuple[NDArray[Any], FrameHeader | None]:
-    """Decode the single frame to (rows, columns) or RGB (rows, columns, 3), unsigned.
+    """Decode the single frame to unsigned integers (rows, columns), or RGB (rows, columns, 3).
 
-    Returns the array and, for compressed frames, what the frame's own header says.
+    Return the array and, for a compressed frame other than RLE, the frame's own header.
     """
     source, syntax = header.source, opened.syntax
     rows, columns = _required(header, "Rows"), _required(header, "Columns")
@@ -393,7 +394,7 @@ def _decode(
     }
     if samples == 3:
         options["planar_configuration"] = header.integer("PlanarConfiguration") or 0
-    # the sign and the unused bits are dealt with by the caller, in one place for every syntax
+    # the caller handles the sign and the unused bits, in one place for every syntax
     if syntax.is_jpeg_2000:
         options["apply_j2k_sign_correction"] = False
     elif syntax.is_jpeg_ls:
@@ -401,7 +402,7 @@ def _decode(
     else:
         options["correct_unused_bits"] = False
     if syntax.is_native and samples == 1:
-        options["view_only"] = True  # no copy: the array is read only here
+        options["view_only"] = True  # this saves a copy, since the array is never written to
     plugin = "" if syntax.is_native else "pylibjpeg"
     with (
         refusing(source, Reason.BAD_PIXELS, f"the {syntax.label} pixel data can not be decoded", _DAMAGED),
@@ -448,7 +449,7 @@ def _decode_rle(encoded: bytes, header: Header, rows: int, columns: int, samples
 def _frame_header(
     encoded: bytes, header: Header, syntax: TransferSyntax, rows: int, columns: int, samples: int
 ) -> FrameHeader:
-    """Read a compressed frame's own header and refuse it when it contradicts the DICOM header."""
+    """Read a compressed frame's own header; refuse a frame that is damaged, unsupported or unlike the DICOM header."""
     try:
         frame = jpeg2000_header(encoded) if syntax.is_jpeg_2000 else jpeg_header(encoded)
     except TruncatedCodestreamError as exc:

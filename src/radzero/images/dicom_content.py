@@ -1,6 +1,6 @@
-"""What a DICOM header says about the content: spacing, view, body part, species, orientation.
+"""Read from a DICOM header what the image shows: spacing, view, body part, species, orientation.
 
-Everything here is a warning, never a refusal: headers are often wrong, and the user decides.
+Doubts about the content give warnings and never a refusal: headers are often wrong, so the user decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VIEW_POSITIONS = {
     **dict.fromkeys(("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBLIQUE"), "OBLIQUE"),
 }
 _VIEW_CODES = {
-    # SNOMED CT and the retired SNOMED RT codes of CID 4010
+    # the codes of CID 4010 are SNOMED CT codes, or retired SNOMED RT codes
     **dict.fromkeys(("272479007", "R-40888", "R-10214"), "PA"),
     **dict.fromkeys(("399348003", "R-10206"), "AP"),
     **dict.fromkeys(("399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232"), "LATERAL"),
@@ -39,7 +39,11 @@ _EXPECTS_FRONTAL = "the model expects a frontal (PA or AP) chest radiograph"
 
 
 def read_spacing(header: Header, choices: list[str]) -> tuple[float, float] | None:
-    """Pixel Spacing (calibrated), else Imager Pixel Spacing (detector plane), else the film scanner's."""
+    """Return the spacing of rows and of columns in millimetres; ``None`` if there is none.
+
+    It is Pixel Spacing (calibrated), else Imager Pixel Spacing (detector plane), else Nominal Scanned Pixel Spacing (of
+    the film scanner).
+    """
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         values = header.numbers(keyword)
         if len(values) == 2 and min(values) > 0:
@@ -61,7 +65,7 @@ def read_spacing(header: Header, choices: list[str]) -> tuple[float, float] | No
 
 
 def read_view(header: Header, choices: list[str]) -> str | None:
-    """View Position, else View Code Sequence, else what Patient Orientation implies; ``None`` if none."""
+    """Return View Position, else View Code Sequence, else what Patient Orientation implies; ``None`` if none does."""
     position = header.code("ViewPosition")
     if position:
         view = _VIEW_POSITIONS.get(position, position[:16])
@@ -89,8 +93,8 @@ def judge_content(header: Header, view: str | None, pixels: NDArray[np.float32])
 
     Args:
         header: the data set.
-        view: from :func:`read_view`.
-        pixels: display values (rows, columns), to suspect a negative when a frontal chest is promised.
+        view: the view that :func:`read_view` returned.
+        pixels: display values (rows, columns) in 0..1, checked for a negative when the header allows a frontal chest.
     """
     _judge_modality(header)
     is_frontal_chest = all(
@@ -113,7 +117,7 @@ def _judge_modality(header: Header) -> None:
 
 
 def _judge_body_part(header: Header) -> bool:
-    """Return whether the body part may be the chest."""
+    """Return whether the body part may be the chest; warn if not."""
     body_part = header.code("BodyPartExamined")
     if not body_part or any(name in body_part for name in _CHEST):
         return True
@@ -122,14 +126,14 @@ def _judge_body_part(header: Header) -> bool:
 
 
 def _description(header: Header) -> str:
-    """Free text about this one series; the study's text would name all of its views."""
+    """Return free text about this one series. The study's text is left out, since it would name all of its views."""
     keywords = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
     codes = header.items("PerformedProtocolCodeSequence")
     return " ".join([*(header.text(k) for k in keywords), *(item.text("CodeMeaning") for item in codes)])
 
 
 def _judge_species(header: Header) -> bool:
-    """Return whether the patient may be human."""
+    """Return whether the patient may be human; warn if not."""
     codes = header.items("PatientSpeciesCodeSequence")
     species = [
         header.text("PatientSpeciesDescription"),
@@ -149,7 +153,7 @@ def _judge_species(header: Header) -> bool:
 
 
 def _judge_view(header: Header, view: str | None, description: str) -> bool:
-    """Return whether the view may be frontal."""
+    """Return whether the view may be frontal; warn if not."""
     if view in ("PA", "AP"):
         return True
     if view in ("LATERAL", "OBLIQUE", "DECUBITUS"):
@@ -164,7 +168,7 @@ def _judge_view(header: Header, view: str | None, description: str) -> bool:
 
 
 def _judge_orientation(header: Header) -> None:
-    """Warn about mirrored and upside-down images: rows should run to the left, columns to the feet."""
+    """Warn about mirrored and upside-down images: rows should run to the patient's left, columns to the feet."""
     orientation = header.texts("PatientOrientation")
     if len(orientation) != 2:
         return
@@ -177,7 +181,7 @@ def _judge_orientation(header: Header) -> None:
 def facts(header: Header, syntax: TransferSyntax, film: StoredFilm | None) -> DicomFacts:
     """Collect the header values that a result should carry; none of them names the patient.
 
-    What is longer than DICOM allows (PS3.5 6.2) is cut, and a UID that is so is none.
+    A value that is longer than DICOM allows (PS3.5 6.2) is cut, and a UID that is too long counts as absent.
     """
     return DicomFacts(
         sop_class_uid=_uid(header, "SOPClassUID"),

@@ -1,4 +1,4 @@
-"""Stored DICOM values to display values: modality LUT, VOI LUT, presentation (PS3.3 C.11 and C.7.6.3.1.2).
+"""Turn stored DICOM values into display values: modality LUT, VOI LUT, presentation (PS3.3 C.11 and C.7.6.3.1.2).
 
 Stored values have at most 16 bits, so the whole greyscale pipeline is one table with at most 65,536 entries,
 computed in float64 and applied once::
@@ -6,8 +6,8 @@ computed in float64 and applied once::
     stored -> modality LUT or rescale -> VOI LUT sequence, window or default -> inversion for MONOCHROME1
 
 *Presentation LUT Shape* restates the photometric interpretation (PS3.3 C.8.11.3: INVERSE goes with
-MONOCHROME1, IDENTITY with MONOCHROME2). It is therefore never a second inversion: the photometric
-interpretation decides, and a contradicting shape is a warning.
+MONOCHROME1, IDENTITY with MONOCHROME2). It therefore never causes a second inversion: the photometric
+interpretation decides, and a contradicting shape gives a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .grey import row_blocks
 from .radiograph import PaddingRange, StoredFilm, VoiLut, Window
 
 _MOST_DIGITS = 12
-"""By which a rescale may enlarge or shrink what has at most 16 bits; windows of more leave float64's range."""
+"""A rescale with a slope outside 10^-12..10^12 or an intercept beyond 10^12 is ignored.
+
+Without a limit, windowing the rescaled values could overflow float64.
+"""
 DEFAULT_WINDOW_PERCENT = (0.5, 99.5)
 
 
@@ -32,8 +35,8 @@ class StoredPixels:
     """Decoded single-sample pixels.
 
     Attributes:
-        words: unsigned (rows, columns), values below 2**bits: two's complement when ``signed``.
-        bits: significant bits, 1..16.
+        words: unsigned integers (rows, columns) below 2**bits, in two's complement when ``signed``.
+        bits: number of significant bits, 1..16.
         signed: whether ``words`` are two's complement.
     """
 
@@ -42,14 +45,14 @@ class StoredPixels:
     signed: bool
 
     def domain(self) -> NDArray[np.float64]:
-        """Stored value of each word 0..2**bits - 1."""
+        """Return the stored value of each word 0..2**bits - 1."""
         values: NDArray[np.float64] = np.arange(1 << self.bits, dtype=np.float64)
         if self.signed:
             values[1 << (self.bits - 1) :] -= 1 << self.bits
         return values
 
     def histogram(self) -> NDArray[np.int64]:
-        """Number of pixels of each word."""
+        """Return the number of pixels of each word 0..2**bits - 1."""
         counts = np.zeros(1 << self.bits, dtype=np.int64)
         for rows in row_blocks(*self.words.shape):
             counts += np.bincount(self.words[rows].ravel(), minlength=1 << self.bits)
@@ -58,7 +61,7 @@ class StoredPixels:
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A DICOM LUT: input ``first + i`` gives ``entries[i]``, inputs outside are clamped."""
+    """A DICOM LUT: input ``first + i`` gives ``entries[i]``, and inputs outside the table are clamped to its ends."""
 
     entries: NDArray[np.float64]
     first: int
@@ -66,19 +69,20 @@ class LookupTable:
     name: str
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map values, rounded to integers."""
+        """Round values to integers and map them."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
         mapped: NDArray[np.float64] = self.entries[index.astype(np.int64)]
         return mapped
 
 
 def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFilm:
-    """Return stored values and the table to display values 0..1; appends to ``choices`` and ``header.warnings``.
+    """Return the stored values with the table that maps them to display values in 0..1.
 
     Args:
         stored: decoded pixels.
-        header: the data set, photometric interpretation MONOCHROME1 or MONOCHROME2.
-        choices: decisions, in order.
+        header: the data set, with the photometric interpretation MONOCHROME1 or MONOCHROME2; warnings are appended to
+            ``header.warnings``.
+        choices: list to which the decisions are appended, in order.
     """
     counts = stored.histogram()
     padding = _exclude_padding(stored, counts, header, choices)
@@ -94,7 +98,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
         choices.append("MONOCHROME1: inverted")
     if padding is not None:
         padded = _is_padding(stored, padding)
-        table = np.where(padded, 0.0, table)  # background, whichever end of the scale its value lies at
+        table = np.where(padded, 0.0, table)  # padding is black, at whichever end of the scale its value lies
         values = np.where(padded, np.nan, values)
     _check_presentation_shape(header)
     return StoredFilm(stored.words, values, table.astype(np.float32), shown_by_window, inverted, lut, padding)
@@ -103,7 +107,7 @@ def render(stored: StoredPixels, header: Header, choices: list[str]) -> StoredFi
 def _exclude_padding(
     stored: StoredPixels, counts: NDArray[np.int64], header: Header, choices: list[str]
 ) -> PaddingRange | None:
-    """Take padding out of the histogram, unless nothing would be left; says which values it is."""
+    """Take padding out of the histogram, unless nothing would be left; return its range, or ``None`` without any."""
     padding = header.words("PixelPaddingValue")
     if not padding:
         return None
@@ -129,7 +133,7 @@ def _signed(word: int) -> int:
 
 
 def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -> tuple[NDArray[np.float64], bool]:
-    """Apply the modality LUT or rescale. Returns values and whether they changed."""
+    """Apply the modality LUT or the rescale. Return the values and whether either was applied."""
     for item in header.items("ModalityLUTSequence")[:1]:
         lut = read_lut(item, values, "modality LUT", header)
         if lut is not None:
@@ -143,7 +147,7 @@ def _modality(values: NDArray[np.float64], header: Header, choices: list[str]) -
 
 
 def read_rescale(header: Header) -> tuple[float, float]:
-    """Slope and intercept to modality values; 1 and 0 where they are absent or (with a warning) absurd."""
+    """Return the rescale slope and intercept; 1 and 0 where they are absent or (with a warning) out of range."""
     slope = next(iter(header.numbers("RescaleSlope")), 1.0)
     intercept = next(iter(header.numbers("RescaleIntercept")), 0.0)
     if slope == 0.0:
@@ -156,7 +160,7 @@ def read_rescale(header: Header) -> tuple[float, float]:
 
 
 def read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Header) -> LookupTable | None:
-    """Read a LUT item; a damaged one is ``None`` with a warning.
+    """Read a LUT item; return ``None``, with a warning, when it is damaged.
 
     The descriptor's ambiguous value representation (US or SS) is resolved by the inputs: signed when these
     can be negative. Entries of up to 8 bits may be packed one per byte.
@@ -190,7 +194,7 @@ def read_lut(item: Header, inputs: NDArray[np.float64], what: str, header: Heade
 def _voi(
     values: NDArray[np.float64], counts: NDArray[np.int64], header: Header, choices: list[str]
 ) -> tuple[NDArray[np.float64], Window | VoiLut] | None:
-    """Table, and what made it, of the file's first VOI LUT or window that shows anything, or ``None``."""
+    """Return the table of the file's first VOI LUT or window that shows anything, with that LUT or window; or None."""
     shown = counts > 0
     for item in header.items("VOILUTSequence"):
         lut = read_lut(item, values, "VOI LUT", header)
@@ -234,14 +238,14 @@ def _is_single(values: NDArray[np.float64]) -> bool:
 
 
 def window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
-    """Window center and width to 0..1 (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+    """Apply a window center and width, and return values in 0..1 (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     LINEAR: 0 up to c - 0.5 - (w - 1) / 2, 1 above c - 0.5 + (w - 1) / 2, and
     (x - (c - 0.5)) / (w - 1) + 0.5 between; LINEAR_EXACT: the same without the 0.5 and the 1;
     SIGMOID: 1 / (1 + exp(-4 (x - c) / w)).
 
     Args:
-        values: any shape, after the modality LUT.
+        values: values of any shape, after the modality LUT.
         centre: window center.
         width: window width, at least 1 for LINEAR and above 0 otherwise.
         function: LINEAR, LINEAR_EXACT or SIGMOID.
@@ -263,7 +267,11 @@ def _default_window(
     modality_applied: bool,
     choices: list[str],
 ) -> tuple[NDArray[np.float64], Window]:
-    """A file without VOI: full range for up to 8 unsigned bits, a percentile window otherwise."""
+    """Return the table and the window for a file without VOI.
+
+    Values of up to 8 unsigned bits without a modality LUT or rescale are shown at full range. All others are shown in a
+    percentile window, or from minimum to maximum where both percentiles are the same.
+    """
     if stored.bits <= 8 and not stored.signed and not modality_applied:
         full = (1 << stored.bits) - 1
         choices.append(f"no VOI in file: {stored.bits}-bit values divided by {full}")
@@ -281,12 +289,12 @@ def _default_window(
 
 
 def percentile(values: NDArray[np.float64], counts: NDArray[np.int64], percent: float) -> float:
-    """The smallest value that at least ``percent`` % of the pixels do not exceed.
+    """Return the smallest value that at least ``percent`` % of the pixels do not exceed.
 
     Args:
         values: (N,) value of each histogram bin, in any order.
-        counts: (N,) pixels in each bin, with at least one.
-        percent: 0..100.
+        counts: (N,) number of pixels in each bin; at least one bin has pixels.
+        percent: share of the pixels in percent, 0..100.
     """
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(counts[order])

@@ -1,8 +1,8 @@
-"""DICOM files up to their pixels: recognition, bounded parsing, and typed access to header values.
+"""Recognise DICOM files, parse them within bounds, and give typed access to header values.
 
 pydicom's ``dcmread`` inflates a deflated data set without a bound and reads everything before the first
 check, so the file is read here in three steps with pydicom's own ``read_dataset``: the file meta
-information, the header up to the pixel data, and (after the header was judged) the rest.
+information, the header up to the pixel data, and (after the header was checked) the rest.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class TransferSyntax(StrEnum):
 
     @property
     def is_native(self) -> bool:
-        """Uncompressed pixel data (the deflated syntax compresses the data set, not the pixels)."""
+        """Whether the pixel data is uncompressed (the deflated syntax compresses the data set, not the pixels)."""
         return self in (self.IMPLICIT_LITTLE, self.EXPLICIT_LITTLE, self.DEFLATED, self.EXPLICIT_BIG)
 
     @property
     def is_jpeg_2000(self) -> bool:
-        """JPEG 2000 or high-throughput JPEG 2000."""
+        """Whether this is JPEG 2000 or high-throughput JPEG 2000."""
         return self in (
             *(self.JPEG_2000_LOSSLESS, self.JPEG_2000),
             *(self.HTJ2K_LOSSLESS, self.HTJ2K_LOSSLESS_RPCL, self.HTJ2K),
@@ -84,7 +84,7 @@ class TransferSyntax(StrEnum):
 
     @property
     def is_jpeg_ls(self) -> bool:
-        """JPEG-LS, lossless or near-lossless."""
+        """Whether this is JPEG-LS, lossless or near-lossless."""
         return self in (self.JPEG_LS_LOSSLESS, self.JPEG_LS)
 
     @property
@@ -94,7 +94,7 @@ class TransferSyntax(StrEnum):
 
 
 def sniff_dicom(head: bytes, size: int) -> bool:
-    """Tell whether a file is DICOM: "DICM" at byte 128, or bare data elements that make sense.
+    """Tell whether a file is DICOM: it has "DICM" at byte 128, or starts with valid data elements.
 
     A file without preamble counts as DICOM when it starts with group 0002 or 0008 and its first elements (at
     least three) have ascending tags, known value representations (or implicit ones), and even lengths within
@@ -145,9 +145,10 @@ def _walks(head: bytes, size: int, syntax: TransferSyntax) -> bool:
 
 
 class _BoundedFile:
-    """A file whose ``read`` asks for no more than is left, and not too often.
+    """A file that limits the size and the number of reads.
 
-    A damaged length must not allocate gigabytes, nor a million empty elements become as many objects.
+    A read asks for no more bytes than are left, so that a damaged length does not allocate gigabytes. The number of
+    reads is limited, so that a million empty elements do not become as many objects.
     """
 
     def __init__(self, file: BinaryIO, source: str, limits: ReadLimits) -> None:
@@ -178,7 +179,7 @@ class DicomFile:
 
     Attributes:
         header: the data elements before the pixel data.
-        syntax: how the file is encoded.
+        syntax: the transfer syntax, in which the file is encoded.
         has_pixel_data: whether the header is followed by pixel data.
     """
 
@@ -192,7 +193,8 @@ class DicomFile:
         """Read the pixel data and what follows it.
 
         Raises:
-            RadiographError: ``truncated``.
+            RadiographError: ``truncated`` when it is damaged, ``too_large`` when it needs too many reads or too much
+                memory.
         """
         with refusing(self.source, Reason.TRUNCATED, "the pixel data can not be read", _DAMAGED):
             return read_dataset(self.stream, *_encoding(self.syntax))
@@ -204,13 +206,13 @@ def _encoding(syntax: TransferSyntax) -> tuple[bool, bool]:
 
 
 def open_dicom(file: BinaryIO, source: str, limits: ReadLimits) -> DicomFile:
-    """Parse the header of a DICOM file, stopping in front of the pixel data.
+    """Parse the header of a DICOM file, and stop in front of the pixel data.
 
     Args:
-        file: open binary file for which :func:`sniff_dicom` holds; it must stay open until the pixels are
+        file: open binary file that :func:`sniff_dicom` takes for DICOM; it must stay open until the pixels are
             read.
-        source: name for the errors.
-        limits: ``max_inflated_bytes`` bounds deflated files.
+        source: name of the file in errors.
+        limits: ``max_inflated_bytes`` bounds deflated files, ``max_header_reads`` the number of reads.
 
     Raises:
         RadiographError: ``bad_header``, ``unsupported`` (transfer syntax), ``too_large``, ``truncated``.
@@ -285,11 +287,14 @@ def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
 
 
 _MOST_SEQUENCE_BYTES, _MOST_VALUE_BYTES = 2**21, 2**18
-"""Of what is made into values; a LUT's data are at most 128 KiB, and few other attributes have a thousandth of it."""
+"""Most bytes of a sequence, and of any other attribute, that are converted to values.
+
+The data of a LUT has at most 128 KiB, and few other attributes have a thousandth of it.
+"""
 
 
 def bytes_beyond_reason(dataset: Dataset, keyword: str) -> int:
-    """Bytes of an attribute that has too many to be made into values, each an object; else 0."""
+    """Return the size in bytes of an attribute that is too large to convert (each value is an object); else 0."""
     raw = dataset.get_item(keyword) if keyword in dataset else None
     if not isinstance(raw, RawDataElement) or raw.value is None:
         return 0
@@ -298,7 +303,7 @@ def bytes_beyond_reason(dataset: Dataset, keyword: str) -> int:
 
 
 class Header:
-    """Typed, forgiving access to a pydicom data set.
+    """Typed access to a pydicom data set, which tolerates malformed values.
 
     A malformed optional value counts as absent and is named in ``warnings``; the caller decides what absence
     means.
@@ -316,7 +321,7 @@ class Header:
         try:
             return self.dataset[keyword].value if keyword in self.dataset else None
         except Exception as exc:
-            # a value conversion of pydicom can fail with any type; name it and go on without the value
+            # pydicom's conversion of a value can raise any exception: name the attribute, and go on without the value
             detail = " ".join(str(exc).split())[:120] or type(exc).__name__
             self._warn(f"the DICOM attribute {keyword} is malformed and was ignored ({detail})")
             return None
@@ -335,21 +340,21 @@ class Header:
             return [value]
 
     def texts(self, keyword: str) -> tuple[str, ...]:
-        """Values as stripped text; undecodable bytes are dropped."""
+        """Return the values as text without blanks and zero bytes at the ends; bytes that are not ASCII are dropped."""
         values = self._values(keyword)
         texts = [v.decode("ascii", "ignore") if isinstance(v, bytes) else str(v) for v in values if v is not None]
         return tuple(text.strip(" \0") for text in texts)
 
     def text(self, keyword: str) -> str:
-        """The first value as stripped text, "" when absent."""
+        """Return the first value as text (see :meth:`texts`), or "" when it is absent."""
         return next(iter(self.texts(keyword)), "")
 
     def code(self, keyword: str) -> str:
-        """The first value of a coded string, upper case with single blanks, "" when absent."""
+        """Return the first value of a coded string in upper case with single blanks, or "" when it is absent."""
         return " ".join(self.text(keyword).upper().split())
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Finite numbers; empty (with a warning) when any value is none."""
+        """Return the values as finite numbers; none at all (with a warning) when any value is not a finite number."""
         values = self._values(keyword)
         try:
             numbers = tuple(float(v) for v in values)
@@ -361,12 +366,12 @@ class Header:
         return ()
 
     def integer(self, keyword: str) -> int | None:
-        """The first value as an integer, ``None`` when absent or no whole number."""
+        """Return the first value as an integer, or ``None`` when it is absent or not a whole number."""
         number = next(iter(self.numbers(keyword)), None)
         return int(number) if number is not None and number == int(number) else None
 
     def words(self, keyword: str) -> tuple[int, ...]:
-        """16-bit words without sign, whatever the value representation says (US, SS, OW, UN)."""
+        """Return the values as 16-bit words without sign, whatever the value representation is (US, SS, OW, UN)."""
         value = self._value(keyword)
         if isinstance(value, bytes):
             big = self.dataset.original_encoding[1] is False
@@ -375,11 +380,11 @@ class Header:
         return tuple(int(number) & 0xFFFF for number in self.numbers(keyword))
 
     def raw_bytes(self, keyword: str) -> bytes | None:
-        """The value when it is stored as bytes (OB, OW, UN)."""
+        """Return the value if it is stored as bytes (OB, OW, UN), else ``None``."""
         value = self._value(keyword)
         return value if isinstance(value, bytes) else None
 
     def items(self, keyword: str) -> tuple[Header, ...]:
-        """The items of a sequence."""
+        """Return the items of a sequence."""
         values = self._values(keyword)
         return tuple(Header(v, self.warnings, self.source) for v in values if isinstance(v, Dataset))

@@ -1,7 +1,7 @@
-"""The file formats that a radiograph is read from: one registry, from which every list of formats is derived.
+"""Register the file formats that a radiograph is read from; every list of formats is derived from this registry.
 
-A format is told by a file's content and never by its name. Suffixes say which files of a folder are worth a look, and
-what a browser's file dialogue offers. To add a format, write its reader in a file of its own and add a row here.
+A format is recognised by a file's content and never by its name. Suffixes only help to choose files in a folder, or in
+a browser's file dialogue. To add a format, write its reader in a file of its own and add a row to :data:`FORMATS`.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,10 +15,10 @@ from .radiograph import Radiograph, ReadOptions
 from .raster import read_raster
 
 Reader: TypeAlias = Callable[[BinaryIO, str, ReadOptions], Radiograph]
-"""Called with the open file, its name for errors, and what is asked for besides the pixels."""
+"""Function that reads an open file; it is called with the file, its name for errors, and the options."""
 
 SNIFF_BYTES = 1024
-"""How much of a file's beginning a format is told by, in bytes."""
+"""Number of bytes at a file's beginning by which its format is recognised."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class ImageFormat:
     """A file format of radiographs.
 
     Attributes:
-        name: as messages and documents call it.
-        suffixes: endings of its files' names, in small letters with the dot; none where names tell nothing.
-        matches: whether a file is of this format, by its first :data:`SNIFF_BYTES` bytes and its size in bytes.
+        name: name of the format in messages and documents.
+        suffixes: endings of its file names, in lower case with the dot; empty where names do not show the format.
+        matches: tells whether a file has this format, from its first :data:`SNIFF_BYTES` bytes and its size in bytes.
         read: reads an open file; raises :class:`~radzero.RadiographError`.
     """
 
@@ -61,25 +61,28 @@ FORMATS = (
     ),
     ImageFormat("DICOM without preamble", (), lambda head, size: bare_encoding(head, size) is not None, read_dicom),
 )
-"""In the order in which a file's content is compared with them."""
+"""All formats, in the order in which a file's content is compared with them."""
 
 SUFFIXES = frozenset(suffix for image_format in FORMATS for suffix in image_format.suffixes)
-"""Endings of the names of files that may be radiographs; DICOM files often have others, or none."""
+"""Endings of the names of files that may be radiographs; DICOM files often have other endings, or none."""
 
 
 def format_of(head: bytes, size: int) -> ImageFormat | None:
-    """The format of a file that begins with ``head`` (:data:`SNIFF_BYTES` bytes) and has ``size`` bytes, or None."""
+    """Return the format of a file by ``head``, its first :data:`SNIFF_BYTES` bytes, and its ``size`` in bytes.
+
+    Return None when the file has no known format.
+    """
     return next((image_format for image_format in FORMATS if image_format.matches(head, size)), None)
 
 
 def format_names() -> str:
-    """The formats in a sentence: "DICOM, PNG, JPEG, TIFF, BMP or WebP"."""
+    """Return the names of the formats as a phrase: "DICOM, PNG, JPEG, TIFF, BMP or WebP"."""
     names = [image_format.name for image_format in FORMATS if image_format.suffixes]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files below a folder, at any depth, whose names end like those of a format; sorted by path."""
+    """Return the files below a folder, at any depth, whose names end in one of :data:`SUFFIXES`, sorted by path."""
     return sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES)
 
 

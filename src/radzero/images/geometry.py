@@ -1,4 +1,4 @@
-"""Where an image's pixels land in the model's input, and the exact way back, for any number of axes.
+"""Map an image's pixels to the model's input, and exactly back, for any number of axes.
 
 Coordinates are continuous, in pixels, with 0 at the EDGE of the first pixel: pixel k covers k..k+1 and is centred on
 k + 1/2. Shapes are in array order, as (H, W) or (D, H, W). Points are in the opposite order, as x, y or x, y, z: x to
@@ -54,7 +54,7 @@ class Geometry:
     """A resize, followed by a placement (padding where positive, cropping where negative) in the model's input.
 
     Attributes:
-        axes: a record per axis, in array order: rows and columns of a radiograph, slices first of a volume.
+        axes: one record per axis, in array order: rows and columns for a radiograph; slices come first for a volume.
     """
 
     axes: tuple[AxisGeometry, ...]
@@ -63,17 +63,20 @@ class Geometry:
     def of(
         cls, original: Sequence[int], resized: Sequence[int], placed: Sequence[int], size: Sequence[int]
     ) -> "Geometry":
-        """The geometry of these lengths and offsets, each given with one entry per axis (see :class:`AxisGeometry`)."""
+        """Make a geometry of lengths and offsets, each given with one entry per axis (see :class:`AxisGeometry`)."""
         return cls(tuple(AxisGeometry(*lengths) for lengths in zip(original, resized, placed, size, strict=True)))
 
     @classmethod
     def squash(cls, original: Sequence[int], size: Sequence[int]) -> "Geometry":
-        """Resize straight to ``size``, aspect ratio not kept."""
+        """Resize straight to ``size``, without keeping the aspect ratio."""
         return cls.of(original, size, (0,) * len(size), size)
 
     @classmethod
     def pad(cls, original: Sequence[int], size: Sequence[int], *, centred: bool = True) -> "Geometry":
-        """Resize, aspect ratio kept, until the image just fits in ``size``; pad the rest."""
+        """Resize the image, with its aspect ratio kept, until it just fits in ``size``; pad the rest.
+
+        The padding lies on both sides where ``centred``, else after the image.
+        """
         scale = min(most / length for most, length in zip(size, original, strict=True))
         resized = [min(most, max(1, round(n * scale))) for most, n in zip(size, original, strict=True)]
         free = [most - length for most, length in zip(size, resized, strict=True)]
@@ -116,7 +119,7 @@ class Geometry:
         return (*(low for low, _ in ends), *(high for _, high in ends))
 
     def to_input(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Image coordinates to input coordinates.
+        """Convert image coordinates to input coordinates, both in pixels.
 
         Args:
             points: points (..., n) as x, y or boxes (..., 2n) as x0, y0, x1, y1, for n axes.
@@ -126,13 +129,13 @@ class Geometry:
         return values * scale + placed
 
     def to_original(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The inverse of :meth:`to_input`."""
+        """Convert input coordinates to image coordinates: the inverse of :meth:`to_input`."""
         values = np.asarray(points, dtype=np.float64)
         scale, placed = self._of_points(values.shape[-1])
         return (values - placed) / scale
 
     def _of_points(self, length: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Scale and placement in the order of points, repeated for boxes."""
+        """Return scale and placement in the order of points (x first), repeated for boxes."""
         count = len(self.axes)
         if length not in (count, 2 * count):
             raise ValueError(f"points have {count} coordinates and boxes {2 * count}; the last axis is {length} long")
@@ -147,18 +150,18 @@ class _Interpolation:
     at: npt.NDArray[np.intp]
     first: npt.NDArray[np.intp]
     second: npt.NDArray[np.intp]
-    weight: npt.NDArray[np.float32]  # of ``second``
+    weight: npt.NDArray[np.float32]  # weight of ``second``, 0..1
 
 
 class MapGeometry:
-    """Patch grids laid on the image: linear between patch centres (``align_corners=False``), in one step.
+    """Interpolation of a token grid on the image: linear between patch centres (``align_corners=False``), in one step.
 
-    For a squashed image this is the plain bilinear resize of the grid to the image; padding is left out, and what lies
-    outside a crop is not covered.
+    For a squashed image this is the plain bilinear resize of the grid to the image. Padding is left out, and what lies
+    outside a crop gets no value.
 
     Args:
-        geometry: of the preprocessing.
-        grid: patches along each axis, (h, w) of a radiograph.
+        geometry: geometry of the preprocessing.
+        grid: number of patches along each axis, (h, w) for a radiograph.
         patch: input pixels per patch along each axis; h * patch may fall short of the input's height where the patch
             does not divide it.
     """
@@ -180,27 +183,27 @@ class MapGeometry:
         return self._cells(k, at, position[at])
 
     def _cells(self, k: int, at: npt.NDArray[np.intp], position: npt.NDArray[np.float64]) -> _Interpolation:
-        """Which cells are read at input coordinates along axis k; beyond the outermost centres the nearest cell."""
+        """Return which cells to read at input coordinates along axis k; beyond the outermost centres, the nearest."""
         last = self.grid[k] - 1
         cell = np.clip(position / self.patch[k] - 0.5, 0.0, last)
         first = np.minimum(np.floor(cell).astype(np.intp), last)
         return _Interpolation(at, first, np.minimum(first + 1, last), (cell - first).astype(np.float32))
 
     def upsample(self, values: npt.ArrayLike, fill: float) -> npt.NDArray[np.float32]:
-        """Grid values (..., h, w) at every image pixel (..., H, W); ``fill`` where the model did not look.
+        """Return grid values (..., h, w) at every image pixel (..., H, W), and ``fill`` outside the model's input.
 
         Raises:
             ValueError: when ``values`` do not end in the grid's shape.
         """
         grid = self._checked(values)
-        seen = tuple(slice(int(axis.at[0]), int(axis.at[-1]) + 1) for axis in self._axes)  # without gaps
+        seen = tuple(slice(int(axis.at[0]), int(axis.at[-1]) + 1) for axis in self._axes)  # ``at`` has no gaps
         out = np.full((*grid.shape[: -len(seen)], *self.geometry.original), fill, dtype=np.float32)
         place: tuple[Any, ...] = (..., *seen)
         out[place] = _interpolate(grid, self._axes)
         return out
 
     def sample(self, values: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Grid values (h, w) at image coordinates (..., 2), x first; NaN where the model did not look.
+        """Return grid values (h, w) at image coordinates (..., 2), x first, and NaN outside the model's input.
 
         At pixel centres, x + 1/2 and y + 1/2, these are the values of :meth:`upsample`.
         """
@@ -221,10 +224,11 @@ class MapGeometry:
         return np.where(inside, total, np.float32(np.nan))
 
     def peak(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The pixel (..., 2), x first, where the upsampled grid (..., h, w) is greatest; the first in reading order.
+        """Return the pixel (..., 2), x first, where the upsampled grid (..., h, w) is greatest.
 
-        A bilinear surface is greatest, between four cell centres, on a corner of the pixels there; so only those
-        pixels are computed and the answer is that of an arg-max over every pixel.
+        If several pixels are greatest, it is the first in reading order. Between four cell centres, a bilinear surface
+        is greatest at a corner of the block of pixels there. So only those corners are computed, and the result equals
+        the arg-max over every pixel.
         """
         grid = self._checked(values)
         corners = [_corners(axis) for axis in self._axes]
@@ -242,7 +246,7 @@ class MapGeometry:
 
 
 def _interpolate(grid: npt.NDArray[np.float32], axes: Sequence[_Interpolation]) -> npt.NDArray[np.float32]:
-    """Grid values (..., h, w) at the pixels of each axis, one axis after the other."""
+    """Return grid values (..., h, w) at the pixels of each axis, interpolated along one axis after the other."""
     for k, axis in enumerate(axes, start=-len(axes)):
         weight = axis.weight.reshape(-1, *(1,) * (-1 - k))
         first, second = grid.take(axis.first, axis=k), grid.take(axis.second, axis=k)
@@ -251,8 +255,8 @@ def _interpolate(grid: npt.NDArray[np.float32], axes: Sequence[_Interpolation]) 
 
 
 def _corners(axis: _Interpolation) -> _Interpolation:
-    """The first and last pixel of every run that reads the same pair of cells."""
-    # cells clamped at a border interpolate between a cell and itself: constant, so its ends serve as well
+    """Keep the first and last pixel of every run of pixels that reads the same pair of cells."""
+    # pixels clamped at a border have weight 0 and so read one cell: their run is constant, and its ends serve as well
     change = np.flatnonzero(np.diff(axis.first) != 0)
     edge = np.flatnonzero(np.diff((axis.weight == 0).astype(np.int8)) != 0)
     keep = np.unique(np.concatenate(([0], change, change + 1, edge, edge + 1, [len(axis.at) - 1])))

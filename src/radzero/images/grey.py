@@ -1,4 +1,4 @@
-"""Integer and colour samples to display grey: bit depth, and the decision "is this a colour picture?".
+"""Turn integer and colour samples into display grey: find the bit depth, and decide whether this is a colour picture.
 
 A radiograph saved as RGB has equal channels, give or take JPEG noise, coloured arrows and letters, or a
 uniform tint (blue film, sepia scan). A colour picture has many saturated pixels whose hue is not one tint.
@@ -40,7 +40,7 @@ class Grey:
 
     Attributes:
         pixels: float32 (H, W), C-contiguous, 0..1.
-        choices: decisions made.
+        choices: decisions that were made.
         warnings: what the user should know.
     """
 
@@ -151,9 +151,9 @@ def _judge_colour(samples: NDArray[np.integer], scale: int, source: str) -> tupl
 
 
 def _share_not_tint(rgb: NDArray[np.float32]) -> float:
-    """Share of (N, 3) pixels whose colour is not one hue with a strength that depends on brightness alone."""
+    """Return the share of (N, 3) pixels whose colour is not one hue with a strength that only depends on brightness."""
     luma = rgb @ LUMA.astype(np.float32)
-    chroma = np.stack([rgb[:, 2] - luma, rgb[:, 0] - luma], axis=1)  # B - Y, R - Y
+    chroma = np.stack([rgb[:, 2] - luma, rgb[:, 0] - luma], axis=1)  # the columns are B - Y and R - Y
     mean = chroma.mean(axis=0)
     length = float(np.hypot(mean[0], mean[1]))
     if length < 1.0:

@@ -1,8 +1,8 @@
-"""What a file becomes: :class:`Radiograph`, and the error that says why it could not.
+"""Define :class:`Radiograph`, into which a file is read, and the error that says why a file could not be read.
 
 ``Radiograph.pixels`` are *display* values, 0 (black) to 1 (white) with bones bright, so that a PNG, a JPEG
-and a DICOM file of the same exposure look the same to whatever reads them next. Every decision on the way
-there is kept in ``Radiograph.choices``, everything the reader should know about in ``Radiograph.warnings``.
+and a DICOM file of the same exposure look the same to the code that uses them. Every decision on the way
+there is kept in ``Radiograph.choices``, and everything that the user should know in ``Radiograph.warnings``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from .dicom_header import TransferSyntax
 
 MIN_SIDE = 32
-"""Pixels. An image with a shorter side carries no finding that could be read."""
+"""Least side of an image in pixels; an image with a shorter side shows no finding that could be read."""
 INVERTED_MARGIN = 0.05
-"""Lungs minus mediastinum. Of 145 real frontal views, normal and white-out, none comes above -0.07."""
+"""Lungs minus mediastinum, in display values 0..1, above which an image is suspected to be a negative.
+
+Of 145 real frontal views, normal and white-out, none comes above -0.07.
+"""
 
 
 class Reason(StrEnum):
-    """Why an image was refused: stable codes for programs."""
+    """Reason why an image was refused, as a stable code for programs."""
 
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
@@ -53,7 +56,7 @@ class Reason(StrEnum):
 
 
 class RadiographError(RadZeroError, ValueError):
-    """An image that can not be read as one radiograph.
+    """An image can not be read as one radiograph.
 
     The message is ``"<source>: <cause>. <remedy>."``.
 
@@ -72,7 +75,7 @@ class RadiographError(RadZeroError, ValueError):
         super().__init__(f"{self.source}: {self.cause}. {self.remedy}.")
 
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, Reason, str, str]]:
-        """Survive the trip from a data loader's worker process."""
+        """Pickle the constructor's arguments, so that the error can come from a data loader's worker process."""
         return type(self), (self.source, self.reason, self.cause, self.remedy)
 
 
@@ -81,10 +84,11 @@ def refusing(source: str, reason: Reason, cause: str, remedy: str) -> Iterator[N
     """Turn whatever a third-party parser or codec raises on a malformed file into :class:`RadiographError`.
 
     Pillow, pydicom and the JPEG codecs raise nearly every exception type there is when a file is damaged, so
-    the net is as wide as ``Exception``. Only calls into those libraries belong inside.
+    every ``Exception`` is caught. Only calls into those libraries belong inside.
 
     Raises:
-        RadiographError: from the original exception, whose text is appended to ``cause``.
+        RadiographError: from the original exception, whose text is appended to ``cause``. The reason is ``too_large``
+            instead of ``reason`` where memory runs out.
     """
     try:
         yield
@@ -101,15 +105,14 @@ def refusing(source: str, reason: Reason, cause: str, remedy: str) -> Iterator[N
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """What a file may ask for before it is refused unread (decompression bombs, wrong files).
+    """Limits beyond which a file is refused before it is decoded (decompression bombs, wrong files).
 
     Attributes:
-        max_pixels: rows x columns x samples per pixel (DICOM: x frames); checked against the header, before
-            decoding.
-        max_file_bytes: size of the file on disk.
-        max_inflated_bytes: size of a deflated DICOM data set after inflation.
-        max_header_reads: pieces in which a DICOM file's header may be read, two or three per data element: a small
-            element takes some hundred bytes of memory, however few it has.
+        max_pixels: most rows x columns x samples per pixel; checked against the header, before decoding.
+        max_file_bytes: greatest size of the file, in bytes.
+        max_inflated_bytes: greatest size of a deflated DICOM data set after inflation, in bytes.
+        max_header_reads: greatest number of pieces in which a DICOM file may be read, two or three per data element. A
+            data element takes some hundred bytes of memory, however few bytes it has in the file.
     """
 
     max_pixels: int = 100_000_000
@@ -125,10 +128,10 @@ class ReadLimits:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader is asked for besides the pixels.
+    """Limits of a reader, and what it keeps besides the pixels.
 
     Attributes:
-        limits: what a file may ask for.
+        limits: limits beyond which a file is refused.
         keep_stored: keep a DICOM file's values before the window (:attr:`Radiograph.stored`).
         keep_header: keep a DICOM file's whole header (:attr:`Radiograph.header`), which names the patient.
     """
@@ -149,7 +152,7 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class VoiLut:
-    """A VOI LUT as it was applied: modality value ``first + i`` is shown as ``entries[i]``, uint16 of 65535."""
+    """A VOI LUT as it was applied: modality value ``first + i`` is shown as ``entries[i]``, uint16 in 0..65535."""
 
     first: int
     entries: NDArray[np.uint16]
@@ -157,7 +160,7 @@ class VoiLut:
 
 @dataclass(frozen=True)
 class PaddingRange:
-    """Stored values that are no part of the film, ``low`` to ``high``, and whether stored values are signed."""
+    """Stored values that are padding, from ``low`` to ``high``; ``signed`` tells whether stored values are signed."""
 
     low: int
     high: int
@@ -166,16 +169,16 @@ class PaddingRange:
 
 @dataclass(frozen=True, eq=False)
 class StoredFilm:
-    """Grey values before the window, for a viewer that lets its user choose another.
+    """Grey values before the window, for a viewer that lets its user choose another window.
 
     Attributes:
-        words: unsigned (H, W): an index into the tables.
-        values: (K,) modality value of each word, such as the rescaled stored value; NaN where it is padding.
-        table: (K,) float32 display value of each word, 0..1: what :attr:`Radiograph.pixels` was made with.
-        window: of modality values, that made the table; None for a VOI LUT.
+        words: (H, W) unsigned integers, indices into ``values`` and ``table``.
+        values: (K,) modality value of each word, such as the rescaled stored value; NaN where the word is padding.
+        table: (K,) float32 display value of each word, in 0..1, from which :attr:`Radiograph.pixels` was made.
+        window: window of modality values that made the table; None where a VOI LUT made it.
         inverted: whether low values are bright (MONOCHROME1).
-        lut: the VOI LUT that made the table, if one did.
-        padding_range: which stored values are padding, where some are.
+        lut: VOI LUT that made the table; None where a window made it.
+        padding_range: stored values that are padding; None where none are.
     """
 
     words: NDArray[np.unsignedinteger]
@@ -188,23 +191,23 @@ class StoredFilm:
 
     @property
     def padding(self) -> NDArray[np.bool_]:
-        """(K,) which words are padding: background without a value, shown black."""
+        """Whether each word is padding, (K,). Padding is background without a value and is shown black."""
         return np.isnan(self.values)
 
     def display(self) -> NDArray[np.float32]:
-        """Display values (H, W) in 0..1: every word looked up in the table."""
+        """Return display values (H, W) in 0..1, by looking up every word in the table."""
         pixels = np.empty(self.words.shape, dtype=np.float32)
-        for start in range(0, len(pixels), 256):  # an index array of the whole film would take 8 bytes per pixel
+        for start in range(0, len(pixels), 256):  # an index array of the whole image would take 8 bytes per pixel
             pixels[start : start + 256] = self.table[self.words[start : start + 256]]
         return pixels
 
 
 @dataclass(frozen=True)
 class DicomFacts:
-    """The header of a DICOM file, without anything that names the patient. Absent values are ``None``.
+    """Header values of a DICOM file, without anything that names the patient. Absent values are ``None``.
 
-    ``window`` or ``lut`` is what the film was displayed with, but for ``padding_range``, which is black; all are None
-    for colour.
+    The image was displayed with ``window`` or ``lut``, except for values in ``padding_range``, which are black. All
+    three are ``None`` for a colour image.
     """
 
     sop_class_uid: str | None
@@ -223,12 +226,12 @@ class DicomFacts:
 
 @dataclass(frozen=True, eq=False)
 class DicomHeader:
-    """A DICOM file's header as it was parsed, for whoever makes DICOM objects of a reading. It names the patient.
+    """A DICOM file's header as it was parsed, for code that makes DICOM objects of a result. It names the patient.
 
     Attributes:
         dataset: every element up to the pixel data.
         syntax: the transfer syntax.
-        size: of the file, in bytes.
+        size: size of the file, in bytes.
     """
 
     dataset: Dataset
@@ -249,8 +252,8 @@ class Radiograph:
         warnings: what a user should know before trusting a result.
         choices: every decision made between the stored and the displayed values, in order.
         dicom: header facts when the source is a DICOM file.
-        stored: values before the window, when they were asked for and the source is grey.
-        header: the whole header of a DICOM file, when it was asked for.
+        stored: values before the window, when ``keep_stored`` was set and the source is a grey DICOM file.
+        header: the whole header of a DICOM file, when ``keep_header`` was set.
     """
 
     pixels: NDArray[np.float32]
@@ -270,7 +273,7 @@ class Radiograph:
             raise ValueError(
                 f"Radiograph.pixels must be C-contiguous float32 (H, W), not {pixels.dtype} {pixels.shape}"
             )
-        # min/max carry NaN, so one comparison refuses NaN, infinities and values out of range
+        # min and max propagate NaN, so one comparison refuses NaN, infinities and values out of range
         if pixels.size == 0 or not (pixels.min() >= 0.0 and pixels.max() <= 1.0):
             raise ValueError("Radiograph.pixels must be non-empty, finite and within 0..1")
 
@@ -302,11 +305,11 @@ def check_size(source: str, height: int, width: int, samples: int, limits: ReadL
     """Refuse an image by its header, before anything is decoded.
 
     Args:
-        source: name for the error.
-        height: rows.
-        width: columns.
+        source: name of the image in errors.
+        height: number of rows.
+        width: number of columns.
         samples: samples per pixel (1 grey, 3 RGB, 4 RGBA).
-        limits: what is allowed.
+        limits: limits beyond which the image is refused.
         frames: number of frames (DICOM).
 
     Raises:
@@ -331,7 +334,7 @@ def check_size(source: str, height: int, width: int, samples: int, limits: ReadL
 
 
 def check_not_mask(source: str, pixels: NDArray[np.float32]) -> None:
-    """Refuse an image that is black and white only, as masks are, also after JPEG has blurred its edges.
+    """Refuse an image that is only black and white, as a mask is, even after JPEG has blurred its edges.
 
     Raises:
         RadiographError: ``bad_pixels``.
@@ -362,10 +365,10 @@ def check_not_constant(source: str, pixels: NDArray[np.float32]) -> None:
 
 
 def polarity_warnings(pixels: NDArray[np.float32]) -> tuple[str, ...]:
-    """Warn when the image looks like a negative: both lung fields brighter than the mediastinum between them.
+    """Return a warning when the image looks like a negative: the lung fields are brighter than the mediastinum.
 
-    Files with the wrong photometric interpretation, and PNG exports of MONOCHROME1 that nobody inverted, are
-    found in public data sets. The pixels are never changed on this suspicion: a frontal chest is assumed.
+    Public data sets contain files with the wrong photometric interpretation, and PNG exports of MONOCHROME1 that nobody
+    inverted. The pixels are never changed on this suspicion, because it assumes a frontal chest.
 
     Args:
         pixels: float32 (H, W) in 0..1.

@@ -1,17 +1,18 @@
-"""PNG, JPEG, TIFF, BMP and WebP files, Pillow images and numpy arrays to :class:`Radiograph`.
+"""Read PNG, JPEG, TIFF, BMP and WebP files, Pillow images and numpy arrays into :class:`Radiograph`.
 
 | case | what is done |
 | --- | --- |
 | 8-bit grey | divided by 255 |
-| 16-bit grey, 32-bit TIFF | divided by 2**b - 1, b of 8, 10, 12, 14, 15, 16 the smallest that holds it |
+| 16-bit grey, 32-bit TIFF | divided by 2**b - 1, where b is the least of 8, 10, 12, 14, 15, 16 that holds the maximum |
 | float (TIFF, arrays) | must be within 0..1, else ``bad_pixels`` |
 | TIFF "white is zero" | inverted |
-| 1-bit | accepted as 0 and 1, warning |
-| palette, RGB | grey when the colours are grey, see :mod:`.grey`; a colour picture is refused, ``colour`` |
+| 1-bit | read as 0 and 1, and refused like every image that is only black and white |
+| only black and white (a mask, a drawing) | ``bad_pixels`` |
+| palette, RGB | read as grey when the colours are grey, see :mod:`.grey`; a colour picture is refused, ``colour`` |
 | CMYK, YCCK, LAB, HSV | ``colour`` |
 | opaque alpha | dropped |
 | transparent alpha | composited over black, warning |
-| EXIF orientation | applied and recorded |
+| EXIF orientation | applied, and recorded as a choice |
 | several pages, animation | ``multi_frame`` |
 | JPEG with extra pictures (MPO) | the main one is read, warning |
 | looks like a negative | read as stored, warning |
@@ -54,13 +55,13 @@ def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimi
     """Read an open PNG, JPEG, TIFF, BMP or WebP file.
 
     Args:
-        file: positioned anywhere; read from its start.
-        image_format: its name in Pillow: "PNG", "JPEG", "TIFF", "BMP" or "WEBP".
-        source: name for the errors.
-        limits: checked against the header, before decoding.
+        file: open binary file at any position; it is read from its start.
+        image_format: name of the format in Pillow: "PNG", "JPEG", "TIFF", "BMP" or "WEBP".
+        source: name of the file in errors.
+        limits: limits that are checked against the header, before decoding.
 
     Raises:
-        RadiographError: see the table of this module.
+        RadiographError: when the file is refused; see the table of this module.
     """
     with quiet():  # Pillow warns about damaged EXIF data and large images; the limits here decide instead
         file.seek(0)
@@ -70,7 +71,7 @@ def read_raster(file: BinaryIO, image_format: str, source: str, limits: ReadLimi
 
 
 def read_pil(image: Image.Image, source: str, limits: ReadLimits) -> Radiograph:
-    """Read a Pillow image of any grey or RGB mode, loaded or not. Raises as :func:`read_raster` does."""
+    """Read a Pillow image of any grey or RGB mode, loaded or not. Raise the errors of :func:`read_raster`."""
     with quiet():
         return _from_opened(image, source, limits)
 
@@ -81,13 +82,13 @@ def read_array(array: NDArray[Any], source: str, limits: ReadLimits) -> Radiogra
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); unsigned or signed integers without negative
             values, or floats within 0..1.
-        source: name for the errors.
-        limits: what is allowed.
+        source: name of the array in errors.
+        limits: limits beyond which the array is refused.
 
     Raises:
         RadiographError: ``bad_shape`` (a stack of images, a channel-first image), ``bad_pixels`` (bool,
-            negative, NaN, float out of 0..1, more than 16 bits), ``too_small``, ``too_large``, ``constant``,
-            ``colour``.
+            negative, NaN, float out of 0..1, more than 16 bits, only black and white), ``too_small``, ``too_large``,
+            ``constant``, ``colour``.
     """
     _check_array(array, source)
     samples = 1 if array.ndim == 2 else array.shape[2]
@@ -143,7 +144,7 @@ def _check_array(array: NDArray[Any], source: str) -> None:
 
 
 def _grey_from_float_array(array: NDArray[Any], source: str) -> Grey:
-    low, high = float(array.min()), float(array.max())  # NaN travels through min and max
+    low, high = float(array.min()), float(array.max())  # min and max propagate NaN
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RadiographError(
             source,
@@ -170,7 +171,7 @@ def _grey_from_float_array(array: NDArray[Any], source: str) -> Grey:
 
 
 def _grey_from_integer_colour(array: NDArray[Any], source: str) -> Grey:
-    """Grey of (H, W, 3|4) integers; alpha shares the scale of the colours."""
+    """Convert (H, W, 3|4) integers to grey; alpha has the same scale as the colours."""
     if array.dtype == np.uint8:
         scale = 255
     else:
@@ -265,9 +266,9 @@ def _white_is_zero_16bit(image: Image.Image, source: str) -> bool:
 
 
 def _refuse_missing_strips(image: Image.Image, source: str) -> None:
-    """Refuse a file whose strips do not cover the image: Pillow would leave the rest black without a word."""
+    """Refuse a file whose strips do not cover the image: Pillow would leave the rest black without an error."""
     tiles = getattr(image, "tile", None)
-    if not tiles:  # already decoded
+    if not tiles:  # the image is already decoded
         return
     covered = 0
     with refusing(source, Reason.BAD_HEADER, "the layout of the pixel data is damaged", _REEXPORT):
@@ -285,7 +286,7 @@ def _refuse_missing_strips(image: Image.Image, source: str) -> None:
 
 
 def _refuse_many_scans(image: Image.Image, source: str) -> None:
-    """Refuse a JPEG that would be passed over thousands of times."""
+    """Refuse a JPEG with more than :data:`MOST_SCANS` scans (per strip or tile in a TIFF), since each takes time."""
     file = getattr(image, "fp", None)
     jpeg_in_tiff = image.format == "TIFF" and "jpeg" in str(image.info.get("compression"))
     if file is None or not (jpeg_in_tiff or image.format in ("JPEG", "MPO")):
@@ -326,7 +327,7 @@ def _apply_orientation(image: Image.Image, source: str, choices: list[str], warn
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as exc:
-        # the EXIF block is optional and often damaged; say so and show the pixels as stored
+        # the EXIF block is optional and often damaged: warn, and show the pixels as they are stored
         warnings.append(f"the EXIF data is damaged and was ignored ({_short(exc)})")
         return image
     if orientation not in (2, 3, 4, 5, 6, 7, 8):
@@ -363,7 +364,7 @@ def _grey_from_pil(image: Image.Image, source: str, what: str) -> Grey:
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """Palette and colour-key transparency to L, RGB, LA or RGBA; a 16-bit colour key is left alone."""
+    """Convert a palette to RGB and colour-key transparency to RGBA; leave a 16-bit colour key alone."""
     if "transparency" in image.info and not image.mode.startswith("I"):
         return image.convert("RGBA")
     if image.mode == "P":
@@ -372,7 +373,7 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 
 def _drop_alpha(array: NDArray[Any], scale: float) -> tuple[NDArray[Any], Grey]:
-    """Split (H, W, 3|4): drop opaque alpha, composite transparency over black. Returns colours and notes."""
+    """Drop opaque alpha of (H, W, 3|4), composite transparency over black. Return colours (H, W, 3) and notes."""
     nothing = np.empty((0, 0), dtype=np.float32)
     if array.shape[2] == 3:
         return array, Grey(nothing)

@@ -1,4 +1,4 @@
-"""The front door: any path, Pillow image or array to a :class:`Radiograph`."""
+"""Read any path, file content, Pillow image or array into a :class:`Radiograph`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def read_radiograph(
         source: the path of a DICOM, PNG, JPEG, TIFF, BMP or WebP file (recognised by content, not by name), the
             content of one as bytes, a Pillow image, a numpy array of display values (see
             :func:`~radzero.images.raster.read_array`), or a :class:`Radiograph`, which is returned as it is.
-        limits: what a file may ask for; ``None`` for the defaults of :class:`ReadLimits`.
-        name: what bytes are called in ``source`` and in errors.
+        limits: limits beyond which a file is refused; ``None`` for the defaults of :class:`ReadLimits`.
+        name: name of bytes, in the radiograph's ``source`` and in errors.
         keep_stored: keep a DICOM file's values before the window, for a viewer.
-        keep_header: keep a DICOM file's whole header, for whoever makes DICOM objects of a reading. It names the
+        keep_header: keep a DICOM file's whole header, for code that makes DICOM objects of a result. It names the
             patient.
 
     Returns:
@@ -78,7 +78,7 @@ def _read_path(path: Path, options: ReadOptions) -> Radiograph:
     except (OSError, ValueError) as exc:
         if isinstance(exc, RadiographError):
             raise
-        # permission denied, a name too long, a null byte in the name, a vanished network drive
+        # the cause may be a missing permission, a name that is too long or has a null byte, or a lost network drive
         raise RadiographError(
             name, Reason.UNREADABLE, f"the file can not be opened ({exc})", "Check its name and permissions"
         ) from exc

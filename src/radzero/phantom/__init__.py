@@ -1,1 +1,1 @@
-"""phantom."""
+"""Make synthetic chest radiographs (phantoms) with known findings, masks and reports."""

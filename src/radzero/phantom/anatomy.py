@@ -1,8 +1,8 @@
-"""A chest in centimetres: sampled body parameters, and the attenuation that its parts add to a film.
+"""Model a chest in centimetres: sample the parameters of a body, and compute the attenuation of its parts.
 
-Coordinates are those of a frontal film as it is read: ``x`` in cm to the right of the picture, which is the
+Coordinates are those of a frontal radiograph as it is displayed: ``x`` in cm to the right of the image, which is the
 patient's LEFT, zero on the midline; ``y`` in cm downwards, zero at the lung apex. A side is ``RIGHT`` (x < 0) or
-``LEFT`` (x > 0). Nothing here knows pixels except :func:`coordinates`.
+``LEFT`` (x > 0). Only :func:`coordinates` and ``Chest.pixel_cm`` depend on the size of a pixel.
 """
 
 from dataclasses import dataclass
@@ -23,31 +23,31 @@ from radzero.phantom.fields import (
 RIGHT, LEFT = -1, 1
 SIDE_SIGN = {"right": RIGHT, "left": LEFT}
 
-SOFT_TISSUE = 0.19  # attenuation per cm of soft tissue, about 70 keV
+SOFT_TISSUE = 0.19  # attenuation per cm of soft tissue at about 70 keV
 AERATED_LUNG = 0.26  # density of lung relative to soft tissue
 
 
 @dataclass
 class Body:
-    """One patient and one exposure; lengths in cm, angles in radians."""
+    """Parameters of one patient in one exposure; lengths are in cm, angles in radians."""
 
     projection: str  # "PA" or "AP"
     sex: str  # "F" or "M"
     film_height: float
     film_width: float
-    rotation: float  # of the patient in the film plane
+    rotation: float  # rotation of the patient in the image plane
     shift_x: float
-    shift_y: float  # film top to lung apex
-    half_width: float  # midline to the inner chest wall, at its widest
+    shift_y: float  # distance from the top of the image to the lung apex
+    half_width: float  # distance from the midline to the inner chest wall, at its widest
     wall: float  # thickness of the chest wall
     depth: float  # thickness of the chest, front to back
     dome: dict[int, float]  # y of each hemidiaphragm's dome
-    drop: float  # from the dome to the lateral costophrenic angle
-    heart_right: float  # midline to the right heart border
-    heart_left: float  # midline to the left heart border
+    drop: float  # distance from the dome to the lateral costophrenic angle
+    heart_right: float  # distance from the midline to the right heart border
+    heart_left: float  # distance from the midline to the left heart border
     heart_half_height: float
     mediastinum: float  # half width of the upper mediastinum
-    shift_mediastinum: float  # towards the patient's left
+    shift_mediastinum: float  # shift towards the patient's left
     knob: float  # radius of the aortic knob
     trachea_x: float
     hilum_y: float
@@ -55,20 +55,20 @@ class Body:
     rib_offset: float
     rib_contrast: float
     clavicle_rise: float
-    scapula_inset: float  # how far the scapulae lie over the lungs; large on AP films
-    breast: float  # thickness, 0 in men
+    scapula_inset: float  # how far the scapulae lie over the lungs; large on AP radiographs
+    breast: float  # thickness of a breast, 0 in men
     bubble: float  # radius of the gastric air bubble, 0 for none
     markings: float
-    lung_density: float  # relative to soft tissue
+    lung_density: float  # density relative to soft tissue
 
     @property
     def cardiothoracic_ratio(self) -> float:
-        """Transverse heart diameter over inner chest width."""
+        """Transverse heart diameter divided by the inner chest width."""
         return (self.heart_left + self.heart_right) / (2 * self.half_width)
 
 
 def sample_body(rng: np.random.Generator) -> Body:
-    """A healthy adult on a PA or AP film."""
+    """Sample a healthy adult on a PA or AP radiograph."""
     projection = "AP" if rng.random() < 0.3 else "PA"
     ap = projection == "AP"
     sex = "F" if rng.random() < 0.48 else "M"
@@ -113,7 +113,7 @@ def sample_body(rng: np.random.Generator) -> Body:
 
 
 def coordinates(body: Body, shape: tuple[int, int]) -> tuple[Field, Field]:
-    """Anatomical x and y in cm of every pixel centre of an (H, W) film; each (H, W)."""
+    """Return the anatomical x and y in cm of every pixel centre of an (H, W) image; each is (H, W)."""
     rows = ((np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0] * body.film_height - body.shift_y)[:, None]
     columns = (((np.arange(shape[1], dtype=np.float32) + 0.5) / shape[1] - 0.5) * body.film_width)[None, :]
     columns = columns - np.float32(body.shift_x)
@@ -125,16 +125,16 @@ def coordinates(body: Body, shape: tuple[int, int]) -> tuple[Field, Field]:
 
 
 class Chest:
-    """The fields of one body on one pixel grid, each (H, W) float32; findings change them before :meth:`attenuation`.
+    """Fields of one body on one pixel grid, each (H, W) float32; findings change them before :meth:`attenuation`.
 
     Attributes:
         x, y: anatomical coordinates in cm; ``across`` is ``abs(x)``.
-        wall_distance: cm from the inner chest wall, along its normal, positive inside.
-        diaphragm_distance: cm above the diaphragm.
-        lung: thickness of lung in cm, both sides.
-        aeration: factor on the lung's air, 1 normal, 0 where fluid or solid tissue replaces it.
-        markings: factor on vessels, 1 normal.
-        extra: attenuation added by findings and devices.
+        wall_distance: distance in cm from the inner chest wall along its normal, positive inside.
+        diaphragm_distance: height in cm above the diaphragm, negative below it.
+        lung: thickness of lung in cm, of both sides.
+        aeration: factor on the lung's air; 1 is normal, 0 means that fluid or solid tissue replaces the air.
+        markings: factor on the vessels; 1 is normal.
+        extra: attenuation that findings and devices add.
         heart: thickness of the heart in cm.
     """
 
@@ -151,8 +151,8 @@ class Chest:
         self.aeration: Field = np.ones(shape, dtype=np.float32)
         self.markings: Field = np.full(shape, body.markings, dtype=np.float32)
         self.extra: Field = np.zeros(shape, dtype=np.float32)
-        self.rib_shift: Field = np.zeros(shape, dtype=np.float32)  # cm, downward displacement of posterior ribs
-        self.rib_cut: Field = np.ones(shape, dtype=np.float32)  # factor on posterior ribs
+        self.rib_shift: Field = np.zeros(shape, dtype=np.float32)  # downward displacement of posterior ribs in cm
+        self.rib_cut: Field = np.ones(shape, dtype=np.float32)  # factor on the attenuation of posterior ribs
 
     def _walls(self) -> None:
         body, y = self.body, self.y
@@ -164,7 +164,7 @@ class Chest:
         self.wall_distance: Field = ((self.inner_wall - self.across) / np.sqrt(1.0 + slope**2)).astype(np.float32)
 
     def diaphragm(self, across: Field, side: int) -> Field:
-        """y in cm of one hemidiaphragm at ``across`` cm from the midline."""
+        """Return y in cm of one hemidiaphragm at ``across`` cm from the midline."""
         body = self.body
         crest = 0.45 * body.half_width
         t = (across - crest) / (body.half_width - crest)
@@ -184,7 +184,7 @@ class Chest:
             * rounded_edge(self.diaphragm_distance, 1.4)
             * rounded_edge(medial, 2.0)
         ).astype(np.float32)
-        # the posterior recess: a little lung behind the dome
+        # the posterior recess holds a little lung behind the dome
         recess = smoothstep(-3.5, 0.0, self.diaphragm_distance) * rounded_edge(self.wall_distance, 3.0)
         self.recess: Field = (1.6 * recess * (self.diaphragm_distance < 0) * (medial > 0)).astype(np.float32)
         self.lung_mask: Mask = (self.wall_distance > 0.0) & (self.diaphragm_distance > 0.0)
@@ -199,13 +199,13 @@ class Chest:
         u = np.cos(tilt) * x + np.sin(tilt) * y
         v = -np.sin(tilt) * x + np.cos(tilt) * y
         half = 0.5 * (body.heart_left + body.heart_right)
-        # the projection of a tilted ellipse: keep its horizontal extent at `half`
+        # the heart is a tilted ellipse whose horizontal extent is kept at `half`
         b = body.heart_half_height
         a = np.sqrt(max((half**2 - (np.sin(tilt) * b) ** 2) / np.cos(tilt) ** 2, 4.0))
         r2 = (u / a) ** 2 + (v / b) ** 2
         self.heart_r: Field = np.sqrt(r2).astype(np.float32)
         self.heart: Field = (9.5 * np.sqrt(np.maximum(1.0 - r2, 0.0)) ** 0.8).astype(np.float32)
-        # cardiomediastinal silhouette above the heart: SVC on the right, aortic knob and pulmonary trunk on the left
+        # above the heart, the silhouette shows the SVC on the right, aortic knob and pulmonary trunk on the left
         xm = self.x - body.shift_mediastinum
         flare = 0.02 * np.maximum(self.y - 3.0, 0.0)
         edge_right = body.mediastinum + flare + xm
@@ -218,7 +218,7 @@ class Chest:
     # -- attenuation -------------------------------------------------------------------------------
 
     def attenuation(self) -> Field:
-        """The line integral of attenuation through the whole chest (H, W), dimensionless, 0 in air."""
+        """Return the line integral (H, W) of attenuation through the whole chest; it is dimensionless, and 0 in air."""
         body = self.body
         total = SOFT_TISSUE * self._soft_tissue()
         air = (1.0 - body.lung_density) * self.aeration
@@ -230,7 +230,7 @@ class Chest:
         return np.maximum(total, 0.0).astype(np.float32)
 
     def _soft_tissue(self) -> Field:
-        """Thickness in cm of the patient, lungs counted as solid."""
+        """Return the thickness of the patient in cm, with the lungs counted as solid."""
         body, x, y = self.body, self.x, self.y
         neck = 5.6 + 0.02 * y * y
         shoulder = 19.5 + 0.8 * (y - 1.0)
@@ -250,7 +250,7 @@ class Chest:
         return thickness.astype(np.float32)
 
     def _add_vessels(self, total: Field, inflated: Field) -> None:
-        """Branching markings that radiate from the hila and taper: ridged noise in polar coordinates."""
+        """Add branching markings that radiate from the hila and taper; they are ridged noise in polar coordinates."""
         body = self.body
         where = np.flatnonzero(inflated > 0.05)
         left = self.is_left.ravel()[where]
@@ -276,7 +276,7 @@ class Chest:
         total.ravel()[where] += vessels
 
     def _airways(self) -> Field:
-        """Trachea and main bronchi: air columns that darken the mediastinum."""
+        """Return the (negative) attenuation of trachea and main bronchi, whose air darkens the mediastinum."""
         body = self.body
         x = self.x - body.trachea_x - 0.6 * body.shift_mediastinum
         trachea = sphere_chord(x, 0.85) * smoothstep(8.6, 7.6, self.y)
@@ -300,13 +300,13 @@ class Chest:
         return (column * (0.27 - 0.11 * disc) + 0.09 * (pedicle + process)).astype(np.float32)
 
     def rib_line(self, number: float, across: Field) -> Field:
-        """y in cm of the centre of a posterior rib at ``across`` cm from the midline."""
+        """Return y in cm of the centre of a posterior rib at ``across`` cm from the midline."""
         body = self.body
         t = across / body.half_width
         return ((number + body.rib_offset) * body.rib_spacing + 1.6 * t - 2.6 * t + 4.6 * t**3).astype(np.float32)
 
     def rib_phase(self) -> Field:
-        """The posterior rib number, as a continuous field: whole on a rib's centre line."""
+        """Return the posterior rib number as a continuous field, which is whole on a rib's centre line."""
         offset = self.rib_line(0.0, self.across)
         return ((self.y - self.rib_shift - offset) / self.body.rib_spacing).astype(np.float32)
 
@@ -320,7 +320,7 @@ class Chest:
         extent = smoothstep(-0.9, 0.1, self.wall_distance) * (self.across > 1.2) * (number >= 0) * (number <= 9)
         extent = extent * (0.35 + 0.65 * smoothstep(-1.0, 1.0, self.diaphragm_distance))
         posterior = (0.75 * tube + 0.55 * cortex) * extent * self.rib_cut
-        # anterior ribs: fainter, sloping down towards the midline, ending at the costochondral junction
+        # anterior ribs are fainter, slope down towards the midline and end at the costochondral junction
         q = (self.y - 5.2 - 0.62 * (body.half_width - self.across)) / (1.12 * body.rib_spacing) + body.rib_offset
         ta = np.abs(q - np.round(q)) * 1.12 * body.rib_spacing / 0.75
         anterior = np.sqrt(np.maximum(1.0 - ta * ta, 0.0)) * smoothstep(0.42, 0.55, self.across / body.half_width)

@@ -1,4 +1,4 @@
-"""From attenuation to a displayed film: scatter, blur, quantum noise, exposure, collimation, the side marker."""
+"""Turn attenuation into a displayed radiograph: scatter, blur, quantum noise, exposure, collimation, side marker."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from radzero.phantom.fields import Field, blur
 
-_GLYPHS = {  # 5 x 7 letters of the burned-in markers
+_GLYPHS = {  # letters of the burned-in markers, 5 columns by 7 rows
     "R": ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
     "L": ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
     "A": (".###.", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
@@ -16,22 +16,22 @@ _GLYPHS = {  # 5 x 7 letters of the burned-in markers
 
 @dataclass(frozen=True)
 class Exposure:
-    """How the film was exposed and displayed."""
+    """Parameters of the exposure and of the display."""
 
-    dose: float  # quanta per mm2 behind air, in thousands
+    dose: float  # thousands of quanta per mm2 behind air
     scatter: float  # share of the primary beam
-    sharpness: float  # detector blur in cm
-    low: float  # attenuation percentile shown as black
-    high: float  # attenuation percentile shown as white
+    sharpness: float  # standard deviation of the detector blur in cm
+    low: float  # attenuation percentile shown nearly black
+    high: float  # attenuation percentile shown nearly white
     gamma: float
-    collimation: tuple[float, float, float, float]  # shuttered share of left, top, right, bottom
+    collimation: tuple[float, float, float, float]  # shuttered share at left, top, right, bottom
     marker: str  # "R" or "L"
-    marker_height: float  # cm
-    marker_drop: float  # cm below the film's top
+    marker_height: float  # height of the marker's letter in cm
+    marker_drop: float  # distance of the marker in cm below the top of the image, or below its shutter
 
 
 def sample_exposure(rng: np.random.Generator) -> Exposure:
-    """An exposure as a department's automatic control would give it, with its scatter between rooms."""
+    """Sample an exposure as automatic exposure control would set it, with the variation between rooms."""
     shutters = rng.uniform(0.01, 0.05, size=4) * (rng.random(4) < 0.25)
     return Exposure(
         dose=float(np.exp(rng.normal(np.log(6.0), 0.5))),
@@ -56,14 +56,14 @@ def expose(
     projection: str,
     rng: np.random.Generator,
 ) -> Field:
-    """Display values (H, W) in 0..1, bones bright, of an attenuation field.
+    """Return display values (H, W) in 0..1, bones bright, of an attenuation field.
 
     Args:
-        attenuation: (H, W) line integrals.
-        exposure: how to expose.
+        attenuation: (H, W) line integrals, dimensionless.
+        exposure: parameters of the exposure and of the display.
         pixel_cm: pixel height in cm, which sets blur and noise per pixel.
-        film_width: in cm.
-        projection: "PA" or "AP"; AP films carry the letters AP.
+        film_width: width of the image in cm.
+        projection: "PA" or "AP"; AP radiographs carry the letters AP.
         rng: source of the quantum noise.
     """
     primary = np.exp(-attenuation)
@@ -104,7 +104,7 @@ def _shutter_and_mark(value: Field, exposure: Exposure, pixel_cm: float, film_wi
 
 
 def _stamp(value: Field, text: str, x: float, y: float, height_cm: float, pixel_cm: float, pixel_width: float) -> None:
-    """Burn letters centred on column ``x`` with their top on row ``y``."""
+    """Draw white letters in ``value``, centred on column ``x`` with their top on row ``y`` (both in pixels)."""
     rows = ["".join(_GLYPHS[letter][r] + "." for letter in text)[:-1] for r in range(7)]
     glyph = np.array([[c == "#" for c in row] for row in rows])
     tall = max(7, round(height_cm / pixel_cm))

@@ -1,4 +1,4 @@
-"""A phantom as a DICOM file: Digital X-Ray Image Storage, for presentation."""
+"""Write a phantom as a DICOM file (Digital X-Ray Image Storage, for presentation)."""
 
 import datetime
 import hashlib
@@ -17,20 +17,20 @@ _BITS = 12
 
 
 def phantom_uid(*parts: object) -> str:
-    """A UID under 2.25 that is always the same for the same parts."""
+    """Return a UID under 2.25 that is always the same for the same parts."""
     digest = hashlib.sha256("/".join(map(str, ("radzero phantom", *parts))).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def to_dataset(film: Film) -> Dataset:
-    """The film as a DX object with 12-bit MONOCHROME2 pixels; deterministic, UIDs and dates included."""
+    """Return the phantom as a DX object with 12-bit MONOCHROME2 pixels; it is deterministic, even in UIDs and dates."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = _DX_FOR_PRESENTATION
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.ImplementationClassUID = _IMPLEMENTATION
     ds.SOPClassUID = _DX_FOR_PRESENTATION
-    # the size belongs to the instance: the same phantom at another resolution is another image
+    # the UID depends on the size, because the same phantom at another resolution is another image
     ds.SOPInstanceUID = phantom_uid(film.seed, film.index, film.pixels.shape, "instance")
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.StudyInstanceUID = phantom_uid(film.seed, film.index, "study")
@@ -92,7 +92,7 @@ def to_dataset(film: Film) -> Dataset:
 
 
 def write_dicom(film: Film, path: Path) -> None:
-    """Write the film as a DICOM file."""
+    """Write the phantom as a DICOM file."""
     to_dataset(film).save_as(path, enforce_file_format=True)
 
 

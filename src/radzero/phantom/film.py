@@ -1,4 +1,4 @@
-"""A whole phantom: body, findings, exposure, masks and boxes; deterministic in (seed, index)."""
+"""Make a whole phantom: body, findings, exposure, masks and boxes. It is deterministic in (seed, index)."""
 
 from dataclasses import dataclass, field
 
@@ -11,19 +11,20 @@ from radzero.phantom.fields import Field, Mask
 from radzero.phantom.findings import DRAWING_ORDER, FINDINGS, Finding, alter_body, draw, sample_findings
 
 BOX_MARGIN_CM = 0.6
-"""Boxes are the mask's extent plus this margin, as a radiologist draws them a little outside the finding."""
+"""Margin in cm between the mask's extent and the box, as a radiologist draws boxes a little outside the finding."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One finding as it lies on the film.
+    """One finding or device, and where it shows on the image.
 
     Attributes:
-        finding: what, where, how plain.
-        mask: (H, W) pixels to which a radiologist would point.
-        boxes: x0, y0, x1, y1 in pixels, pixel edges (x1 - x0 is a width), one per side.
+        finding: name, place and grade of the finding.
+        mask: (H, W) mask of the pixels to which a radiologist would point.
+        boxes: boxes x0, y0, x1, y1 in pixels, at pixel edges (x1 - x0 is a width): one, or one per side for a finding
+            on both sides.
     """
 
     finding: Finding
@@ -36,8 +37,8 @@ class Film:
     """A synthetic radiograph and everything that is known of it.
 
     Attributes:
-        seed, index: what it was made from.
-        pixels: (H, W) float32 in 0..1, as displayed.
+        seed, index: seed of the series and index in it, from which the phantom was made.
+        pixels: (H, W) float32 display values in 0..1.
         pixel_mm: height and width of a pixel in mm.
         body, exposure: the sampled parameters.
         evidence: findings and devices with masks and boxes.
@@ -60,11 +61,11 @@ class Film:
 
     @property
     def is_normal(self) -> bool:
-        """Whether the film shows no finding (devices do not count)."""
+        """Whether the image shows no finding (devices do not count)."""
         return not any(f.name in FINDINGS for f in self.findings)
 
     def to_uint8(self) -> npt.NDArray[np.uint8]:
-        """(H, W) 8-bit pixels."""
+        """Return the pixels as 8-bit values (H, W)."""
         return np.round(self.pixels * 255.0).astype(np.uint8)
 
 
@@ -79,15 +80,16 @@ def make_film(
     """Make phantom ``index`` of ``seed``.
 
     Args:
-        seed: of the series.
-        index: of the film in the series; films of one series are independent.
-        size: height in pixels; the width follows the film's own format.
-        shape: (H, W) instead, squashing the film to it as a squashing preprocessor would.
-        findings: draw these instead of sampled ones; body, exposure and noise stay those of (seed, index), so that
-            a film with and one without a finding can be compared.
+        seed: seed of the series.
+        index: index of the phantom in the series; the phantoms of one series are independent.
+        size: height in pixels; the width follows from the phantom's own aspect ratio.
+        shape: (H, W) in pixels, used instead of ``size``; the image is squashed to it, as a squashing preprocessor
+            would do.
+        findings: findings to draw instead of sampled ones; body, exposure and noise stay those of (seed, index), so
+            that an image with and one without a finding can be compared.
 
     Raises:
-        ValueError: for a negative seed or index, or a size under 64 pixels.
+        ValueError: when seed or index is negative, or a side has fewer than 64 pixels.
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must not be negative: {seed}, {index}")
@@ -130,7 +132,7 @@ def make_film(
 
 
 def anatomy_masks(chest: Chest) -> dict[str, Mask]:
-    """Masks (H, W) of the regions that a sentence can name."""
+    """Return masks (H, W) of the regions that a sentence can name."""
     lungs = chest.lung_mask & (chest.across > chest.body.mediastinum) & (chest.heart_r > 1.0)
     heart = (chest.heart_r < 1.0) & (chest.diaphragm_distance > -1.0)
     mediastinum = (chest.mediastinum > 1.0) & (chest.y > 0) & (chest.diaphragm_distance > 0) & ~heart
@@ -146,7 +148,7 @@ def anatomy_masks(chest: Chest) -> dict[str, Mask]:
 
 
 def _boxes(mask: Mask, chest: Chest, finding: Finding, margin: tuple[float, float]) -> tuple[Box, ...]:
-    """One box around the mask, or one per side for what is on both sides."""
+    """Return one box around the mask, or one per side for a finding on both sides."""
     two_sided = finding.side == "bilateral" or finding.name in ("pulmonary edema", "emphysema")
     parts = [mask & chest.is_left, mask & ~chest.is_left] if two_sided else [mask]
     boxes: list[Box] = []

@@ -1,8 +1,8 @@
-"""Findings and devices, each drawn on a :class:`~radzero.phantom.anatomy.Chest` by its physical sign.
+"""Draw findings and devices on a :class:`~radzero.phantom.anatomy.Chest`, each by its physical sign.
 
-A :class:`Finding` says what is where and how plainly; :func:`alter_body` changes the anatomy (heart size, volume
-loss), :func:`draw` changes the fields and gives back the mask of the evidence: the pixels to which a radiologist
-would point. Lengths in cm.
+A :class:`Finding` states what is drawn, where, and how plainly. :func:`alter_body` changes the anatomy (heart size,
+volume loss); :func:`draw` changes the fields and returns the mask of the evidence: the pixels to which a radiologist
+would point. Lengths are in cm.
 """
 
 from dataclasses import dataclass, replace
@@ -55,16 +55,17 @@ EXCLUSIVE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding or device of a film.
+    """One finding or device of a phantom.
 
     Attributes:
         name: one of :data:`FINDINGS` or :data:`DEVICES`.
         grade: how plainly it shows.
-        side: "right", "left", "bilateral" or None where sides mean nothing (cardiomegaly, edema, tubes).
-        zone: "upper", "mid", "lower" or None.
+        side: "right", "left" or "bilateral"; None for a finding that has no side (cardiomegaly, edema, emphysema,
+            tubes).
+        zone: "upper", "mid" or "lower"; None for a finding that has no zone.
 
     Raises:
-        ValueError: for a name that is not drawn, or a side or zone that it cannot have.
+        ValueError: when the name is none of these, or cannot have the side or zone.
     """
 
     name: str
@@ -83,12 +84,12 @@ class Finding:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """The signs of the sides it is on."""
+        """Sides that the finding is on: ``RIGHT``, ``LEFT`` or both (also both where ``side`` is None)."""
         return (RIGHT, LEFT) if self.side in (None, "bilateral") else (SIDE_SIGN[str(self.side)],)
 
 
 def sample_findings(rng: np.random.Generator) -> tuple[Finding, ...]:
-    """None to four findings, and devices as distractors, of mixed grades."""
+    """Sample zero to four findings, and devices as distractors, of mixed grades."""
     count = int(rng.choice(5, p=(0.22, 0.32, 0.26, 0.14, 0.06)))
     chosen: list[str] = []
     for name in rng.permutation(FINDINGS):
@@ -102,7 +103,7 @@ def sample_findings(rng: np.random.Generator) -> tuple[Finding, ...]:
 
 
 def sample_finding(name: str, rng: np.random.Generator, grade: Grade | None = None) -> Finding:
-    """A finding of the given name with side, zone and (unless given) grade drawn at random."""
+    """Return a finding of the given name, with its side, zone and (unless given) grade sampled."""
     drawn = Grade(str(rng.choice([g.value for g in Grade])))
     side: str | None = None
     if name in ONE_SIDED or name in ("central venous catheter", "pacemaker"):
@@ -128,7 +129,7 @@ def _by_grade(
 
 
 def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
-    """The body as the finding leaves it; unchanged for findings that only add or remove attenuation."""
+    """Return the body as the finding changes it; findings that only add or remove attenuation leave it unchanged."""
     grade = finding.grade
     if finding.name == "cardiomegaly":
         ratio = _by_grade(grade, rng, (0.63, 0.70), (0.585, 0.63), (0.55, 0.585))
@@ -162,12 +163,15 @@ def alter_body(body: Body, finding: Finding, rng: np.random.Generator) -> Body:
 
 
 def lung_height(body: Body, side: int) -> float:
-    """cm from the apex to the dome of one hemidiaphragm."""
+    """Return the distance in cm from the apex to the dome of one hemidiaphragm."""
     return body.dome[side]
 
 
 def zone_centre(chest: Chest, finding: Finding, rng: np.random.Generator, radius: float) -> tuple[float, float]:
-    """A centre (x, y) in a visible part of the finding's lung zone, ``radius`` cm clear of wall, heart and dome."""
+    """Sample a centre (x, y) in cm in a visible part of the finding's lung zone, clear of wall, heart and dome.
+
+    The clearance grows with ``radius`` (in cm) up to 2.2 cm. If no such centre is found, return the zone's middle.
+    """
     body, side = chest.body, finding.sides[0]
     height = lung_height(body, side)
     low, high = {"upper": (0.17, 0.36), "mid": (0.40, 0.62), "lower": (0.66, 0.90)}[str(finding.zone)]
@@ -191,7 +195,7 @@ def zone_centre(chest: Chest, finding: Finding, rng: np.random.Generator, radius
 
 
 def draw(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
-    """Draw one finding or device; returns the (H, W) mask of its evidence."""
+    """Draw one finding or device; return the (H, W) mask of its evidence."""
     return _DRAW[finding.name](chest, finding, rng)
 
 
@@ -211,7 +215,7 @@ def _effusion(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
         corner = body.dome[side] + body.drop  # y of the costophrenic angle
         rise = rng.uniform(1.5, 2.5) + 0.1 * level
         lateral = np.maximum(chest.wall_distance, 0.0)
-        surface = corner - level + rise * (1.0 - np.exp(-lateral / 1.8))  # concave up: highest at the wall
+        surface = corner - level + rise * (1.0 - np.exp(-lateral / 1.8))  # it is concave and highest at the wall
         surface -= 0.5 * np.exp(-((chest.across - body.mediastinum) ** 2) / 2.0)
         here = _side_mask(chest, side) & (chest.wall_distance > -0.1)
         fluid = smoothstep(-0.45, 0.75, (chest.y - surface).astype(np.float32)) * here
@@ -236,7 +240,8 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     chest.aeration = chest.aeration * np.where(air, 1.18, 1.0)
     collapsed = inside & ~air & (chest.wall_distance < line + 6.0)
     chest.aeration = chest.aeration * np.where(collapsed, 1.0 - 0.02 * gap, 1.0)
-    chest.extra += (rng.uniform(0.0, 0.13) * edge).astype(np.float32)  # a faint line leaves only what is beyond it
+    # where this line is faint, only the missing markings beyond it show the pneumothorax
+    chest.extra += (rng.uniform(0.0, 0.13) * edge).astype(np.float32)
     return (air | (edge > 0.4)).astype(bool)
 
 
@@ -262,7 +267,7 @@ def _ball(
         1.0 + lobes * np.sin(3 * angle + rng.uniform(0, 6)) + 0.6 * lobes * np.sin(5 * angle + rng.uniform(0, 6))
     )
     distance = np.hypot(dx, dy)
-    # solid tissue in the lung's place, so that it adds what the displaced lung lacked
+    # solid tissue displaces lung, so it adds the attenuation that the lung lacked
     ball = np.minimum(sphere_chord(distance, border), 3.4)
     chest.extra += (SOFT_TISSUE * (1 - chest.body.lung_density) * density * 1.25 * ball).astype(np.float32)
     return (distance < border).astype(bool)
@@ -315,7 +320,7 @@ def _atelectasis(chest: Chest, finding: Finding, rng: np.random.Generator) -> Ma
             plate = np.exp(-((offset / thick) ** 2)) * along * here
             chest.extra += (strength * plate).astype(np.float32)
             shown |= (np.abs(offset) < 1.6 * thick) & (along > 0.3) & here
-        if not shown.any():  # an enlarged heart hides them all: one plate in what is left of the lung base
+        if not shown.any():  # where an enlarged heart hides all plates, one is drawn in the visible lung base
             lateral = here & (chest.y > chest.y[here].max() - 4.0)
             u = chest.across - chest.across[lateral].min()
             offset = chest.y - (chest.y[lateral].max() - 2.0)
@@ -337,7 +342,7 @@ def _edema(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     fill = strength * wings * patchy * chest.lung_mask
     chest.aeration = chest.aeration * (1.0 - np.clip(fill, 0.0, 0.9)).astype(np.float32)
     chest.markings = chest.markings * (1.0 + 1.3 * strength * chest.lung_mask)
-    # Kerley B: short horizontal lines at the lateral bases
+    # Kerley B lines are short horizontal lines at the lateral bases
     lines = np.exp(-(((np.mod(chest.y / 0.8, 1.0) - 0.5) / 0.16) ** 2))
     band = smoothstep(0.1, 0.3, chest.wall_distance) * smoothstep(2.0, 1.4, chest.wall_distance)
     low = smoothstep(0.55, 0.65, chest.y / body.dome[RIGHT]) * (chest.diaphragm_distance > 0.4)
@@ -406,14 +411,14 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
     phase = chest.rib_phase()
     this_rib = here & (np.abs(phase - number) < 0.62)
     beyond = smoothstep(-0.05, 0.05, chest.across - across)
-    healing = smoothstep(4.0, 0.0, chest.across - across)  # the fragment swings back to its place
+    healing = smoothstep(4.0, 0.0, chest.across - across)  # the fragment is back in its place after 4 cm
     chest.rib_shift = np.where(this_rib, chest.rib_shift + step * beyond * healing, chest.rib_shift).astype(np.float32)
     cut = 1.0 - 0.95 * np.exp(-(((chest.across - across) / gap) ** 2))
     chest.rib_cut = np.where(this_rib, chest.rib_cut * cut, chest.rib_cut).astype(np.float32)
     y = float(chest.rib_line(float(number), np.array(across, dtype=np.float32)))
     x = side * across
     distance = np.hypot(chest.x - x, chest.y - y)
-    # bleeding under the pleura, and the sharp ends of the fragments
+    # blood collects under the pleura, and the fragments have sharp ends
     bruise = _by_grade(finding.grade, rng, (0.32, 0.40), (0.25, 0.32), (0.20, 0.25))
     chest.extra += (bruise * np.exp(-((distance / 1.5) ** 2))).astype(np.float32)
     ends = np.exp(-(((np.abs(chest.across - across) - gap) / 0.16) ** 2)) * this_rib * (np.abs(chest.y - y) < 1.0)
@@ -425,7 +430,7 @@ def _rib_fracture(chest: Chest, finding: Finding, rng: np.random.Generator) -> M
 
 
 def _wire(chest: Chest, control: list[tuple[float, float]], radius: float, attenuation: float) -> Mask:
-    """A radio-opaque line along the Catmull-Rom curve through the control points."""
+    """Draw a radio-opaque line along the Catmull-Rom curve through the control points; return its mask."""
     coarse = distance_to_polyline(chest.x[::4, ::4], chest.y[::4, ::4], control)
     coarse = np.repeat(np.repeat(coarse, 4, axis=0), 4, axis=1)[: chest.x.shape[0], : chest.x.shape[1]]
     near = np.flatnonzero(coarse < 1.6 + 4 * chest.pixel_cm)
@@ -439,7 +444,7 @@ def _wire(chest: Chest, control: list[tuple[float, float]], radius: float, atten
 
 
 def _curve(points: list[tuple[float, float]], steps: int = 10) -> list[tuple[float, float]]:
-    """A Catmull-Rom curve through the points."""
+    """Return a Catmull-Rom curve through the points, as a polyline."""
     p = [points[0], *points, points[-1]]
     out: list[tuple[float, float]] = []
     for k in range(1, len(p) - 2):
@@ -466,7 +471,7 @@ def _endotracheal_tube(chest: Chest, finding: Finding, rng: np.random.Generator)
 def _central_venous_catheter(chest: Chest, finding: Finding, rng: np.random.Generator) -> Mask:
     side = finding.sides[0]
     entry = [(side * rng.uniform(6.5, 9.0), rng.uniform(2.5, 4.5)), (side * 4.5, 1.6)]
-    if rng.random() < 0.4:  # jugular
+    if rng.random() < 0.4:  # the catheter enters at the jugular vein
         entry = [(side * rng.uniform(2.8, 4.0), -7.0), (side * 2.6, -1.0)]
     superior_vena_cava = -chest.body.mediastinum + 0.7
     crossing = [(0.8, 3.0)] if side == LEFT else []
@@ -534,7 +539,7 @@ _DRAW = {
     "pacemaker": _pacemaker,
 }
 
-# Anatomy changes first, then what lies in the lungs, then what covers them.
+# Diffuse findings are drawn first, then local ones in the lungs, then heart, pleura and ribs, then devices.
 DRAWING_ORDER = (
     "emphysema",
     "pulmonary edema",

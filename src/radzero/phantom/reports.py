@@ -1,8 +1,8 @@
-"""Reports of phantoms as a radiologist dictates them, with the gold finding-sentences that they state.
+"""Write reports of phantoms as a radiologist dictates them, with the gold finding-sentences that they state.
 
-A report says everything that is on the film, negates some of what is not, hedges what is subtle, compares with films
-that do not exist, and mentions devices. Its gold sentences are what an extraction should bring back: the finding, its
-polarity and its place, without the temporal words.
+A report states every finding of the image, negates some absent ones, hedges some that are not plain, compares with
+radiographs that do not exist, and mentions devices. Its gold sentences are what an extraction should return: the
+finding, its polarity and its place, without the temporal words.
 """
 
 import re
@@ -21,9 +21,11 @@ class Report:
 
     Attributes:
         indication, comparison, technique: sections that state no finding.
-        findings, impression: the sections that do.
-        gold: the findings that findings and impression state or deny, each once, in the order of their first mention.
-        signs: what the same words state besides: the sign by which a finding is described, the normality of it all.
+        findings, impression: sections that state findings.
+        gold: finding-sentences that these two sections state, negations included, each once, in the order of their
+            first mention.
+        signs: further finding-sentences that the same words state: signs by which a finding is described, and that
+            there is no cardiopulmonary abnormality where the impression is normal.
     """
 
     indication: str
@@ -70,7 +72,7 @@ _SIZES = {
     Grade.SUBTLE: ("small", "subtle", ""),
 }
 
-# {where} is "in the right upper lung zone", {side} is "right"; {size} an adjective or nothing.
+# {where} is "in the right upper lung zone", {side} is "right", and {size} is an adjective or empty.
 _AFFIRMED: dict[str, tuple[str, ...]] = {
     "atelectasis": (
         "There is {size} plate-like atelectasis at the {side} lung base",
@@ -147,7 +149,7 @@ _AFFIRMED: dict[str, tuple[str, ...]] = {
     ),
 }
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    # what stands in the dictated sentence, the signs that it states beside the finding
+    # an entry is the words of a dictated sentence, and the signs that they state besides the finding
     ("Linear opacities", ("linear opacity",)),
     ("calcified granuloma", ("granuloma",)),
     ("Perihilar haze and septal lines", ("haze", "septal lines")),
@@ -165,7 +167,7 @@ _UNCERTAIN = (
     "{Phrase} cannot be excluded",
 )
 _NORMAL: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # statement, the findings that it denies, the findings whose presence would make it untrue
+    # an entry is a statement, the findings that it denies, and the findings whose presence would make it untrue
     ("The heart size is normal.", ("cardiomegaly",), ("cardiomegaly",)),
     ("The cardiac silhouette is within normal limits.", ("cardiomegaly",), ("cardiomegaly",)),
     ("The costophrenic angles are sharp.", ("pleural effusion",), ("pleural effusion",)),
@@ -184,16 +186,17 @@ _NEGATED_NAMES = {
 
 
 def write_report(film: Film, rng: np.random.Generator | None = None) -> Report:
-    """Dictate a film.
+    """Write the report of a phantom.
 
     Args:
-        film: what to dictate.
-        rng: how; None takes the film's own seed and index, so that its report is always the same.
+        film: the phantom.
+        rng: random generator of the report; None makes one of the phantom's own seed and index, so that its report is
+            always the same.
     """
     if rng is None:
         rng = np.random.default_rng([film.seed, film.index, 17])
     followed = rng.random() < 0.45
-    body: list[tuple[str, tuple[FindingSentence, ...]]] = []  # dictated sentence, what it says of findings
+    body: list[tuple[str, tuple[FindingSentence, ...]]] = []  # dictated sentences, and what they state
     signs: dict[FindingSentence, None] = {}
     for finding in film.findings:
         text, sentence = _state(finding, rng, followed)
@@ -234,7 +237,7 @@ def write_report(film: Film, rng: np.random.Generator | None = None) -> Report:
 
 
 def _state(finding: Finding, rng: np.random.Generator, followed: bool) -> tuple[str, FindingSentence]:
-    """A dictated sentence of one finding, and what it states."""
+    """Return a dictated sentence of one finding, and the finding-sentence that it states."""
     uncertain = {Grade.SUBTLE: 0.45, Grade.MODERATE: 0.1, Grade.PLAIN: 0.0}[finding.grade]
     if finding.name in FINDINGS and rng.random() < uncertain:
         phrase = _noun_phrase(finding)
@@ -257,7 +260,7 @@ def _state(finding: Finding, rng: np.random.Generator, followed: bool) -> tuple[
 
 
 def _grammar(text: str) -> str:
-    """Articles and number as they must be after the blanks are filled."""
+    """Correct the articles, and singular and plural, of a template whose blanks are filled."""
     for wrong, right in (
         (r"\b([Aa]) (extensive|bilateral)", r"\1n \2"),
         (r"There is an? ((?:\w+ )?bilateral (?:\w+ )*)pleural effusion", r"There are \1pleural effusions"),
@@ -292,7 +295,7 @@ def _list(names: list[str]) -> str:
 
 
 def _impression(film: Film, gold: dict[FindingSentence, None], rng: np.random.Generator) -> str:
-    """The main findings again, numbered when there are several; nothing that the findings section does not state."""
+    """Repeat up to three findings, numbered when there are several; none is added to those of the findings section."""
     stated = [s for s in gold if s.polarity is not Polarity.NEGATED and s.finding in FINDINGS]
     if not stated:
         return "Satisfactory position of support devices." if film.findings else "Normal chest radiograph."

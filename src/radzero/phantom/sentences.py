@@ -1,6 +1,7 @@
-"""Finding-sentences of a phantom: what is true of a film, said in RadZero's three templates.
+"""Make finding-sentences of a phantom, which state what is true of an image in RadZero's three templates.
 
-Nothing here comes from :mod:`radzero.reports`, templates included: the extraction engines are tested against phantoms.
+Nothing here, not even a template, comes from :mod:`radzero.reports`, because its extraction engines are tested against
+phantoms.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from radzero.phantom.findings import DEVICES, EITHER_OR_BOTH, FINDINGS, ONE_SIDE
 
 
 class Polarity(StrEnum):
-    """What a finding-sentence says of its finding."""
+    """Polarity of a finding-sentence: what it states about its finding."""
 
     AFFIRMED = "affirmed"
     UNCERTAIN = "uncertain"
@@ -63,17 +64,17 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "pleural effusion": ("effusion",),
     "rib fracture": ("fracture", "bone fracture"),
 }
-"""Other names under which training sentences speak of a finding; the benchmarks' names are among them."""
+"""Other names of a finding in training sentences; the benchmarks' names are among them."""
 
 
 def finding_sentence(finding: Finding, polarity: Polarity = Polarity.AFFIRMED) -> FindingSentence:
-    """The full sentence of a finding, with side and zone."""
+    """Return the full sentence of a finding, with side and zone."""
     return FindingSentence(polarity, finding.name, finding.side, finding.zone)
 
 
 @lru_cache(maxsize=1)
 def every_sentence() -> dict[str, FindingSentence]:
-    """Every sentence that can be said of a phantom, by its text."""
+    """Return every sentence that can be stated of a phantom, by its text."""
     names = [*FINDINGS, *DEVICES, *(name for synonyms in SYNONYMS.values() for name in synonyms)]
     sides = ("right", "left", "bilateral")
     places: list[tuple[str | None, str | None]] = [(None, None), *((side, None) for side in sides)]
@@ -86,9 +87,10 @@ _NAME_OF = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in 
 
 
 def holds(sentence: FindingSentence, findings: tuple[Finding, ...]) -> bool:
-    """Whether a sentence is true of a film with these findings and devices, whether or not its report says so.
+    """Tell whether a sentence is true of an image with these findings and devices, whether or not its report says so.
 
-    "There is right pleural effusion" is true of a bilateral one; an uncertain sentence is true where the finding is.
+    "There is right pleural effusion" is true of a bilateral effusion. An uncertain sentence is true where the finding
+    is present.
     """
     name = _NAME_OF.get(sentence.finding, sentence.finding)
     there = any(
@@ -103,16 +105,16 @@ def holds(sentence: FindingSentence, findings: tuple[Finding, ...]) -> bool:
 def training_sentences(
     findings: tuple[Finding, ...], rng: np.random.Generator, negations: tuple[int, int] = (0, 2)
 ) -> list[FindingSentence]:
-    """Finding-sentences of a film as varied as reports state them, each once.
+    """Sample finding-sentences of an image, as varied as reports state them, each once.
 
-    Every finding and device is stated once with its location and, half of the time, once without; names are
-    sometimes synonyms, subtle findings sometimes uncertain. Negations are of findings that the film lacks, or lacks
-    on the named side.
+    Every finding and device is stated with its side and, in 60 % of the cases, its zone. One that has a side is stated
+    again without a location in 60 % of the cases. Names are sometimes synonyms, and subtle findings are sometimes
+    uncertain. Negations are of findings and devices that the image lacks, or lacks on the named side.
 
     Args:
-        findings: the film's findings and devices.
-        rng: what is said and how.
-        negations: fewest and most negated sentences.
+        findings: findings and devices of the image.
+        rng: random generator that chooses the sentences and their words.
+        negations: least and greatest number of negated sentences.
     """
     sentences: dict[FindingSentence, None] = {}
 

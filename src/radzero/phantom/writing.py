@@ -1,4 +1,4 @@
-"""A series of phantoms on disk: films, masks, reports, and one JSON line each."""
+"""Write a series of phantoms to disk: images, masks, reports, and one JSON line for each phantom."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from radzero.phantom.reports import write_report
 
 
 class FilmFormat(StrEnum):
-    """Which files a phantom is written as."""
+    """File formats in which a phantom is written."""
 
     PNG = "png"
     DICOM = "dicom"
@@ -39,25 +39,28 @@ def write_phantoms(
 ) -> Path:
     """Write phantoms ``first`` .. ``first + count - 1`` of a seed; those of earlier calls stay in the index.
 
-    A folder holds one seed's phantoms only: two series in one would be taken for one.
+    A folder holds the phantoms of one seed only, because two series in one folder would be taken for one.
 
-    ``images/`` and ``dicom/`` hold the films, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
-    ``anatomy/`` one PNG per region. ``phantoms.jsonl`` says of each film: image, dicom, report, gold sentences,
-    findings with grade, side, zone, boxes (x0, y0, x1, y1 in pixels, pixel edges) and mask, anatomy, view, sex, size
-    and pixel spacing.
+    ``images/`` and ``dicom/`` hold the images, ``reports/`` the reports, ``masks/`` one PNG per finding (0 or 255) and
+    ``anatomy/`` one PNG per region. ``phantoms.jsonl`` has a line for each phantom: image, dicom, report, gold
+    sentences, findings with grade, side, zone, boxes (x0, y0, x1, y1 in pixels, at pixel edges) and mask, anatomy,
+    view, sex, size in pixels and pixel spacing in mm.
 
     Args:
-        folder: made if needed.
-        count, seed, first, size: see :func:`radzero.phantom.film.make_film`.
+        folder: folder to write to; it is made if needed.
+        count: number of phantoms, at least 1.
+        seed: seed of the series.
+        first: index of the first phantom.
+        size: height in pixels, see :func:`radzero.phantom.film.make_film`.
         film_format: PNG, DICOM or both.
-        workers: processes that draw; the files are the same for any number.
-        progress: called with the number of films written.
+        workers: number of processes that draw; the files are the same for any number.
+        progress: called with the number of phantoms written so far.
 
     Returns:
         The path of ``phantoms.jsonl``.
 
     Raises:
-        ValueError: for a count below 1, and for a folder that holds phantoms of another seed.
+        ValueError: when the count is below 1, or the folder holds phantoms of another seed or a damaged index.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
@@ -77,7 +80,7 @@ def write_phantoms(
             for record in drawn:
                 records.append(record)
                 progress(len(records))
-    finally:  # films of a run that was interrupted are in the index too
+    finally:  # phantoms of an interrupted run are in the index too
         path = _write_index(folder / "phantoms.jsonl", records)
     return path
 
@@ -87,10 +90,10 @@ def _draw(index: int, *, seed: int, size: int, folder: Path, film_format: FilmFo
 
 
 def read_index(path: Path) -> list[dict[str, Any]]:
-    """The records of ``phantoms.jsonl``; none where there is none yet.
+    """Return the records of ``phantoms.jsonl``; none where there is no such file yet.
 
     Raises:
-        ValueError: for one that is damaged.
+        ValueError: when the file is damaged or is no index of phantoms.
     """
     if not path.exists():
         return []
@@ -104,7 +107,7 @@ def read_index(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_index(path: Path, records: list[dict[str, Any]]) -> Path:
-    """The records, and those of other phantoms that the folder holds already, by seed and index."""
+    """Write the records, and those of other phantoms that the index holds already, in order of seed and index."""
     known = {record["id"]: record for record in read_index(path)}
     known |= {record["id"]: record for record in records}
     ordered = sorted(known.values(), key=lambda record: (record["seed"], record["index"]))

@@ -1,4 +1,4 @@
-"""Pictures of a similarity map on its radiograph, for people to look at.
+"""Draw pictures of a similarity map on its radiograph, for people to look at.
 
 Three functions draw: :func:`render_overlay` puts a map on a radiograph, :func:`render_film` puts the radiograph alone
 in the same frame (so that the two can stand side by side), and :func:`render_sheet` lays several such pictures out on
@@ -12,8 +12,8 @@ What a reader can rely on:
   both depend on the value alone. What is seen on the film is ``(1 - a) * grey + a * colour``.
 * The legend shows both. Its left strip is the bare colour, without transparency. Its right strip is what
   that colour becomes on film, from a black film at its left edge to a white film at its right edge.
-* The peak of a map that reaches the threshold there has a cross, and of any other a faint, dashed ring: it is where
-  the film fits the sentence best, and not a finding.
+* The peak of a map has a cross if the map reaches the threshold there. Otherwise it has a faint, dashed ring, which
+  marks where the film fits the sentence best, and not a finding.
 * No text lies on the film. Only the map, the contour, the peak marker and the frame of the part that the
   model saw are drawn on it.
 

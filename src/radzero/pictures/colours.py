@@ -1,4 +1,4 @@
-"""The fixed colour scale of similarity maps, how it is laid on a radiograph, and the colours around it."""
+"""Define the fixed colour scale of similarity maps, how it is laid on a radiograph, and the colours around it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ _ANCHORS = np.array(
     ],
     dtype=np.float64,
 )
-"""Ten equally spaced anchors of "plasma" (CC0): lightness rises all the way, and so it reads in grey and with
-any kind of colour blindness."""
+"""Ten equally spaced anchors (RGB, 0..255) of the colour map "plasma" (CC0).
+
+Its lightness always rises, so it can be read in grey and with any kind of colour blindness.
+"""
 BACKGROUND = (16, 16, 19)
 TEXT = (240, 240, 242)
 MUTED = (176, 176, 184)
@@ -45,7 +47,7 @@ _TABLE = _build_table()
 
 
 def similarity_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Give the opaque colour of each similarity: the left strip of the legend.
+    """Give the opaque colour of each similarity, as in the left strip of the legend.
 
     Args:
         values: any shape (...), similarities in 0..1.
@@ -60,8 +62,8 @@ def similarity_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np.float32]:
     """Give the opacity with which each similarity is laid on the film.
 
-    It is ``opacity * (3 v^2 - 2 v^3)``: none at 0, half of `opacity` at 0.5, all of it at 1, always rising.
-    Low similarity thus leaves the anatomy clear.
+    It is ``opacity * (3 v^2 - 2 v^3)``, which always rises: 0 at similarity 0, half of `opacity` at 0.5, and `opacity`
+    at 1. Low similarity thus leaves the anatomy clear.
 
     Args:
         values: any shape (...), similarities in 0..1.
@@ -76,7 +78,7 @@ def similarity_alpha(values: NDArray[np.floating], opacity: float) -> NDArray[np
 
 
 def blend(grey: NDArray[np.float32], values: NDArray[np.float32], opacity: float) -> NDArray[np.uint8]:
-    """Lay similarities (h, w) on grey (h, w), both as wide: (h, w, 3) uint8."""
+    """Lay similarities (h, w) in 0..1 on grey (h, w) in 0..255; return RGB (h, w, 3) uint8."""
     alpha = similarity_alpha(values, opacity)[..., None]
     base = grey[..., None]
     out: NDArray[np.uint8] = np.rint(base + alpha * (similarity_colours(values) - base)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Where everything lies in an overlay, in output pixels."""
+"""Compute where everything lies in an overlay, in output pixels."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ MIN_SHORT_SIDE = 512
 MAX_LONG_SIDE = 1600
 """Larger films are reduced until their long side has this many pixels. It wins over `MIN_SHORT_SIDE`."""
 MAX_NOTICE_CHARACTERS = 1000
-"""A notice is never shortened, so a longer one is refused."""
+"""Most characters of a notice. A notice is never shortened, so a longer one is refused."""
 _BODY_PER_REFERENCE = 0.026
-"""Text size over the reference length of the drawn film: its short side, or half its long side if larger."""
+"""Text size divided by the reference length of the drawn film: its short side, or half its long side if larger."""
 _MIN_BODY, _MAX_BODY = 16, 40
 """Smallest and largest text size, in output pixels. Margins and line widths are fractions of it."""
 _MIN_WIDTH_IN_BODIES = 28
@@ -26,9 +26,9 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything goes, in output pixels. It depends on the film's shape, the notice and the warnings alone.
+    """Places of everything, in output pixels. They depend on the film's shape, the notice and the warnings alone.
 
-    The band at the foot, of the notice and the warnings, moves nothing above it."""
+    The band at the foot, which holds the notice and the warnings, moves nothing above it."""
 
     size: tuple[int, int]
     film: Box
@@ -44,7 +44,7 @@ class Layout:
     key_lines: int
     band_y: int
     band_lines: tuple[str, ...]
-    """Of the notice, then of the warnings."""
+    """Lines of the notice, then of the warnings."""
 
 
 def output_size(shape: tuple[int, int]) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def _key_widest(small: int) -> list[int]:
 
 
 def flow(widths: Sequence[int], gap: int, width: int) -> list[tuple[int, int]]:
-    """Place items of `widths` in rows, as words in a line: (x, row) of each."""
+    """Place items of `widths` in rows of `width` pixels, `gap` pixels apart, like words; return (x, row) of each."""
     places: list[tuple[int, int]] = []
     x, row = 0, 0
     for item in widths:
@@ -115,7 +115,7 @@ def lay_out(shape: tuple[int, int], notice: str | None, warnings: Sequence[str] 
 
 
 def film_rectangle(shape: tuple[int, int], notice: str | None = None) -> tuple[int, int, int, int]:
-    """Say where the film lies in the picture that `render_overlay` or `render_film` makes of it.
+    """Give the place of the film in the picture that `render_overlay` or `render_film` makes of it.
 
     Args:
         shape: (H, W) of the film in pixels.
@@ -135,7 +135,7 @@ def film_rectangle(shape: tuple[int, int], notice: str | None = None) -> tuple[i
 
 
 def check_notice(notice: str | None) -> None:
-    """Refuse a notice that is blank or longer than `MAX_NOTICE_CHARACTERS`, by a ValueError."""
+    """Raise a ValueError for a notice that is blank or longer than `MAX_NOTICE_CHARACTERS`."""
     if notice is None:
         return
     if not notice.strip():

@@ -1,4 +1,4 @@
-"""What is drawn on a radiograph and beside it: contour, frame, peak, legend and key."""
+"""Draw what lies on a radiograph and beside it: contour, frame, peak, legend and key."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _RING_STRENGTH = 190
 
 
 def mark_peak(picture: Image.Image, x: float, y: float) -> None:
-    """Draw a white cross with a black rim."""
+    """Draw a white cross with a black rim at (x, y), in pixels of the picture."""
     draw = ImageDraw.Draw(picture)
     for dx, dy in ((6, 0), (0, 6)):
         draw.line((x - dx, y - dy, x + dx, y + dy), fill=(0, 0, 0), width=4)
@@ -63,7 +63,7 @@ def draw_contour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], line: int) 
 
 
 def draw_dashes(draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], line: int) -> None:
-    """Draw a horizontal or vertical dashed line, light on dark, its upper left edge from start to end."""
+    """Draw a horizontal or vertical dashed line, light on dark, whose upper or left edge runs from start to end."""
     across = (line - 1, 0) if start[0] == end[0] else (0, line - 1)
     draw.rectangle((*start, end[0] + across[0], end[1] + across[1]), fill=HALO)
     length = abs(end[0] - start[0]) + abs(end[1] - start[1])
@@ -106,7 +106,7 @@ def draw_peak(picture: Image.Image, x: int, y: int, line: int, arm: int) -> None
 
 def draw_ring(picture: Image.Image, x: float, y: float, *, radius: float, line: float, colour: Colour) -> None:
     """Draw a faint, dashed ring around (x, y), with a dash in each of eight directions."""
-    fine = 4  # times as many pixels, for smooth edges
+    fine = 4  # each side is drawn with 4 times as many pixels, for smooth edges
     left, top = math.floor(x - radius - line), math.floor(y - radius - line)
     side = math.ceil(2 * (radius + line)) + 2
     stencil = Image.new("L", (fine * side, fine * side))
@@ -151,7 +151,7 @@ def draw_legend(canvas: Image.Image, layout: Layout, opacity: float, threshold: 
 
 
 def draw_key(canvas: Image.Image, layout: Layout, items: Sequence[tuple[str, str]]) -> None:
-    """Write the key under the film. `items` are (symbol, text); symbols: "contour", "peak", "ring", "frame", ""."""
+    """Write the key under the film; `items` are (symbol, text) with "contour", "peak", "ring", "frame" or ""."""
     draw = ImageDraw.Draw(canvas)
     small, line = layout.small, layout.line
     font = caption_font(small)

@@ -1,4 +1,4 @@
-"""A similarity map on its radiograph, and the radiograph alone in the same frame."""
+"""Draw a similarity map on its radiograph, and the radiograph alone in the same frame."""
 
 import math
 from collections.abc import Sequence
@@ -120,28 +120,28 @@ def render_overlay(
 ) -> Image.Image:
     """Draw a similarity map on its film, with legend, sentence, probability and key in the margins.
 
-    The film keeps its aspect ratio. It is enlarged or reduced by `MIN_SHORT_SIDE` and `MAX_LONG_SIDE`, the
-    map with it (bilinear), and the colours are chosen after that, on the fixed scale 0..1. The contour
-    follows the pixels at or above `threshold`; where they run off the film it stays open. Regions smaller
-    than an output pixel may vanish when a large film is reduced.
+    The film keeps its aspect ratio. It is enlarged or reduced according to `MIN_SHORT_SIDE` and
+    `MAX_LONG_SIDE`, and the map with it (bilinear). The colours are chosen after that, on the fixed scale
+    0..1. The contour follows the pixels at or above `threshold`; where they run off the film it stays open.
+    Regions smaller than an output pixel may vanish when a large film is reduced.
 
-    The sentence is set smaller when it is long and ends in an ellipsis when even that is not enough; the
-    notice is never shortened; warnings are, after a few lines. A box stands for a letter that the font
-    lacks, and a note beside the probability says so.
+    A long sentence is written smaller, and ends in an ellipsis when even that is not enough. The notice is
+    never shortened; warnings are shortened after a few lines. A box stands for a letter that the font lacks
+    in the sentence, and a note beside the probability says so.
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
         similarity_map: (H, W) floating, similarities in 0..1 of the film's own pixels.
-        sentence: what was asked.
-        probability: 0..1, its answer for the whole film. Shown with two digits, but as "p > 0.99" or
-            "p < 0.01" where these would read 1.00 or 0.00.
+        sentence: the sentence that the map belongs to.
+        probability: 0..1, the probability of the sentence for the whole film. It is shown with two digits, but
+            as "p > 0.99" or "p < 0.01" where they would wrongly read 1.00 or 0.00.
         threshold: 0..1, the similarity at which the contour runs.
         peak: (x, y) in film pixels where the marker goes, x first; None for no marker. It is a cross, or a faint,
             dashed ring where the map is below the threshold there. From an argmax:
             ``y, x = numpy.unravel_index(similarity_map.argmax(), similarity_map.shape)``.
         notice: text that must be read with the picture, written in full on a band at the foot.
-        warnings: of the film and of the sentence, on the same band below the notice; as many as its few lines hold,
-            so the gravest go first.
+        warnings: warnings about the film and the sentence, written on the same band below the notice. Only a few lines
+            are written, so the gravest warnings should come first.
         opacity: 0..1, how much the colour of similarity 1 covers the film; see `similarity_alpha`.
         covered: x0, y0, x1, y1 in film pixels, the part of the film that the model saw, framed with dashes.
             It may reach past the film. None, or the whole film, draws no frame.
@@ -171,7 +171,7 @@ def render_overlay(
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     scaled = np.clip(scaled, 0.0, 1.0)
     pixels = blend(grey, scaled, opacity)
-    limit = np.float32(threshold)  # in the map's own precision: 0.7 reaches 0.7
+    limit = np.float32(threshold)  # the map has this precision too, so that 0.7 reaches 0.7
     mask = scaled >= limit
     reached = peak is not None and bool(values[peak[1], peak[0]] >= limit)
     draw_contour(pixels, mask, layout.line)
@@ -210,13 +210,14 @@ def render_film(
 
     Args:
         film: (H, W) uint8, display pixels, 0 black.
-        title: heading, in the place of an overlay's sentence.
+        title: heading, written in the place of an overlay's sentence.
         notice: as for `render_overlay`.
         warnings: as for `render_overlay`.
 
     Returns:
-        An RGB image with the size and the film's place of `render_overlay` for the same shape, notice and warnings;
-        the places of probability, legend and key are empty.
+        An RGB image that has the same size as that of `render_overlay`, and the film in the same place, for the same
+        shape, notice and warnings; the places of probability, legend and key are empty, except for a note when the font
+        lacks letters of the title.
 
     Raises:
         ValueError: if the film has the wrong type or shape, or the notice is blank or too long.

@@ -1,4 +1,4 @@
-"""Several pictures on one sheet, and small pictures of radiographs for it."""
+"""Lay several pictures out on one sheet, and draw small pictures of radiographs for it."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from radzero.pictures.colours import BACKGROUND, LINE, similarity_alpha, similar
 from radzero.pictures.marks import draw_ring, mark_peak
 
 MAX_SHEET_PIXELS = 64_000_000
-"""A contact sheet larger than this is reduced as a whole (viewers take larger ones for an attack)."""
+"""Most pixels of a contact sheet. A larger one is reduced as a whole, because viewers take it for an attack."""
 
 
 def thumbnail(
@@ -21,15 +21,15 @@ def thumbnail(
     peak: tuple[int, int] | None,
     threshold: float = 0.5,
 ) -> Image.Image:
-    """A small picture of a film, with a map on it and a white mark at its peak where there are any.
+    """Draw a small picture of a film, with the map on it and a white mark at the peak where they are given.
 
-    The mark is a cross, or a faint, dashed ring where the map is below the threshold even there.
+    The mark is a cross, or a faint, dashed ring where the map is below the threshold at the peak.
 
     Args:
-        film: (H, W).
-        values: (H, W) map in 0..1.
-        width: of the picture in pixels.
-        peak: x, y in the film's pixels.
+        film: (H, W) display pixels in 0..255.
+        values: (H, W) map in 0..1; None for no map.
+        width: width of the picture in pixels.
+        peak: x, y in the film's pixels; None for no mark.
         threshold: 0..1, the similarity that a peak with a cross reaches.
     """
     picture = np.repeat(film[..., None], 3, axis=2).astype(np.float32)
@@ -51,8 +51,8 @@ def thumbnail(
 def render_sheet(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
     """Lay pictures out on one sheet, row by row, in cells of equal size.
 
-    Each cell is as wide as the widest picture and as high as the highest; smaller ones are centred in it and
-    not enlarged. A sheet above `MAX_SHEET_PIXELS` is reduced as a whole.
+    Each cell is as wide as the widest picture and as high as the highest; smaller pictures are centred in
+    their cells and not enlarged. A sheet above `MAX_SHEET_PIXELS` is reduced as a whole.
 
     Args:
         pictures: the pictures, at least one.

@@ -1,4 +1,4 @@
-"""Text in pictures: the font, letters that it lacks, line breaks, and how numbers are written."""
+"""Write text in pictures: the font, letters that it lacks, line breaks, and how numbers are written."""
 
 import math
 import unicodedata
@@ -11,18 +11,21 @@ from importlib.resources import as_file, files
 from PIL import ImageFont
 
 _SENTENCE_FITS = ((1.0, 2), (0.85, 2), (0.7, 3))
-"""Sizes at which a sentence is tried, largest first: (text size over body, lines). Past these: ellipsis."""
+"""Sizes at which a sentence is tried, largest first: (text size divided by the body's, most lines).
+
+A sentence that is too long for all of them ends in an ellipsis.
+"""
 _MAX_SENTENCE_CHARACTERS = 2000
-"""No more of a sentence or a warning is measured; no canvas has room for as much."""
+"""Most characters of a sentence or a warning that are measured; no canvas has room for as many."""
 _MAX_LINES_OF_A_WARNING, _MAX_WARNING_LINES = 3, 6
-"""Most lines of one warning, and of all of them together. Past these: ellipsis."""
+"""Most lines of one warning, and of all warnings together; more lines are replaced with an ellipsis."""
 ROUNDING = 1e-6
 _MISSING = "\uffff"
 
 
 @lru_cache(maxsize=64)
 def caption_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of all pictures, DejaVu Sans, in a size in pixels. It is shipped, so that pictures are alike."""
+    """Return the font of all pictures, DejaVu Sans, in a size in pixels. It is shipped, so that pictures are alike."""
     with as_file(files("radzero.pictures") / "fonts" / "DejaVuSans.ttf") as path:
         return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -41,7 +44,7 @@ class Drawable:
     """A text in the letters that the font has.
 
     Attributes:
-        text: as it is drawn.
+        text: the text as it is drawn.
         missing: whether a box stands for a letter in it.
     """
 
@@ -50,7 +53,7 @@ class Drawable:
 
     @property
     def note(self) -> str:
-        """What a reader must know of it, or ""."""
+        """Note for the reader on the missing letters, or "" where none is missing."""
         return f"{_MISSING} = letter that this picture's font lacks" if self.missing else ""
 
 
@@ -78,7 +81,7 @@ def to_drawable(text: str) -> Drawable:
 
 
 def drawable_text(text: str) -> str:
-    """A text as pictures write it, with boxes for letters that the font lacks."""
+    """Return a text as pictures show it, with boxes for letters that the font lacks."""
     return to_drawable(text).text
 
 
@@ -104,12 +107,12 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _first_lines(lines: list[str], most: int, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """At most so many of `lines`, the last one with an ellipsis if there are more."""
+    """Return at most `most` of `lines`, the last one with an ellipsis if there are more."""
     return lines if len(lines) <= most else [*lines[: most - 1], _shorten(lines[most - 1], font, width)]
 
 
 def wrap_warnings(warnings: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break warnings into lines of at most ``width`` pixels; past a few lines, an ellipsis ends them."""
+    """Break warnings into lines of at most ``width`` pixels; an ellipsis replaces what goes beyond a few lines."""
     lines: list[str] = []
     for text in warnings:
         drawable = to_drawable(f"Warning: {text[:_MAX_SENTENCE_CHARACTERS]}").text
@@ -157,5 +160,5 @@ def threshold_text(threshold: float) -> str:
 
 
 def line_height(size: int) -> int:
-    """Height of a line in pixels, for text of ``size`` pixels."""
+    """Return the height of a line in pixels, for text of ``size`` pixels."""
     return round(size * 1.35)
