@@ -106,7 +106,8 @@ def claim(
         The record of the run that is there, or None for a folder without one.
 
     Raises:
-        error: ``"<folder>: holds <holds> (other <keys>); <remedy>"``, or that the note is damaged.
+        error: ``"<folder>: holds <holds> (<differences>); <remedy>"``, or that the note is damaged. Differing numbers
+            are named with their values.
     """
     if not note.exists():
         return None
@@ -114,6 +115,10 @@ def claim(
         record = dict(json.loads(note.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as reason:
         raise error(f"{note}: is damaged ({reason}); {remedy}") from reason
-    if differs := [key for key, value in identity.items() if record.get(key) != value]:
-        raise error(f"{note.parent}: holds {holds} (other {', '.join(differs)}); {remedy}")
+    if changed := [key for key, value in identity.items() if record.get(key) != value]:
+        numbers = [key for key in changed if isinstance(record.get(key), int)]
+        others = [key for key in changed if key not in numbers]
+        differences = [f"{key} {record[key]}, not {identity[key]}" for key in numbers]
+        differences += [f"other {', '.join(others)}"] if others else []
+        raise error(f"{note.parent}: holds {holds} ({'; '.join(differences)}); {remedy}")
     return record

@@ -150,7 +150,7 @@ def test_films_are_drawn_once(tmp_path: Path):
     for _ in range(2):
         phantom.draw(tmp_path / "films", 20, SEED, SIZE, progress=drawn.append)
     assert drawn == [*range(1, 21)]
-    with pytest.raises(BenchmarkError, match=r"other phantoms \(films 20, seed 65, size 72\); name another folder"):
+    with pytest.raises(BenchmarkError, match=r"other phantoms \(films 20, not 21\); name another folder"):
         phantom.draw(tmp_path / "films", 21, SEED, SIZE)
 
 

@@ -15,6 +15,7 @@ from radzero.pictures import (
     render_film,
     render_overlay,
     render_sheet,
+    render_table,
     similarity_alpha,
     similarity_colours,
     thumbnail,
@@ -729,3 +730,24 @@ def test_large_film_is_quick():
     start = time.process_time()
     draw(film, values, peak=(1000, 1200), notice=NOTICE)
     assert time.process_time() - start < 1.4  # about 0.3 s of processor time; twice the goal of 0.7 s
+
+
+def test_a_table_has_titles_above_its_columns_and_rows():
+    colours = [[(200, 0, 0), (0, 200, 0)], [(0, 0, 200), (200, 200, 0)]]
+    cells = [[Image.new("RGB", (300, 200), colour) for colour in row] for row in colours]
+    long = "There is a large right pleural effusion with compressive atelectasis of the whole lower lobe"
+    table = np.asarray(render_table(cells, ["a", long], ["first", "second"]))
+    places = [[np.argwhere((table == colour).all(axis=-1)) for colour in row] for row in colours]
+    for row in places:
+        for found in row:
+            assert len(found) == 300 * 200, "no picture is covered or cut"
+    tops = [[found[:, 0].min() for found in row] for row in places]
+    lefts = [[found[:, 1].min() for found in row] for row in places]
+    assert tops[0][0] == tops[0][1] < tops[1][0] == tops[1][1]
+    assert lefts[0][0] == lefts[1][0] < lefts[0][1] == lefts[1][1]
+    ink = (table < 128).all(axis=-1)
+    assert ink[: tops[0][0]].any()
+    assert ink[tops[0][0] + 200 : tops[1][0]].any()
+    lines = ink[: tops[0][0], lefts[0][1] :].any(axis=1)
+    assert np.count_nonzero(np.diff(lines.astype(int)) == 1) >= 2, "a long title is broken into lines"
+    assert not ink[: tops[0][0], lefts[0][1] + 300 :].any(), "and stays within its column"

@@ -4,7 +4,6 @@ Published tables have such rows as "fine-tuned on 1 %, 10 %, 100 %". Both heads 
 row of a comparison uses, and run in the same benchmark; the encoder itself is not tuned.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from radzero.images.geometry import Geometry, MapGeometry
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.vision import patch_shape, token_grid
 from radzero.phantom.findings import FINDINGS
+from radzero.phantom.writing import read_index
 from radzero.training.token_cache import CachedFilms
 
 _DECAY = 1e-3
@@ -46,8 +46,7 @@ def read_labels(films: Path, stems: Sequence[str], grid: tuple[int, int]) -> Lab
         stems: names of the images.
         grid: rows and columns of tokens.
     """
-    lines = (films / "phantoms.jsonl").read_text(encoding="utf-8").splitlines()
-    records = {record["id"]: record for record in map(json.loads, lines)}
+    records = {record["id"]: record for record in read_index(films / "phantoms.jsonl")}
     present = torch.zeros(len(stems), len(FINDINGS))
     cells = torch.zeros(len(stems), len(FINDINGS), *grid)
     for row, stem in enumerate(stems):

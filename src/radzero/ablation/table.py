@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from radzero._numbers import sigmoid
 from radzero.ablation.recipe import FIGURES, Ablation, Claim, Row
@@ -18,7 +18,7 @@ from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.evaluation.public import phantom
 from radzero.evaluation.scoring import Statistic, headline_statistics, plain, read_scores
 from radzero.models.registry import METHODS
-from radzero.pictures import caption_font
+from radzero.pictures import render_table, write_probability
 from radzero.prediction.model import load
 
 _PUBLISHED = Path(__file__).parent / "data" / "published.yaml"
@@ -293,29 +293,10 @@ def draw_methods(ablation: Ablation, output: Path) -> Path | None:
             raw_map = model.raw_map(seen, asked, 0, 0)
             assert raw_map is not None
             cell = draw_case(film, raw_map, region)
-            label = f"p = {probability:.2f}"
-            ImageDraw.Draw(cell).text(
-                (8, 6), label, fill=(255, 255, 255), font=caption_font(18), stroke_width=2, stroke_fill=0
-            )
+            write_probability(cell, probability)
             cells.append(cell)
         grid.append(cells)
     path = output / "maps.png"
-    _mosaic(grid, [name for name, _ in models], [benchmark.sentences[r.sentence] for r in wanted]).save(path)
+    sentences = [f'"{benchmark.sentences[region.sentence]}"' for region in wanted]
+    render_table(grid, [name for name, _ in models], sentences).save(path)
     return path
-
-
-def _mosaic(grid: list[list[Image.Image]], columns: list[str], rows: list[str]) -> Image.Image:
-    margin, top = 12, 34
-    width = max(cell.width for row in grid for cell in row)
-    heights = [max(cell.height for cell in row) + top for row in grid]
-    sheet = Image.new("RGB", (margin + len(columns) * (width + margin), top + sum(heights) + margin), (255, 255, 255))
-    draw = ImageDraw.Draw(sheet)
-    for k, name in enumerate(columns):
-        draw.text((margin + k * (width + margin), 8), name, fill=(0, 0, 0), font=caption_font(18))
-    y = top
-    for row, title, height in zip(grid, rows, heights, strict=True):
-        draw.text((margin, y + 4), f'"{title}"', fill=(60, 60, 60), font=caption_font(17))
-        for k, cell in enumerate(row):
-            sheet.paste(cell, (margin + k * (width + margin), y + top - 6))
-        y += height
-    return sheet

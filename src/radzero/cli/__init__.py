@@ -46,7 +46,7 @@ for _heading, _verbs in _VERBS.items():
 
 
 def _take_help_literally(commands: typer.Typer) -> None:
-    """Typer prints docstrings by rich, which takes the brackets of radzero[serve] for markup and leaves them out."""
+    """Escape brackets in docstrings: Typer prints them by rich, which takes those of radzero[serve] for markup."""
     for command in commands.registered_commands:
         command.help = escape(command.help or getdoc(command.callback) or "")
     for group in commands.registered_groups:

@@ -1,4 +1,4 @@
-"""Verbs that ask radiographs: ``predict``, ``findings``, ``compare``, ``wordings``, ``demo``."""
+"""Define the verbs that ask radiographs: ``predict``, ``findings``, ``compare``, ``wordings``, ``demo``."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -62,13 +62,15 @@ def predict(
             + "."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Films per pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Films per forward pass.")] = 8,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that read films and draw; 0: none besides. Usually one per core."),
+        typer.Option(
+            min=0, help="Processes that read films and draw; 0 does all in one process. Usually one per core."
+        ),
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Most pixels of a film; larger ones are refused as bombs.")
+        int | None, typer.Option(min=1, help="Most pixels of a film; a larger film is refused before it is decoded.")
     ] = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
@@ -119,7 +121,7 @@ def predict(
         def on_item(name: str, reading: "Reading | None", error: str | None) -> None:
             if error:
                 progress.console.print(f"[red]refused[/] {escape(error)}", highlight=False, soft_wrap=True)
-            for warning in reading.film_warnings if reading else ():  # those of the sentences were said before
+            for warning in reading.film_warnings if reading else ():  # warnings about the sentences were printed before
                 progress.console.print(f"[yellow]{escape(name)}:[/] {escape(warning)}", highlight=False, soft_wrap=True)
             progress.advance(task)
 
@@ -156,7 +158,7 @@ def predict(
 
 
 _UNKNOWN_SHOWN = 3
-"""Sentences with unknown words that are named; predictions.jsonl names all of them."""
+"""Most sentences with unknown words that are printed; predictions.jsonl names all of them."""
 _TABLE_FILMS, _TABLE_ROWS = 10, 30
 """A run of more films, or of more films times sentences, prints no probabilities."""
 
@@ -170,11 +172,11 @@ def _warn_of_unknown_words(radzero: "RadZero", asked: Sequence[str]) -> None:
 
 
 def _probabilities(records: list[dict[str, Any]], items: "Sequence[Item]") -> Table:
-    """A row for every film and sentence; of a film that was refused, a row that says so."""
+    """Return a table with a row per film and sentence, and one row for a film that was refused."""
     written = {record["image"]: record for record in records}
     table = Table("film", "sentence", "probability")
     for name in (item.name for item in items):
-        shown = escape(name.encode(errors="backslashreplace").decode())  # names that are no UTF-8
+        shown = escape(name.encode(errors="backslashreplace").decode())  # a name may not be UTF-8
         for number, answer in enumerate(written[name].get("sentences", ())):
             row = (escape(answer["sentence"]), f"{answer['probability']:.3f}")
             table.add_row("" if number else shown, *row)
@@ -195,15 +197,17 @@ def findings() -> None:
 
 
 def compare(
-    film: Annotated[Path, typer.Argument(help="A film: DICOM, PNG, JPEG.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write (PNG).")],
-    sentences: Annotated[list[str], typer.Option("--sentence", "-s", help="Sentences to ask; give several.")],
+    film: Annotated[Path, typer.Argument(help="File of a film, such as DICOM, PNG or JPEG.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write (PNG).")],
+    sentences: Annotated[
+        list[str], typer.Option("--sentence", "-s", help="Sentence to ask; repeat the option for more.")
+    ],
     models: Annotated[
         list[str] | None,
         typer.Option(
             "--model",
             "-m",
-            help="Checkpoints to compare, or NAME=CHECKPOINT; give several. The packaged one if none is given.",
+            help="Checkpoint to compare, or NAME=CHECKPOINT; repeat it for more. The packaged one if none is given.",
         ),
     ] = None,
     revision: RevisionOption = None,
@@ -225,12 +229,12 @@ def compare(
 
 
 def wordings(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The picture to write (PNG); a CSV is written beside.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write (PNG); a CSV is written beside it.")],
     sentences: Annotated[
         list[str] | None,
-        typer.Option("--sentence", "-s", help="Sentences to compare; the standard set if none is given."),
+        typer.Option(
+            "--sentence", "-s", help="Sentence to compare; repeat the option for more. A standard set if none is given."
+        ),
     ] = None,
     model: ModelOption = None,
     revision: RevisionOption = None,

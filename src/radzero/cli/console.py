@@ -1,4 +1,4 @@
-"""What all verbs share: the two consoles, progress, errors in words, and common options."""
+"""Give the verbs what they share: the two consoles, progress, errors in words, and common options."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -33,17 +33,17 @@ class Precision(StrEnum):
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Folder or hub id of a checkpoint, or packaged, which it is if not given."),
+    typer.Option("--model", "-m", help="Checkpoint: a folder, a hub id, or packaged (the default)."),
 ]
 RevisionOption = Annotated[
     str | None,
-    typer.Option("--revision", help="Branch, tag or commit of a hub id; OWNER/NAME@REVISION names one too."),
+    typer.Option("--revision", help="Branch, tag or commit of a hub id; OWNER/NAME@REVISION does the same."),
 ]
 LocalOption = Annotated[
     bool,
-    typer.Option("--local-files-only", help="Never ask the hub: a hub id is read from this machine's cache of it."),
+    typer.Option("--local-files-only", help="Never contact the hub; read a hub id from this machine's cache."),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, ...; a GPU is taken if there is one.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Device: cpu, cuda, ...; a GPU is used if there is one.")]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Precision of float32 matrix products; medium is faster on many CPUs.")
 ]
@@ -53,11 +53,11 @@ SentenceOption = Annotated[
 ]
 FindingsOption = Annotated[
     list[str] | None,
-    typer.Option(help="A named set of findings, each asked as its prompt; see `radzero findings`."),
+    typer.Option(help="Named set of findings, each asked by its prompt; see `radzero findings`."),
 ]
 
 
-# -- what is said -------------------------------------------------------------------------------------------
+# -- lines of text -------------------------------------------------------------------------------------------
 
 
 def say(text: object) -> None:
@@ -71,12 +71,12 @@ def warn(text: object) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 file", "2 files"."""
+    """Return a number with its noun: "1 file", "2 files"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def left_out(found: "Inputs") -> list[str]:
-    """What to say of files that were left out; nothing when there are none."""
+    """Return a phrase about the files that were left out; none when there are none."""
     if not found.left_out:
         return []
     kinds = sorted({path.suffix.lower() for path in found.left_out})
@@ -93,19 +93,19 @@ def say_unsearched(found: "Inputs") -> None:
 
 
 def progress_bars() -> Progress:
-    """Bars on standard error."""
+    """Return progress bars on standard error."""
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=errors,
-        disable=os.environ.get("RANK", "0") != "0",  # of torchrun's processes, the first speaks
+        disable=os.environ.get("RANK", "0") != "0",  # of torchrun's processes only the first prints
     )
 
 
 def phase_bars(progress: Progress) -> Callable[[str, int, int], None]:
-    """A function that shows a bar for every phase, from its name, what is done and what there is to do in all."""
+    """Return a function that shows a bar per phase, from its name, the work that is done and the work in all."""
     tasks: dict[str, TaskID] = {}
 
     def on_progress(phase: str, done: int, total: int) -> None:
@@ -129,7 +129,7 @@ _REMEDIES = {
 
 @contextmanager
 def interruptible(then: str = "; run the same command again to go on") -> Iterator[None]:
-    """Around work that may take long: Ctrl-C ends it with one line and exit code 130."""
+    """Let Ctrl-C end the work inside with one line and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -139,7 +139,7 @@ def interruptible(then: str = "; run the same command again to go on") -> Iterat
 
 @contextmanager
 def errors_in_words(*others: type[Exception]) -> Iterator[None]:
-    """Around work that may fail for reasons that a user can see to: it ends with one line and exit code 2.
+    """Let expected errors end the work inside with one line and exit code 2.
 
     Args:
         *others: exceptions besides the library's own, ValueError, OSError and ImportError.
@@ -147,14 +147,14 @@ def errors_in_words(*others: type[Exception]) -> Iterator[None]:
     expected: Sequence[type[Exception]] = (RadZeroError, ValueError, OSError, ImportError, *others)
     try:
         yield
-    except typer.Exit:  # which is a RuntimeError
+    except typer.Exit:  # a RuntimeError, which may be among the others
         raise
     except tuple(expected) as error:
         raise fail(error) from error
 
 
 def fail(problem: str | Exception) -> typer.Exit:
-    """Print what went wrong; the exit to raise."""
+    """Print what went wrong, and return the exit to raise."""
     message = str(problem)
     if isinstance(problem, OSError) and problem.strerror:  # without its number
         message = problem.strerror
@@ -165,6 +165,6 @@ def fail(problem: str | Exception) -> typer.Exit:
 
 
 def unwritable(folder: Path, error: OSError, then: str = "") -> typer.Exit:
-    """Print that a folder cannot be written, and why; the exit to raise."""
+    """Print that a folder cannot be written, and why; return the exit to raise."""
     reason = _REMEDIES.get(type(error), f"cannot be written ({error.strerror or error})")
     return fail(f"{error.filename or folder}: {reason}{then}")

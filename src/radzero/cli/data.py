@@ -1,4 +1,4 @@
-"""Verbs that make data: ``phantom``, ``extract``, ``prepare``."""
+"""Define the verbs that make data: ``phantom``, ``extract``, ``prepare``."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 def phantom(
     output: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of the series.")] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of phantoms.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the series.")] = 0,
     first: Annotated[int, typer.Option(min=0, help="Index of the first film.")] = 0,
     size: Annotated[int, typer.Option(min=72, max=4096, help="Height in pixels.")] = 512,
-    film_format: Annotated[str, typer.Option("--format", help="png, dicom or both.")] = "both",
+    film_format: Annotated[str, typer.Option("--format", help="Format of the images: png, dicom or both.")] = "both",
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
     """Write synthetic radiographs with reports, finding-sentences, boxes and masks; the same for the same seed.
@@ -67,7 +67,7 @@ def phantom(
 
 
 class EngineChoice(StrEnum):
-    """Ways from a report to finding-sentences."""
+    """Ways to turn a report into finding-sentences."""
 
     RULES = "rules"
     LLM = "llm"
@@ -78,16 +78,19 @@ def extract(
         list[Path], typer.Argument(help="Reports: text, XML (Open-I), CSV, JSON Lines, archives, folders.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="JSON Lines, one per report; an interrupted run goes on there.")
+        Path,
+        typer.Option("--output", "-o", help="JSON Lines file, a line per report; an interrupted run is resumed there."),
     ],
     engine: Annotated[
-        EngineChoice, typer.Option(help="rules: no model, no network; llm: an endpoint.")
+        EngineChoice, typer.Option(help="rules needs no model and no network; llm asks an OpenAI-compatible endpoint.")
     ] = EngineChoice.RULES,
     processes: Annotated[int, typer.Option(min=1, help="Processes of the rules engine.")] = 1,
     vocabulary: Annotated[
-        Path | None, typer.Option(help="Findings and anatomy for the rules engine; a YAML file.")
+        Path | None, typer.Option(help="YAML file of findings and anatomy for the rules engine.")
     ] = None,
-    cues: Annotated[Path | None, typer.Option(help="Negations, doubts and other cues for the rules engine.")] = None,
+    cues: Annotated[
+        Path | None, typer.Option(help="YAML file of negations, doubts and other cues for the rules engine.")
+    ] = None,
     audit: Annotated[
         int, typer.Option(min=0, help="Also write OUTPUT.html, which shows this many reports marked.")
     ] = 0,
@@ -96,15 +99,19 @@ def extract(
     findings_column: Annotated[str, typer.Option(help="Column or key of the findings.")] = "",
     impression_column: Annotated[str, typer.Option(help="Column or key of the impression.")] = "",
     url: Annotated[str, typer.Option(help="llm: base URL of an OpenAI-compatible API.")] = "http://localhost:8000/v1",
-    llm_model: Annotated[str, typer.Option("--model", "-m", help="llm: the model's name there.")] = "",
-    temperature: Annotated[float, typer.Option(min=0.0, help="llm: 0 for the likeliest answer.")] = 0.0,
-    concurrency: Annotated[int, typer.Option(min=1, help="llm: requests under way at once.")] = 8,
-    timeout: Annotated[float, typer.Option(min=1.0, help="llm: seconds for one answer.")] = 120.0,
+    llm_model: Annotated[str, typer.Option("--model", "-m", help="llm: name of the model at the endpoint.")] = "",
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="llm: sampling temperature; 0 takes the likeliest answer.")
+    ] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="llm: number of concurrent requests.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1.0, help="llm: seconds to wait for an answer.")] = 120.0,
     tries: Annotated[int, typer.Option(min=1, help="llm: tries per request and per answer.")] = 5,
-    prompt: Annotated[Path | None, typer.Option(help="llm: file of another system prompt.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="llm: SQLite file of answers; OUTPUT.cache if not given.")] = None,
-    price_in: Annotated[float, typer.Option(min=0.0, help="llm: money per million tokens read.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0.0, help="llm: money per million tokens written.")] = 0.0,
+    prompt: Annotated[Path | None, typer.Option(help="llm: file with another system prompt.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="llm: SQLite file that keeps the answers; OUTPUT.cache if not given.")
+    ] = None,
+    price_in: Annotated[float, typer.Option(min=0.0, help="llm: price of a million input tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="llm: price of a million output tokens.")] = 0.0,
 ) -> None:
     """Turn reports into finding-sentences: "There is ...", "There may be ...", "There is no ...".
 
@@ -160,13 +167,13 @@ prepare = typer.Typer(
 )
 
 ManifestOption = Annotated[
-    Path, typer.Option("--output", "-o", help=escape("The manifest: .jsonl, or .parquet with radzero[data]."))
+    Path, typer.Option("--output", "-o", help=escape("Manifest to write: .jsonl, or .parquet with radzero[data]."))
 ]
 ExtractionOption = Annotated[
-    Path, typer.Option("--sentences", "-s", help="What `radzero extract` made of the reports.")
+    Path, typer.Option("--sentences", "-s", help="File that `radzero extract` wrote of the reports.")
 ]
 SharesOption = Annotated[
-    tuple[float, float], typer.Option("--shares", help="Shares of the patients that validate and that test.")
+    tuple[float, float], typer.Option("--shares", help="Shares of the patients in the validation and test splits.")
 ]
 
 
@@ -199,11 +206,14 @@ def prepare_mimic_cxr(
         Path | None, typer.Option(help="Folder of mimic-cxr-2.0.0-split.csv and -metadata.csv; ROOT if not given.")
     ] = None,
     exclude: Annotated[
-        Path | None, typer.Option(help="A table with a column dicom_id, such as MS-CXR's: never trained on.")
+        Path | None,
+        typer.Option(help="Table with a column dicom_id, such as MS-CXR's; its images are never trained on."),
     ] = None,
-    view: Annotated[list[str] | None, typer.Option(help="A ViewPosition to keep, such as PA; else all.")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help="ViewPosition to keep, such as PA; all views if not given.")
+    ] = None,
 ) -> None:
-    """MIMIC-CXR from PhysioNet's own files, with its official split."""
+    """Make a manifest of MIMIC-CXR from PhysioNet's own files, with its official split."""
     from radzero.training.preparation import mimic_cxr
 
     views = frozenset(view) if view else None
@@ -218,7 +228,7 @@ def prepare_openi(
     projections: Annotated[Path | None, typer.Option(help="A table with filename and projection.")] = None,
     shares: SharesOption = (0.1, 0.1),
 ) -> None:
-    """Open-I (Indiana University)."""
+    """Make a manifest of Open-I (Indiana University)."""
     from radzero.training.preparation import openi
 
     _prepare(openi(images, sentences, projections=projections, shares=shares), output)
@@ -226,11 +236,11 @@ def prepare_openi(
 
 @prepare.command("phantom")
 def prepare_phantom(
-    folder: Annotated[Path, typer.Argument(help="What `radzero phantom` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `radzero phantom` wrote.")],
     output: ManifestOption,
     shares: SharesOption = (0.1, 0.1),
 ) -> None:
-    """Phantoms."""
+    """Make a manifest of phantoms."""
     from radzero.training.preparation import phantoms
 
     _prepare(phantoms(folder, shares=shares), output)
@@ -239,7 +249,7 @@ def prepare_phantom(
 @prepare.command("table")
 def prepare_table(
     images: Annotated[Path, typer.Argument(help="Folder of the images, with subfolders.")],
-    rows: Annotated[Path, typer.Argument(help="CSV or TSV: a row per image.")],
+    rows: Annotated[Path, typer.Argument(help="CSV or TSV file with a row per image.")],
     output: ManifestOption,
     image: Annotated[str, typer.Option(help="Column of the file's name or path below IMAGES.")] = "image",
     patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
@@ -251,7 +261,7 @@ def prepare_table(
     split: Annotated[str, typer.Option(help="Column of train, validate, test.")] = "",
     shares: SharesOption = (0.1, 0.1),
 ) -> None:
-    """A folder of images and a table of reports, sentences or labels."""
+    """Make a manifest of a folder of images and a table of reports, sentences or labels."""
     from radzero.training.preparation import TableColumns, table
 
     columns = TableColumns(image, patient, report, sentences, labels, study, view, split)

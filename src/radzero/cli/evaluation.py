@@ -1,4 +1,4 @@
-"""Verbs that measure: ``evaluate``, ``report``."""
+"""Define the verbs that measure: ``evaluate``, ``report``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that `radzero evaluate NAME` made.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of report.md and report.html.")],
 ) -> None:
-    """Tables of runs beside the published numbers, with curves and a gallery; as Markdown and as one HTML page."""
+    """Write runs as tables beside the published numbers, with curves and a gallery: Markdown and one HTML page."""
     from radzero.evaluation.report import write_report
 
     with errors_in_words():
@@ -44,7 +44,7 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a model on a benchmar
 @evaluate.callback(invoke_without_command=True)
 def evaluate_list(
     list_: Annotated[
-        bool, typer.Option("--list", help="The benchmarks, where their files come from, and as what.")
+        bool, typer.Option("--list", help="List the benchmarks, the source of their files and their layout.")
     ] = False,
 ) -> None:
     """Measure a model on a benchmark, or an extraction engine."""
@@ -58,10 +58,11 @@ def evaluate_list(
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of the benchmark's files.")]
 RunOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
+    Path | None, typer.Option("--output", "-o", help="Folder of the run; an interrupted run is resumed there.")
 ]
 ScoresOption = Annotated[
-    Path | None, typer.Option(help="Take scores from this CSV or Parquet file: image, sentence, score.")
+    Path | None,
+    typer.Option(help="CSV or Parquet file to take the scores from, with columns image, sentence and score."),
 ]
 ClipOption = Annotated[
     str | None, typer.Option(help="A CLIP-style model of transformers (CLIP, SigLIP, ...): folder or hub id.")
@@ -100,7 +101,7 @@ def _add_benchmark(spec: BenchmarkSpec) -> None:
         revision: RevisionOption = None,
         local_files_only: LocalOption = False,
         only_check: Annotated[
-            bool, typer.Option("--check", help="Only say what is there, missing or unreadable.")
+            bool, typer.Option("--check", help="Only report which files are there, missing or unreadable.")
         ] = False,
         skip_unreadable: SkipOption = False,
         workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
@@ -134,8 +135,10 @@ def evaluate_phantom(
     from_plugin: PluginOption = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
-    films: Annotated[int, typer.Option(min=20, help="How many phantoms.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms; never one that was trained on.")] = 990,
+    films: Annotated[int, typer.Option(min=20, help="Number of phantoms.")] = 500,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the phantoms; it must not be one that was trained on.")
+    ] = 990,
     size: Annotated[int, typer.Option(min=72, help="Height of the phantoms in pixels.")] = 512,
     data: Annotated[
         Path | None, typer.Option(help="Phantoms that `radzero phantom` wrote, instead of drawing them.")
@@ -175,12 +178,14 @@ def evaluate_extraction(
         list[Path] | None,
         typer.Argument(help="Open-I reports (NLMCXR) for the hand-made gold set; phantom reports if not given."),
     ] = None,
-    half: Annotated[str, typer.Option(help="Of the gold set: development or test.")] = "development",
-    films: Annotated[int, typer.Option(min=1, help="How many phantom reports.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms.")] = 990,
-    vocabulary: Annotated[Path | None, typer.Option(help="Findings and anatomy for the rules engine.")] = None,
-    cues: Annotated[Path | None, typer.Option(help="Cues for the rules engine.")] = None,
-    errors_too: Annotated[bool, typer.Option("--errors", help="Also list what is wrong, report by report.")] = False,
+    half: Annotated[str, typer.Option(help="Half of the gold set: development or test.")] = "development",
+    films: Annotated[int, typer.Option(min=1, help="Number of phantom reports.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms.")] = 990,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="YAML file of findings and anatomy for the rules engine.")
+    ] = None,
+    cues: Annotated[Path | None, typer.Option(help="YAML file of cues for the rules engine.")] = None,
+    errors_too: Annotated[bool, typer.Option("--errors", help="Also list the errors of every report.")] = False,
 ) -> None:
     """Measure the rules engine: F1 of findings with their polarity, polarity and laterality of matched findings."""
     from radzero.reports.gold import GoldSet, phantom_gold, score_engine

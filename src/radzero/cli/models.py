@@ -1,4 +1,4 @@
-"""Verbs about checkpoints: ``info``, ``convert``."""
+"""Define the verbs about checkpoints: ``info``, ``convert``."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from radzero.cli.console import LocalOption, RevisionOption, console, errors_in_
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Folder or hub id, or packaged, which it is if not given.")
+        str | None, typer.Argument(help="Checkpoint: a folder, a hub id, or packaged (the default).")
     ] = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
@@ -37,9 +37,9 @@ def info(
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A checkpoint: a folder or hub id, published or ours, or CARZero's file.")
+        str, typer.Argument(help="Checkpoint to rewrite: a folder or hub id, published or ours, or CARZero's file.")
     ],
-    output: Annotated[Path, typer.Argument(help="Folder for the checkpoint in our format.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the rewritten checkpoint.")],
     text: Annotated[
         str | None,
         typer.Option(help="Tokenizer for CARZero's file, which has none: folder or hub id; ClinicalBERT if not given."),

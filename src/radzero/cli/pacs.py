@@ -1,4 +1,4 @@
-"""Verbs beside a PACS: ``dicomweb``, ``listen``."""
+"""Define the verbs that work with a PACS: ``dicomweb``, ``listen``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,13 +26,19 @@ from radzero.cli.console import (
 )
 from radzero.results.kinds import KIND_NAMES
 
-ResultsOption = Annotated[str, typer.Option("--results", help=f"all, or some of {KIND_NAMES}.")]
-ThresholdOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="Similarity at which regions begin.")]
+ResultsOption = Annotated[
+    str, typer.Option("--results", help=f"Kinds of results to store: all, or some of {KIND_NAMES}.")
+]
+ThresholdOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Similarity from which a pixel belongs to a region.")
+]
 
 
 def dicomweb(
-    url: Annotated[str, typer.Argument(help="The server, such as http://localhost:8042/dicom-web.")],
-    state: Annotated[Path, typer.Option("--state", help="Folder that remembers what was done; one run at a time.")],
+    url: Annotated[str, typer.Argument(help="URL of the server, such as http://localhost:8042/dicom-web.")],
+    state: Annotated[
+        Path, typer.Option("--state", help="Folder that records what was done; one run at a time can use it.")
+    ],
     sentence: SentenceOption = None,
     findings: FindingsOption = None,
     modality: Annotated[str, typer.Option(help="Modalities of films, between commas.")] = "CR,DX",
@@ -41,8 +47,13 @@ def dicomweb(
     ] = None,
     results: ResultsOption = "seg,sr",
     threshold: ThresholdOption = 0.5,
-    store_url: Annotated[str | None, typer.Option(help="Where results go, when not to the same server.")] = None,
-    watch: Annotated[float | None, typer.Option(min=1, help="Look again every so many seconds, until Ctrl-C.")] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Server that results are stored on; the same server if not given.")
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds between two passes over the server, until Ctrl-C; one pass if not given."),
+    ] = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
@@ -98,16 +109,23 @@ def dicomweb(
 
 
 def listen(
-    state: Annotated[Path, typer.Option("--state", help="Folder for the inbox and what was done; one run at a time.")],
+    state: Annotated[
+        Path,
+        typer.Option(
+            "--state", help="Folder of the inbox and the record of what was done; one run at a time can use it."
+        ),
+    ],
     sentence: SentenceOption = None,
     findings: FindingsOption = None,
     aet: Annotated[str, typer.Option(help="Our application entity title.")] = "RADZERO",
-    host: Annotated[str, typer.Option(help="Address; other than loopback it needs --from.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 11112,
-    caller: Annotated[list[str] | None, typer.Option("--from", help="Title that may send; any on loopback.")] = None,
-    store_url: Annotated[str | None, typer.Option(help="DICOMweb server for the results.")] = None,
-    send_to: Annotated[str | None, typer.Option(help="Or a DICOM peer: AET@HOST:PORT.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Or a folder.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --from.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 11112,
+    caller: Annotated[
+        list[str] | None, typer.Option("--from", help="Title of an application that may send; any may on loopback.")
+    ] = None,
+    store_url: Annotated[str | None, typer.Option(help="DICOMweb server that results are stored on.")] = None,
+    send_to: Annotated[str | None, typer.Option(help="DICOM peer that results are sent to: AET@HOST:PORT.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder that results are written to.")] = None,
     results: ResultsOption = "seg,sr",
     threshold: ThresholdOption = 0.5,
     model: ModelOption = None,
@@ -163,7 +181,7 @@ def listen(
             target.stopping = lambda: listener.stopping
 
     def stop(*_: Any) -> None:
-        if listener.stopping:  # told twice: what is on disk is as good as after any kill
+        if listener.stopping:  # stopped twice: the state on disk is whole, as after any kill
             os._exit(1)
         listener.stop()
 
@@ -187,7 +205,7 @@ def _processor(
     precision: Precision,
     **hub: Any,
 ) -> Any:
-    """What films go through, from a command's options."""
+    """Make the processor of images from a command's options."""
     import sqlite3
     import warnings
 
@@ -200,7 +218,7 @@ def _processor(
     from radzero.results import result_kinds
 
     asked = asked_sentences(sentence, findings)
-    warnings.filterwarnings("ignore", module=r"py(net)?dicom\b")  # they quote what was sent
+    warnings.filterwarnings("ignore", module=r"py(net)?dicom\b")  # these warnings quote what was sent
     task = Task(tuple(asked), tuple(result_kinds(results)), threshold)
     torch.set_float32_matmul_precision(precision.value)
     radzero = load(model, device=device, **hub)

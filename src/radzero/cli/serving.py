@@ -1,4 +1,4 @@
-"""Verbs that serve: ``view``, ``serve``."""
+"""Define the verbs that serve: ``view``, ``serve``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from radzero.cli.console import (
     say_unsearched,
 )
 
-UploadOption = Annotated[int, typer.Option(min=1, help="Most MiB of one request.")]
+UploadOption = Annotated[int, typer.Option(min=1, help="Most MiB of a request.")]
 
 
 def view(
@@ -28,7 +28,7 @@ def view(
     model: ModelOption = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Whether to open the page.")] = True,
     device: DeviceOption = None,
     max_upload_mib: UploadOption = 256,
@@ -61,8 +61,8 @@ def view(
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address; other than loopback it needs --token-file.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --token-file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     model: ModelOption = None,
     revision: RevisionOption = None,
     local_files_only: LocalOption = False,
@@ -72,7 +72,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Most films in one pass.")] = 16,
     max_pending: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered 429.")] = 128,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 60.0,
-    cache_mib: Annotated[int, typer.Option(min=1, help="Memory for films that are kept.")] = 1024,
+    cache_mib: Annotated[int, typer.Option(min=1, help="Memory in MiB for films that are kept.")] = 1024,
     max_upload_mib: UploadOption = 256,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Most pixels of a film.")] = None,
     precision: PrecisionOption = Precision.HIGHEST,
@@ -98,7 +98,7 @@ def serve(
 
 
 def _service(**options: Any) -> tuple[Any, Callable[..., Any]]:
-    """Settings, and what opens a socket and gives back the function that serves on it."""
+    """Return the settings, and the function that opens a socket and returns the function that serves on it."""
     try:
         from radzero.service.allocator import keep_memory_between_passes
         from radzero.service.app import create_app

@@ -1,4 +1,4 @@
-"""Verbs that train: ``train``, ``ablate``."""
+"""Define the verbs that train: ``train``, ``ablate``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,11 @@ from radzero.cli.console import (
 
 def ablate(
     recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/ablation-phantom.yaml has the published table.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an interrupted comparison goes on there.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the comparison; an interrupted one is resumed there.")
+    ],
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw films.")] = 2,
-    jobs: Annotated[int, typer.Option(min=0, help="Rows at a time; 0 for one per GPU, or one.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Rows that are trained at once; 0 means one per GPU, or one.")] = 0,
     precision: PrecisionOption = Precision.HIGHEST,
 ) -> None:
     """Train and evaluate methods on the same phantoms, encoder and budget, over several seeds; write their table."""
@@ -53,15 +55,19 @@ def ablate(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as those in recipes/.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run goes on there.")
+        Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run is resumed there.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings that replace the recipe's, such as loop.epochs=3.")
     ] = None,
     local_files_only: LocalOption = False,
     precision: PrecisionOption = Precision.HIGHEST,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what it takes: parameters, steps, memory.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Of the run that a dry run is about.")] = 1,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Only report what the run takes: parameters, steps, memory.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Number of processes of the run that a dry run reports on.")
+    ] = 1,
 ) -> None:
     """Train a RadZero on a manifest or on phantoms; can be interrupted at any moment and continued by the same command.
 
@@ -75,7 +81,7 @@ def train(
     from radzero.training.trainer import Trainer
 
     torch.set_float32_matmul_precision(precision.value)
-    transformers_logging.disable_progress_bar()  # of every checkpoint that is written
+    transformers_logging.disable_progress_bar()  # transformers would show a bar for every checkpoint
     with errors_in_words():
         local = ["model.local_files_only=true"] if local_files_only else []
         config = load_config(recipe, [*(overrides or []), *local])

@@ -301,7 +301,7 @@ class Radiograph:
         return Image.fromarray(self.to_uint8()).convert("RGB")
 
 
-def check_size(source: str, height: int, width: int, samples: int, limits: ReadLimits, *, frames: int = 1) -> None:
+def check_size(source: str, height: int, width: int, samples: int, limits: ReadLimits) -> None:
     """Refuse an image by its header, before anything is decoded.
 
     Args:
@@ -310,17 +310,16 @@ def check_size(source: str, height: int, width: int, samples: int, limits: ReadL
         width: number of columns.
         samples: samples per pixel (1 grey, 3 RGB, 4 RGBA).
         limits: limits beyond which the image is refused.
-        frames: number of frames (DICOM).
 
     Raises:
         RadiographError: ``too_large`` or ``too_small``.
     """
-    total = height * width * samples * frames
+    total = height * width * samples
     if total > limits.max_pixels:
         raise RadiographError(
             source,
             Reason.TOO_LARGE,
-            f"the header asks for {height} x {width} pixels, {samples} sample(s), {frames} frame(s): "
+            f"the header asks for {height} x {width} pixels, {samples} sample(s): "
             f"{total:,}, more than the limit of {limits.max_pixels:,}",
             f"If the file is genuine, raise the limit: --max-pixels {total}, or limits=ReadLimits(max_pixels={total})",
         )

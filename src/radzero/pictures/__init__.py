@@ -25,7 +25,7 @@ from radzero.pictures.colours import similarity_alpha, similarity_colours
 from radzero.pictures.layout import MAX_LONG_SIDE, MAX_NOTICE_CHARACTERS, MIN_SHORT_SIDE, film_rectangle
 from radzero.pictures.marks import mark_peak
 from radzero.pictures.overlay import render_film, render_overlay
-from radzero.pictures.sheet import MAX_SHEET_PIXELS, render_sheet, thumbnail
+from radzero.pictures.sheet import MAX_SHEET_PIXELS, render_sheet, render_table, thumbnail, write_probability
 from radzero.pictures.text import caption_font, drawable_text
 
 __all__ = [
@@ -40,7 +40,9 @@ __all__ = [
     "render_film",
     "render_overlay",
     "render_sheet",
+    "render_table",
     "similarity_alpha",
     "similarity_colours",
     "thumbnail",
+    "write_probability",
 ]

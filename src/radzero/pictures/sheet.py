@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from radzero.pictures.colours import BACKGROUND, LINE, similarity_alpha, similarity_colours
 from radzero.pictures.marks import draw_ring, mark_peak
+from radzero.pictures.text import caption_font, drawable_text, line_height, wrap
 
 MAX_SHEET_PIXELS = 64_000_000
 """Most pixels of a contact sheet. A larger one is reduced as a whole, because viewers take it for an attack."""
@@ -46,6 +47,55 @@ def thumbnail(
         else:
             draw_ring(small, x, y, radius=6, line=1.5, colour=LINE)
     return small
+
+
+def write_probability(picture: Image.Image, probability: float) -> None:
+    """Write "p = 0.97" into the top left corner of a small picture, white with a black edge."""
+    text, font = f"p = {probability:.2f}", caption_font(18)
+    ImageDraw.Draw(picture).text((8, 6), text, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def render_table(cells: Sequence[Sequence[Image.Image]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
+    """Lay pictures out as a table, with a title above every column and a title above every row.
+
+    Titles that are wider than their place are broken into lines.
+
+    Args:
+        cells: the pictures, row by row; every row has a picture per column.
+        columns: titles of the columns.
+        rows: titles of the rows.
+
+    Returns:
+        An RGB image on white.
+    """
+    margin, font = 12, caption_font(17)
+    line = line_height(17)
+    width = max(cell.width for row in cells for cell in row)
+    whole = len(columns) * (width + margin) + margin
+    heads = [wrap(drawable_text(title), font, width) for title in columns]
+    titles = [wrap(drawable_text(title), font, whole - 2 * margin) for title in rows]
+    top = margin + max(map(len, heads)) * line
+    heights = [
+        margin + len(title) * line + margin // 2 + max(cell.height for cell in row)
+        for title, row in zip(titles, cells, strict=True)
+    ]
+    table = Image.new("RGB", (whole, top + sum(heights) + margin), (255, 255, 255))
+    draw = ImageDraw.Draw(table)
+
+    def write(lines: Sequence[str], x: int, y: int, colour: tuple[int, int, int]) -> int:
+        for k, text in enumerate(lines):
+            draw.text((x, y + k * line), text, fill=colour, font=font)
+        return y + len(lines) * line
+
+    for k, head in enumerate(heads):
+        write(head, margin + k * (width + margin), margin, (0, 0, 0))
+    y = top
+    for title, row, height in zip(titles, cells, heights, strict=True):
+        below = write(title, margin, y + margin, (70, 70, 70)) + margin // 2
+        for k, cell in enumerate(row):
+            table.paste(cell, (margin + k * (width + margin), below))
+        y += height
+    return table
 
 
 def render_sheet(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

@@ -5,11 +5,11 @@ folders of lung masks whose names contain "masks"; a mask is a picture with the 
 ``_mask``, and its sentence is "lungs".
 """
 
-import json
 from pathlib import Path
 
 from radzero.evaluation.benchmark import Benchmark, BenchmarkError, BenchmarkImage, ImageFolder, Region
 from radzero.evaluation.masks import FileMask
+from radzero.evaluation.public.phantom import phantom_records
 
 NAME = "anatomy"
 SOURCE = "radzero phantom DIR, or any films with lung masks (V7 COVID-19 X-ray dataset, CC BY 4.0, for one)"
@@ -37,12 +37,11 @@ def read(data: Path) -> Benchmark:
 
 
 def _of_phantoms(index: Path) -> dict[Path, dict[str, Path]]:
-    records = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines()]
     return {
         index.parent / record.get("image", record.get("dicom", "")): {
             region: index.parent / mask for region, mask in record["anatomy"].items()
         }
-        for record in records
+        for record in phantom_records(index)
     }
 
 

@@ -3,22 +3,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from radzero._files import claim, write_whole
 from radzero.evaluation.benchmark import (
     Benchmark,
     BenchmarkError,
     BenchmarkImage,
     Region,
-    json_of,
     one_hot,
     the_file,
     there_is,
 )
 from radzero.evaluation.masks import FileMask
 from radzero.phantom.findings import FINDINGS
-from radzero.phantom.writing import FilmFormat, write_phantoms
+from radzero.phantom.writing import FilmFormat, read_index, write_phantoms
 
 NAME = "phantom"
 SOURCE = "drawn by the command itself, or by radzero phantom: synthetic films"
@@ -41,25 +42,31 @@ def draw(
     """
     note = folder / "drawn.json"
     wanted = {"films": films, "seed": seed, "size": size}
-    if note.exists():
-        if (known := json_of(note)) != wanted:
-            described = ", ".join(f"{key} {value}" for key, value in known.items())
-            raise BenchmarkError(f"{folder}: holds other phantoms ({described}); name another folder")
+    if claim(note, wanted, holds="other phantoms", error=BenchmarkError):
         return folder
     write_phantoms(
         folder, count=films, seed=seed, size=size, film_format=FilmFormat.PNG, workers=workers, progress=progress
     )
-    note.write_text(json.dumps(wanted), encoding="utf-8")
+    write_whole(note, json.dumps(wanted).encode())
     return folder
+
+
+def phantom_records(index: Path) -> list[dict[str, Any]]:
+    """Return the records of a ``phantoms.jsonl``.
+
+    Raises:
+        BenchmarkError: when the file is damaged.
+    """
+    try:
+        return read_index(index)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
 
 
 def read(data: Path) -> Benchmark:
     """Read the benchmark's files."""
     path = the_file(data, "phantoms.jsonl", what="index of phantoms")
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise BenchmarkError(f"{path}: is damaged: {error}") from error
+    records = phantom_records(path)
     seeds = sorted({record["seed"] for record in records})
     if len(seeds) > 1:
         raise BenchmarkError(f"{path}: has phantoms of {len(seeds)} seeds, {seeds[0]} and {seeds[1]}; draw one series")
