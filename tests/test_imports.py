@@ -17,6 +17,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)],
 MAY_IMPORT = {
     "_files": set(),
     "_numbers": set(),
+    "_pages": set(),
     "_processes": set(),
     "_registry": set(),
     "_transformers": set(),
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "evaluation": {
         "_files",
         "_numbers",
+        "_pages",
         "errors",
         "evaluation",
         "images",

@@ -401,10 +401,11 @@ def test_no_voi_is_a_percentile_window_without_padding(file: Path) -> None:
     assert "percentile default window 5..990" in " ".join(with_range.choices)
 
 
-def test_negative_padding_of_signed_pixels(file: Path) -> None:
-    image = np.full((32, 32), -2000, np.int16)
+@pytest.mark.parametrize(("padding", "bits"), [(-2000, 12), (-32768, 16), (-32767, 16)])
+def test_negative_padding_of_signed_pixels(file: Path, padding: int, bits: int) -> None:
+    image = np.full((32, 32), padding, np.int16)
     image[4:] = np.arange(28 * 32).reshape(28, 32)
-    radiograph = read(file, dicom_bytes(image, bits=12, PixelPaddingValue=-2000))
+    radiograph = read(file, dicom_bytes(image, bits=bits, PixelPaddingValue=padding))
     assert "percentile default window 4..891" in " ".join(radiograph.choices)
     assert radiograph.pixels[0, 0] == 0.0
 

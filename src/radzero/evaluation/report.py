@@ -1,7 +1,6 @@
 """Write runs as a report, in Markdown and as one HTML page: tables beside the published numbers, curves, a gallery."""
 
 import base64
-import html
 import io
 import json
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from radzero._pages import render_page
 from radzero.evaluation.metrics import roc_points
 from radzero.evaluation.registry import title_of
 from radzero.evaluation.scoring import Scores, read_scores, score
@@ -171,50 +171,18 @@ def _markdown(runs: list[Run]) -> str:
     return "\n".join(parts)
 
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1a1a1a; }
-h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e3e3; }
-th:first-child, td:first-child { text-align: left; } th { background: #f4f4f4; }
-.measured td { font-weight: 600; } .note, figcaption { color: #555; font-size: .9rem; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
-figure { margin: 0; } img { max-width: 100%; height: auto; }
-dt { font-weight: 600; } dd { margin: 0 0 .4rem 0; word-break: break-word; }
-"""
-
-
-_DOCUMENT = (
-    "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-    "<meta name='viewport' content='width=device-width'><title>Zero-shot benchmarks</title>"
-    "<style>{style}</style></head><body><main>{body}</main></body></html>"
-)
-
-
 def _page(runs: list[Run]) -> str:
-    def table(t: _Table) -> str:
-        head = "".join(f"<th scope='col'>{html.escape(h)}</th>" for h in t.header)
-        body = "".join(
-            f"<tr{' class=measured' if '(measured' in row[0] else ''}>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-            + "</tr>"
-            for row in t.rows
-        )
-        note = f"<p class='note'>{html.escape(t.note)}</p>" if t.note else ""
-        return (
-            f"<h3>{html.escape(t.title)}</h3><div class='wide'><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table></div>{note}"
-        )
-
-    parts = ["<h1>Zero-shot benchmarks</h1>", *(table(t) for t in _compared(runs))]
-    for run in runs:
-        facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in _facts(run))
-        parts.append(f"<h2>{html.escape(run.title)}</h2><dl>{facts}</dl>")
-        parts += [table(t) for t in _details(run)]
-        if "classification" in run.metrics:
-            parts.append(f"<h3>Curves</h3>{_curves(run)}")
-        parts.append(_gallery(run))
-    return _DOCUMENT.format(style=_STYLE, body="".join(parts))
+    shown_runs = [
+        {
+            "title": run.title,
+            "facts": _facts(run),
+            "tables": _details(run),
+            "curves": _curves(run) if "classification" in run.metrics else "",
+            "gallery": _gallery(run),
+        }
+        for run in runs
+    ]
+    return render_page("radzero.evaluation", "report.html.j2", compared=_compared(runs), runs=shown_runs)
 
 
 def _curves(run: Run) -> str:
@@ -270,21 +238,18 @@ def _curves(run: Run) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
-    said = "ROC, reliability, deletion and insertion curves"
-    return f"<div class='wide' role='img' aria-label='{said}'>{svg[svg.index('<svg') :]}</div>"
+    return svg[svg.index("<svg") :]
 
 
-def _gallery(run: Run) -> str:
+def _gallery(run: Run) -> list[dict[str, str]]:
+    """Return the run's pictures, each as base64 with a caption."""
     path = run.folder / "gallery" / "gallery.json"
     if not path.exists():
-        return ""
-    figures = []
-    for note in json.loads(path.read_text(encoding="utf-8")):
-        image = base64.b64encode((path.parent / note["file"]).read_bytes()).decode()
-        said = f'{note["rank"]} of {note["label"]}: {note["image"]}, "{note["sentence"]}", {note["value"]:.2f}'
-        figures.append(
-            f"<figure><img src='data:image/png;base64,{image}' alt='{html.escape(said, quote=True)}'>"
-            f"<figcaption>{html.escape(said)}</figcaption></figure>"
-        )
-    legend = "Green: where the sentence is true. Cross: the map's peak. The number is Dice, or 1 for a hit."
-    return f"<h3>Gallery</h3><p class='note'>{legend}</p><div class='gallery'>{''.join(figures)}</div>"
+        return []
+    return [
+        {
+            "image": base64.b64encode((path.parent / note["file"]).read_bytes()).decode(),
+            "caption": f'{note["rank"]} of {note["label"]}: {note["image"]}, "{note["sentence"]}", {note["value"]:.2f}',
+        }
+        for note in json.loads(path.read_text(encoding="utf-8"))
+    ]

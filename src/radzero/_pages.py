@@ -1,0 +1,21 @@
+"""Render HTML pages from templates that lie beside the code."""
+
+from importlib.resources import files
+from typing import Any
+
+
+def render_page(package: str, name: str, **values: Any) -> str:
+    """Render a Jinja template; every value is escaped unless the template says otherwise.
+
+    Args:
+        package: package that the template belongs to.
+        name: name of the template in the package's ``data`` folder.
+        **values: variables of the template; one that is missing is an error.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string((files(package) / "data" / name).read_text(encoding="utf-8"))
+    return template.render(**values)
