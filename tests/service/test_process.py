@@ -1,6 +1,7 @@
 """A service in a process of its own: under load, when it is told to stop, and its command."""
 
 import asyncio
+import ctypes
 import io
 import json
 import signal
@@ -19,12 +20,14 @@ import psutil
 import pytest
 import requests
 import uvicorn
-from PIL import Image
+from PIL import Image, _imaging, features
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from command_line import call
 from radzero.phantom.film import make_film
 from radzero.prediction.model import load
-from radzero.service.server import _connection_class, open_socket
+from radzero.service.connections import connection_class
+from radzero.service.server import open_socket
 from radzero.service.settings import ServiceSettings
 from service.running import Running, running
 
@@ -158,8 +161,8 @@ def test_commands_refuse_what_is_unsafe(tmp_path: Path):
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server with our connections, whose headers have half a second, and of which there are four."""
-    monkeypatch.setattr("radzero.service.server._HEADER_S", 0.5)
-    monkeypatch.setattr("radzero.service.server._MOST_CONNECTIONS", 4)
+    monkeypatch.setattr("radzero.service.connections._HEADER_S", 0.5)
+    monkeypatch.setattr("radzero.service.connections._MOST_CONNECTIONS", 4)
 
     async def app(scope: object, receive: Any, send: Any) -> None:
         await receive()
@@ -167,7 +170,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = uvicorn.Config(app, http=_connection_class(60), log_config=None, lifespan="off")
+    config = uvicorn.Config(app, http=connection_class(60), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with open_socket(ServiceSettings(port=0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -274,7 +277,7 @@ def test_the_rest_of_an_answer_has_its_time_too():
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": bytes(400_000)})
 
-    server = uvicorn.Server(uvicorn.Config(app, http=_connection_class(1), log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, http=connection_class(1), log_config=None, lifespan="off"))
     with open_socket(ServiceSettings(port=0)) as listener, socket.socket() as one:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -344,3 +347,22 @@ def _write(folder: Path, text: str) -> Path:
     path = folder / "token"
     path.write_text(text)
     return path
+
+
+def test_what_is_private_elsewhere_is_still_there():
+    """Say which private part of another library has changed, before a connection fails because of it."""
+    connection = connection_class(1.0)
+    methods = {name for name in vars(connection) if not name.startswith("_")}
+    assert methods
+    assert all(callable(getattr(H11Protocol, name, None)) for name in methods), methods
+    config = uvicorn.Config(lambda *_: None, lifespan="off")
+    config.load()
+    state = uvicorn.server.ServerState()
+    loop = asyncio.new_event_loop()
+    made = H11Protocol(config, state, {}, loop)
+    loop.close()
+    assert all(hasattr(made, name) for name in ("conn", "connections", "transport"))
+    assert hasattr(uvicorn.Server, "handle_exit")
+    assert isinstance(uvicorn.Server(config).should_exit, bool)
+    if features.check("libtiff"):
+        assert hasattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler"), "libtiff's messages cannot be silenced"

@@ -197,6 +197,15 @@ def test_words_are_cut_as_the_tokenizer_cuts_them():
     assert not any(tokenizer.unk_token_id in tokenizer(text)["input_ids"] for text in texts)
 
 
+def test_norms_and_biases_do_not_decay(recipe: Path, tmp_path: Path):
+    trainer = Trainer(config(recipe, "loop.weight_decay=0.3"), tmp_path / "run")
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert len(decay) == len(trained)
+    for name, p in trained.items():
+        assert decay[id(p)] == (0.3 if p.ndim > 1 else 0.0), name
+
+
 # -- what can go wrong -------------------------------------------------------------------------------------
 
 

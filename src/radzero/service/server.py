@@ -1,30 +1,23 @@
 """Run a service on a socket by uvicorn, which logs only its own warnings and finishes the requests that it accepted."""
 
-import asyncio
-import ctypes
-import json
 import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from PIL import _imaging
-
+from radzero.service.connections import connection_class
 from radzero.service.gate import ForeignFormatter, Gate, JsonFormatter
+from radzero.service.libtiff import quiet_libtiff
 from radzero.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from fastapi import FastAPI
-    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 log = logging.getLogger("radzero.service")
 _BACKLOG = 256
-_MOST_CONNECTIONS = 1024
-_HEADER_S = 15
-"""Seconds within which the header of a request must arrive."""
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:
@@ -54,7 +47,7 @@ def run_server(app: "FastAPI", listener: socket.socket, settings: ServiceSetting
     _log_lines()
     config = uvicorn.Config(
         app,
-        http=_connection_class(settings.time_limit_s),
+        http=connection_class(settings.time_limit_s),
         ws="none",
         log_config=None,
         access_log=False,
@@ -100,103 +93,7 @@ def _log_lines() -> None:
         logger.setLevel(logging.INFO if name == "radzero.service" else logging.WARNING)
     logging.getLogger().handlers = [foreign]
     logging.captureWarnings(True)
-    _quiet_libtiff()
-
-
-def _quiet_libtiff() -> None:
-    """Keep libtiff from writing messages about a damaged file itself; the refusal of the file is reported anyway."""
-    library = ctypes.CDLL(_imaging.__file__)  # Pillow's library, and through it those that it is linked to
-    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        if (setter := getattr(library, name, None)) is not None:
-            setter.argtypes, setter.restype = (ctypes.c_void_p,), ctypes.c_void_p
-            setter(None)
-
-
-class _Patience:
-    """Timer that cuts a connection when the client does not act in time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        """Start the timer, unless it runs already."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
-
-    def end(self) -> None:
-        """Stop the timer: the client has acted in time, or the connection is lost."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def _connection_class(patience_s: float) -> "type[H11Protocol]":
-    """Return uvicorn's connection class with limits: on the time for headers and answers, and on the connections."""
-    from h11 import IDLE, Data, EndOfMessage, Response
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class Connection(H11Protocol):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            self._header, self._answer = _Patience(_HEADER_S), _Patience(patience_s)
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > _MOST_CONNECTIONS:
-                transport.abort()
-                return
-            self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._header.end()
-            self._answer.end()
-            super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._answer.begin(self.transport)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._answer.end()
-            self._see_closed()  # the client has yet to take the rest
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._see_closed()
-
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            self._see_closed()
-
-        def send_400_response(self, msg: str) -> None:
-            """Answer what is not HTTP in the form of every refusal."""
-            body = json.dumps({"error": {"code": "bad_request", "message": msg}}).encode()
-            size = (b"content-length", str(len(body)).encode())
-            headers = [(b"content-type", b"application/json"), size, (b"connection", b"close")]
-            for event in (Response(status_code=400, headers=headers), Data(data=body), EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
-            self._see_closed()
-
-        def _see_closed(self) -> None:
-            """Start the timer of a connection that is closing while the client has not taken everything."""
-            if self.transport.is_closing() and self.transport.get_write_buffer_size():
-                self._answer.begin(self.transport)
-
-        def _watch(self) -> None:
-            """Start the header's timer while a request's header is awaited, and stop it once the header is whole."""
-            if self.conn.their_state is IDLE:
-                self._header.begin(self.transport)
-            else:
-                self._header.end()
-
-    return Connection
+    quiet_libtiff()
 
 
 def _gate(app: "FastAPI") -> Gate | None:
