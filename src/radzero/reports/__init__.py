@@ -1,1 +1,1 @@
-"""Reports to finding-sentences: sections, the sentence grammar, a rules engine and a language-model engine."""
+"""Turn reports into finding-sentences: sections, the sentence grammar, a rules engine and a language-model engine."""

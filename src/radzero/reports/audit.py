@@ -1,4 +1,4 @@
-"""A page that shows reports beside their sentences, with the words that state them marked."""
+"""Build a page that shows reports beside their finding-sentences and marks the words that state them."""
 
 import html
 from collections.abc import Sequence
@@ -53,11 +53,11 @@ li .p { font-size: 12px; padding-top: 2px; font-weight: 600; }
 
 
 def audit_page(title: str, pairs: Sequence[tuple[Report, dict[str, Any]]]) -> str:
-    """A self-contained HTML page of reports and the output lines that an engine made of them.
+    """Build a self-contained HTML page of reports and the output lines that an engine made of them.
 
     Args:
-        title: of the page.
-        pairs: reports with their lines of the output file.
+        title: title of the page.
+        pairs: reports, each with its line of the output file.
     """
     body = "\n".join(_article(report, record) for report, record in pairs)
     return (
@@ -109,7 +109,10 @@ def _item(number: int, sentence: dict[str, Any]) -> str:
 
 
 def _marked(section: Section, sentences: Sequence[dict[str, Any]], asides: Sequence[dict[str, Any]]) -> str:
-    """The section's text, every character under the first sentence that it states, the numbers after the words."""
+    """Return the section's text as HTML, with the words of sentences marked and followed by the sentences' numbers.
+
+    A character that several spans hold has the mark of the shortest.
+    """
     text = section.text
     owner: list[str] = [""] * len(text)
     ends: dict[int, list[int]] = {}

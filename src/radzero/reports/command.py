@@ -1,4 +1,4 @@
-"""What ``radzero extract`` does: sources to output, summary and audit page."""
+"""Run ``radzero extract``: read the sources, and write the output, a summary and the audit page."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,15 +18,16 @@ from radzero.reports.sources import Columns, read_reports, report_files
 
 @dataclass(frozen=True)
 class Options:
-    """How to extract.
+    """Options of an extraction.
 
     Attributes:
-        columns: of tables and JSON Lines.
-        processes: of the rules engine.
-        vocabulary, cues: its words; None for the package's.
-        endpoint: of the language model; None for the rules.
-        prompt, cache: the language model's; None for the package's prompt and ``OUTPUT.cache``.
-        audit: how many reports the page shows; 0 for no page.
+        columns: which columns of tables and JSON Lines to read.
+        processes: number of processes of the rules engine.
+        vocabulary, cues: YAML files of the rules engine's words; None for the package's.
+        endpoint: endpoint of the language model; None for the rules engine.
+        prompt, cache: files of the language model's system prompt and cached answers; None for the package's prompt and
+            for ``OUTPUT.cache``.
+        audit: number of reports that the audit page shows; 0 for no page.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -41,12 +42,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run did.
+    """Result of an extraction.
 
     Attributes:
-        summary: counts.
-        costs: label -> figure of the language model; empty for the rules.
-        page: the audit page, if one was wanted.
+        summary: counts of the output.
+        costs: label -> figure of what the language model cost; empty for the rules.
+        page: path of the audit page; None where none was wanted.
     """
 
     summary: Summary
@@ -54,7 +55,7 @@ class Result:
     page: Path | None
 
     def table(self) -> Table:
-        """The counts for a terminal."""
+        """Return the counts as a table for a terminal."""
         s = self.summary
         table = Table("figure", "value")
         extracted = s.reports - sum(s.failed.values())
@@ -88,21 +89,22 @@ def run_extraction(
     *,
     on_report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Result:
-    """Extract every report of ``inputs`` into ``output``; goes on where an earlier run stopped.
+    """Extract every report of ``inputs`` into ``output``; resume where an earlier run stopped.
 
     Args:
-        inputs: files and folders.
-        output: JSON Lines.
-        options: how.
-        on_report: called with how many lines are written, and how many there will be (None until that is known).
+        inputs: files and folders to read.
+        output: JSON Lines file to write.
+        options: options of the extraction.
+        on_report: called with the number of lines that are written, and the number that there will be (None where the
+            inputs hold tables, JSON Lines or archives, whose reports are not counted in advance).
 
     Raises:
-        FileNotFoundError: for an input that is not there.
-        ValueError: for an output that another run made, or words that cannot be used.
-        EndpointError: when the language model cannot be reached any more.
+        FileNotFoundError: when an input does not exist, or a folder holds no report file.
+        ValueError: when another run made ``output``, ``output`` is the only input, or the words cannot be used.
+        EndpointError: when the language model stays unreachable or refuses.
     """
     own = output.resolve()
-    files = [f for f in report_files(inputs) if f.name != output.name or f.resolve() != own]  # it may lie among them
+    files = [f for f in report_files(inputs) if f.name != output.name or f.resolve() != own]  # it may be an input
     if not files:
         raise ValueError(f"{output}: is the only input; give another output")
     llm = None
@@ -138,9 +140,9 @@ def run_extraction(
 
 
 def _page(files: Sequence[Path], output: Path, options: Options) -> str:
-    """The page of the reports whose sources hash lowest.
+    """Build the audit page of the reports whose sources have the lowest hashes.
 
-    That sample does not depend on the reports' order, and stays when reports are added.
+    That sample does not depend on the reports' order; a report that is added enters it only if its hash is low enough.
     """
     lines = {record["source"]: record for record in read_lines(output) if record.get("error") != "unread"}
     ranked = sorted(lines, key=lambda source: hashlib.sha256(source.encode(errors="backslashreplace")).digest())

@@ -1,4 +1,4 @@
-"""What an engine gives back for a report."""
+"""Define what an engine returns for a report."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from radzero.reports.sentences import FindingSentence, Provenance
 
 @dataclass(frozen=True)
 class SetAside:
-    """What an engine said that is no valid finding-sentence.
+    """Statement of an engine that is no valid finding-sentence.
 
     Attributes:
-        text: what it said.
-        reason: why not.
-        provenance: where.
+        text: the language model's sentence, or the report's words that the rules engine read.
+        reason: why it is no valid sentence.
+        provenance: where the report states it.
     """
 
     text: str
@@ -25,13 +25,13 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an engine made of a report.
+    """Finding-sentences that an engine extracted from a report.
 
     Attributes:
-        report: its name.
+        report: name of the report.
         sentences: valid finding-sentences, no two alike, in the order of their first mention.
-        merged: how many further mentions said the same as one of them.
-        set_aside: what did not become a sentence, and why.
+        merged: number of further mentions that state the same as one of them or, for the rules, are outweighed by one.
+        set_aside: statements that did not become a sentence, each with the reason.
         time: when a language model answered, ISO 8601; "" for the rules.
         error: why the engine gave up on the report; "" when it did not.
     """
@@ -45,11 +45,11 @@ class Extraction:
 
 
 class Engine(Protocol):
-    """What makes finding-sentences of reports."""
+    """Interface of an engine, which extracts finding-sentences from reports."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the sentences depend on: engine, model, prompt; written in every line."""
+        """What the sentences depend on (engine, model, prompt); it is written in the output line of every report."""
 
     def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
-        """One extraction per report, in their order."""
+        """Yield one extraction per report, in the order of the reports."""

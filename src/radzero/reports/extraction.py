@@ -1,4 +1,4 @@
-"""A run of an engine over many reports: in order, in several processes, killed and continued without loss."""
+"""Run an engine over many reports, in order and in several processes; a killed run resumes without loss."""
 
 import json
 import os
@@ -21,19 +21,19 @@ from radzero.reports.vocabulary import Vocabulary
 
 @dataclass
 class Summary:
-    """What a run did.
+    """Counts of a run, the lines of earlier runs included.
 
     Attributes:
-        reports: read and extracted, in this run and before.
-        unread: could not be read.
-        empty: reports without a section that describes the film, or without a finding in it.
-        sentences: in all.
-        polarities: how many of each.
-        merged: further mentions of a sentence that the report has already.
-        set_aside: reason -> how many.
-        failed: reports that the engine gave up on, by reason.
-        resumed: reports that an earlier run had done.
-        problems: sources that could not be read or failed, with the reason; the first five.
+        reports: number of reports that were read; those that the engine gave up on are included.
+        unread: number of sources that could not be read.
+        empty: number of reports without a finding-sentence, such as those without a section that describes the film.
+        sentences: number of finding-sentences of all reports.
+        polarities: polarity -> number of sentences.
+        merged: number of further mentions, as in :class:`~radzero.reports.engine.Extraction`.
+        set_aside: reason -> number of statements that were set aside.
+        failed: reason -> number of reports that the engine gave up on.
+        resumed: number of lines that an earlier run wrote.
+        problems: the first five sources that could not be read or failed, each with the reason.
     """
 
     reports: int = 0
@@ -66,14 +66,14 @@ class Summary:
 
 
 _LINE_START = b'{"report": '
-"""Of every line of an output; what begins otherwise is somebody's file, and is left as it is."""
+"""Beginning of every output line; a cut-off line that begins otherwise is of another file, which is left as it is."""
 
 
 def record_of(report: Report | Unread, extraction: Extraction | None, identity: dict[str, str]) -> dict[str, Any]:
-    """The output line of a report."""
+    """Return the output line of a report as a mapping."""
     if isinstance(report, Unread):
         return {"report": None, "source": report.source, "error": "unread", "reason": report.reason}
-    assert extraction is not None  # every report has one
+    assert extraction is not None  # every report has an extraction
     line: dict[str, Any] = {"report": report.name, "source": report.source, **identity}
     if extraction.error:
         return {**line, "error": "failed", "reason": extraction.error}
@@ -89,7 +89,7 @@ def record_of(report: Report | Unread, extraction: Extraction | None, identity: 
 
 def _sentence(sentence: FindingSentence) -> dict[str, Any]:
     provenance = sentence.provenance
-    assert provenance is not None  # every engine says where
+    assert provenance is not None  # every engine states it
     return {
         "text": sentence.text,
         "polarity": sentence.polarity.value,
@@ -114,7 +114,7 @@ def _aside(aside: SetAside) -> dict[str, Any]:
 
 
 def sentences_of(record: dict[str, Any]) -> list[FindingSentence]:
-    """The finding-sentences of an output line, provenance and all."""
+    """Return the finding-sentences of an output line, with their provenance."""
     return [
         FindingSentence(
             Polarity(s["polarity"]),
@@ -138,7 +138,7 @@ def sentences_of(record: dict[str, Any]) -> list[FindingSentence]:
 
 
 def read_lines(output: Path) -> Iterator[dict[str, Any]]:
-    """The lines of an output file."""
+    """Yield the lines of an output file as mappings."""
     with output.open(encoding="utf-8") as file:
         yield from map(json.loads, file)
 
@@ -150,9 +150,10 @@ def extract_reports(
     *,
     on_report: Callable[[int], None] = lambda done: None,
 ) -> Summary:
-    """Extract ``reports`` into ``output``, a line of JSON each, in order; goes on where an earlier run stopped.
+    """Extract ``reports`` into ``output``, one line of JSON each, in order; resume where an earlier run stopped.
 
-    A line is written whole or, after a kill, cut off and written again. Lines that are there are not made again.
+    Reports whose lines are there are not extracted again. A line that a kill left incomplete is removed, and written
+    again.
 
     Raises:
         ValueError: when ``output`` was made by another engine, vocabulary, prompt or model, or from other reports.
@@ -176,7 +177,7 @@ def extract_reports(
                 continue
             yield report
 
-    # of a file name that is no UTF-8, JSON's own escapes keep every byte
+    # backslashreplace writes the bytes of a file name that is not UTF-8 as JSON escapes, so that none is lost
     with output.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         count = len(done)
         for report, extraction in _paired(remaining(), engine):
@@ -195,7 +196,7 @@ def extract_reports(
 
 
 def _paired(items: Iterable[Report | Unread], engine: Engine) -> Iterator[tuple[Report | Unread, Extraction | None]]:
-    """Items with their extractions, in order, while the engine works ahead."""
+    """Yield items with their extractions (None for an unread one), in order, while the engine works ahead."""
     waiting: deque[Report | Unread] = deque()
 
     def readable() -> Iterator[Report]:
@@ -213,7 +214,7 @@ def _paired(items: Iterable[Report | Unread], engine: Engine) -> Iterator[tuple[
 
 
 def _lines_done(output: Path, identity: dict[str, str], summary: Summary) -> list[str]:
-    """Sources of the whole lines of an earlier run; what a kill left of a line is cut off."""
+    """Return the sources of an earlier run's lines, count the lines, and cut off one that a kill left incomplete."""
     if not output.exists():
         output.parent.mkdir(parents=True, exist_ok=True)
         return []
@@ -252,16 +253,16 @@ def _start_worker(vocabulary: Path | None, cues: Path | None) -> None:
 
 
 def _work(report: Report) -> Extraction:
-    assert _worker is not None  # set by _start_worker
+    assert _worker is not None  # _start_worker has set it
     return _worker.extract(report)
 
 
 class RulesPool:
-    """The rules engine in several processes.
+    """Run the rules engine in several processes.
 
     Args:
-        vocabulary, cues: YAML files; None for the package's.
-        processes: how many; 1 works in this process.
+        vocabulary, cues: YAML files of its words; None for the package's.
+        processes: number of processes; 1 runs the engine in this process.
     """
 
     def __init__(self, vocabulary: Path | None = None, cues: Path | None = None, processes: int = 1) -> None:
@@ -271,11 +272,11 @@ class RulesPool:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Engine and hash of its words."""
+        """Name of the engine and hash of its words."""
         return self._engine.identity
 
     def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
-        """One extraction per report, in their order.
+        """Yield one extraction per report, in the order of the reports.
 
         Raises:
             ChildProcessError: when a process was killed.
@@ -286,7 +287,7 @@ class RulesPool:
         source = iter(reports)
         try:
             with process_pool(self._processes, _start_worker, *self._files) as pool:
-                # bounded: an archive may hold 200,000 reports
+                # batches bound the memory, since an archive may hold 200,000 reports
                 while batch := list(islice(source, 512 * self._processes)):
                     yield from pool.map(_work, batch, chunksize=32)
         except BrokenProcessPool as error:

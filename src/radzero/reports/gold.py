@@ -1,4 +1,4 @@
-"""Measuring an engine against sentences that people, or the phantom writer, say are in the reports."""
+"""Measure an engine against the sentences that reports state according to people or to the phantom writer."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _SIDE_OF_SITE = {"lingula": "left", "middle lobe": "right"}
 
 @dataclass(frozen=True)
 class Gold:
-    """What a report states.
+    """Finding that a report states.
 
     Attributes:
         polarity, finding, side, site: as in :class:`~radzero.reports.sentences.FindingSentence`; the finding's name may
@@ -34,12 +34,12 @@ class Gold:
 
 @dataclass(frozen=True)
 class GoldSet:
-    """Reports with what they state.
+    """Reports with the findings that they state.
 
     Attributes:
-        name: of the set.
+        name: name of the set.
         reports: the reports.
-        stated: of each, in the same order.
+        stated: findings that each report states, in the same order.
     """
 
     name: str
@@ -48,12 +48,13 @@ class GoldSet:
 
     @classmethod
     def open_i(cls, inputs: Sequence[Path], half: str) -> "GoldSet":
-        """The hand-made gold set, with the reports' text from the user's own copy of Open-I (its licence keeps the
-        text out of this repository).
+        """Return the hand-made gold set, with the reports' text from the user's own copy of Open-I.
+
+        The licence of Open-I keeps the text out of this repository.
 
         Raises:
             ValueError: for an unknown half, or when reports of the half are not among the inputs.
-            FileNotFoundError: for inputs that are not there.
+            FileNotFoundError: when an input does not exist.
         """
         if half not in HALVES:
             raise ValueError(f"--half is {' or '.join(HALVES)}, not {half!r}")
@@ -72,7 +73,7 @@ class GoldSet:
 
 
 def phantom_gold(films: int, seed: int) -> GoldSet:
-    """Reports of phantoms ``0 .. films - 1`` of a seed, with their gold sentences and the signs that they describe."""
+    """Return reports of phantoms ``0 .. films - 1`` of a seed, with their gold sentences and described signs."""
     from radzero.phantom.film import make_film
     from radzero.phantom.reports import write_report
 
@@ -87,17 +88,20 @@ def phantom_gold(films: int, seed: int) -> GoldSet:
 
 @dataclass(frozen=True)
 class Score:
-    """How an engine's sentences compare with a gold set.
+    """Comparison of an engine's sentences with a gold set.
+
+    Shares are 0..1, or NaN where there is nothing to take the share of.
 
     Attributes:
-        name: of the set.
-        reports: how many.
-        found, extra, missed: (report, finding, polarity) triples in both, only the engine's, only the gold's.
-        polarity: of findings that both have in a report, the share with the same polarities.
-        laterality: of triples in both, the share with the same sides, or none in both.
-        sided_laterality: the same, of those triples where either names a side.
-        matched, sided: how many findings ``polarity`` and triples ``sided_laterality`` are of.
-        errors: every difference in words.
+        name: name of the gold set.
+        reports: number of its reports.
+        found, extra, missed: number of (report, finding, polarity) triples that both have, that only the engine has,
+            and that only the gold set has.
+        polarity: of the findings that both have in a report, the share with the same polarities.
+        laterality: of the triples that both have, the share with the same sides, or with no side in both.
+        sided_laterality: the same share, of those triples where either names a side.
+        matched, sided: number of findings that ``polarity``, and of triples that ``sided_laterality`` is the share of.
+        errors: every difference, in words.
     """
 
     name: str
@@ -114,21 +118,21 @@ class Score:
 
     @property
     def precision(self) -> float:
-        """Share of the engine's triples that the gold has."""
+        """Share of the engine's triples that the gold set has."""
         return self.found / (self.found + self.extra) if self.found + self.extra else float("nan")
 
     @property
     def recall(self) -> float:
-        """Share of the gold's triples that the engine has."""
+        """Share of the gold set's triples that the engine has."""
         return self.found / (self.found + self.missed) if self.found + self.missed else float("nan")
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both."""
+        """Harmonic mean of precision and recall; 0 where no triple is found."""
         return 2 * self.found / (2 * self.found + self.extra + self.missed) if self.found else 0.0
 
     def table(self) -> Table:
-        """The figures for a terminal."""
+        """Return the figures as a table for a terminal."""
         table = Table("figure", "value", title=self.name)
         for label, value in (
             ("reports", str(self.reports)),
@@ -144,10 +148,10 @@ class Score:
 
 
 def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
-    """Run an engine over a gold set.
+    """Run an engine over a gold set and compare its sentences.
 
-    Findings are compared under the vocabulary's names, each with its polarity once per report; descriptors and sites
-    are not compared. "Left" and "right" together are the same as "bilateral"; the lingula is left, the middle lobe
+    Findings are compared under the vocabulary's names; each counts once per report and polarity. Descriptors and sites
+    are not compared. "Left" and "right" together equal "bilateral"; the lingula counts as left, the middle lobe as
     right.
     """
     found = extra = missed = matched = same_polarity = sided = same_side = 0
@@ -193,12 +197,12 @@ def score_engine(engine: RulesEngine, gold: GoldSet) -> Score:
 def by_finding(
     sentences: Iterable[Gold | FindingSentence], vocabulary: Vocabulary
 ) -> dict[tuple[str, Polarity], frozenset[str]]:
-    """Sides of every finding with its polarity."""
+    """Return the sides of every (finding, polarity) pair, under the vocabulary's names."""
     sides: dict[tuple[str, Polarity], frozenset[str]] = {}
     for sentence in sentences:
         words, side = sentence.finding.removeprefix("acute ").split(), sentence.side
         if words[0] in SIDES and len(words) > 1 and vocabulary.canonical(" ".join(words)) == " ".join(words):
-            side, words = words[0], words[1:]  # "left atrial enlargement"
+            side, words = words[0], words[1:]  # the side is in the name: "left atrial enlargement"
         key = vocabulary.canonical(" ".join(words)), sentence.polarity
         both = {"bilateral": ("left", "right"), "": ()}.get(side, (side,))
         both = (*both, *(own for part, own in _SIDE_OF_SITE.items() if part in sentence.site))

@@ -1,4 +1,7 @@
-"""The language-model engine: any OpenAI-compatible endpoint, answers checked, cached, and paid for once."""
+"""Extract findings with a language model behind any OpenAI-compatible endpoint.
+
+Every answer is checked, and cached so that it is paid for once.
+"""
 
 import hashlib
 import ipaddress
@@ -28,7 +31,7 @@ from radzero.reports.sentences import FindingSentence, InvalidSentenceError, Pro
 
 PROMPT = Path(__file__).parent / "data" / "prompt.txt"
 KEY_VARIABLE = "RADZERO_LLM_API_KEY"
-"""Environment variable that holds the endpoint's key, if it wants one; ``OPENAI_API_KEY`` where it is not set."""
+"""Environment variable of the endpoint's key, if it needs one; where it is not set, ``OPENAI_API_KEY`` is read."""
 
 _SCHEMA = {
     "type": "object",
@@ -55,11 +58,11 @@ _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 _OF_THIS_REPORT = re.compile(
     r"context.(?:length|size|window)|too long|content.?filter|content management", re.IGNORECASE
 )
-"""In a refusal that speaks of what was sent, not of how: longer than the model can read, or filtered."""
+"""Words of a refusal that concerns one report: it is longer than the model can read, or a filter stops it."""
 
 
 class EndpointError(RadZeroError, RuntimeError):
-    """The endpoint cannot be used: unreachable for too long, or it refuses; nothing is lost, run again to go on."""
+    """The endpoint cannot be used: it stays unreachable, or it refuses. Nothing is lost; run again to resume."""
 
 
 class RefusedReportError(RadZeroError, RuntimeError):
@@ -68,21 +71,22 @@ class RefusedReportError(RadZeroError, RuntimeError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to ask.
+    """Address of a language model, and how to request its answers.
 
     Attributes:
         url: base URL of an OpenAI-compatible API, with or without ``/v1`` ("http://localhost:8000/v1").
-        model: name of the model there.
-        temperature: 0 for the likeliest answer.
-        max_tokens: of an answer.
-        tries: how often an answer that is no valid JSON is asked for, and a failing request repeated.
-        concurrency: requests under way at once.
-        timeout: seconds for one answer.
-        backoff: seconds before the first repetition; doubled each time, at most 60.
-        price_in, price_out: money per million tokens, for the summary.
+        model: name of the model at the endpoint.
+        temperature: sampling temperature; 0 for the likeliest answer.
+        max_tokens: largest number of tokens of an answer.
+        tries: largest number of answers requested until one is valid JSON, and of tries of a failing request.
+        concurrency: largest number of requests under way at once.
+        timeout: seconds to wait for one answer.
+        backoff: seconds before the first repetition; doubled each time up to 60, and varied at random by up to a
+            quarter. A Retry-After of the endpoint, up to 300 seconds, takes its place.
+        price_in, price_out: prices of a million tokens read and written, for the summary.
 
     Raises:
-        ValueError: on construction, when the URL is none, or holds a password.
+        ValueError: on construction, when the URL is not an http or https URL, or holds a user name or password.
     """
 
     url: str
@@ -97,7 +101,7 @@ class Endpoint:
     price_out: float = 0.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)  # a ValueError of its own where brackets or the like are wrong
+        parts = urlsplit(self.url)  # raises ValueError itself where brackets or the like are wrong
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(f"{self.url}: not an http:// or https:// URL")
         if parts.username or parts.password:
@@ -121,12 +125,12 @@ class Endpoint:
 
 @dataclass
 class Usage:
-    """What the answers cost.
+    """Requests and tokens that the answers cost.
 
     Attributes:
-        requests: sent, repetitions too.
-        cached: answers that were there already.
-        tokens_in, tokens_out: as the endpoint counts them.
+        requests: number of requests sent, repetitions included.
+        cached: number of answers taken from the cache.
+        tokens_in, tokens_out: numbers of tokens read and written, as the endpoint counts them.
     """
 
     requests: int = 0
@@ -135,7 +139,7 @@ class Usage:
     tokens_out: int = 0
 
     def cost(self, endpoint: Endpoint) -> float:
-        """In the money of the endpoint's prices."""
+        """Return the cost in the currency of the endpoint's prices."""
         return (self.tokens_in * endpoint.price_in + self.tokens_out * endpoint.price_out) / 1e6
 
 
@@ -146,13 +150,14 @@ class _Answer:
 
 
 class AnswerCache:
-    """Answers on disk, by report, prompt, model and settings; survives a kill at any moment.
+    """Keep answers on disk by report, prompt, model and settings; they survive a kill at any moment.
 
     Args:
-        path: of the SQLite file.
+        path: path of the SQLite file.
 
     Raises:
-        OSError: when the file cannot be used as such, here and in every method.
+        OSError: on construction, in ``get`` and in ``put``, when the file cannot be used as an SQLite database.
+        sqlite3.OperationalError: on construction, when the path cannot be opened, such as a folder's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,12 +173,12 @@ class AnswerCache:
             raise
 
     def get(self, key: str) -> _Answer | None:
-        """The answer under ``key``, if there is one."""
+        """Return the answer under ``key``, or None."""
         rows = self._execute("SELECT content, time FROM answers WHERE key = ?", key)
         return _Answer(*rows[0]) if rows else None
 
     def put(self, key: str, answer: _Answer) -> None:
-        """Keep an answer."""
+        """Keep an answer under ``key``."""
         self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", key, answer.content, answer.time)
 
     def _execute(self, statement: str, *values: str) -> list[tuple[str, ...]]:
@@ -190,16 +195,16 @@ class AnswerCache:
 
 
 class LLMEngine:
-    """Extraction by a language model behind an OpenAI-compatible endpoint.
+    """Extract findings with a language model behind an OpenAI-compatible endpoint.
 
-    Every answer must be JSON of the prompt's form; each sentence goes through the grammar, is repaired by rule where
-    one applies, and must quote words that stand in the report. What does not pass is set aside with its reason.
+    Every answer must be JSON of the prompt's form. Each sentence must quote words that stand in the report and follow
+    the grammar; a rule repairs it where one applies. A sentence that fails is set aside with its reason.
 
     Args:
-        endpoint: where and how.
-        cache: SQLite file of answers.
+        endpoint: address of the model, and how to request its answers.
+        cache: path of the SQLite file of answers.
         prompt: file of the system prompt; None for the package's.
-        sleep: waits; replaced in tests.
+        sleep: function that waits a number of seconds; replaced in tests.
     """
 
     name = "llm"
@@ -225,13 +230,13 @@ class LLMEngine:
             timeout=endpoint.timeout,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=endpoint.concurrency),
-            # what stays on this machine goes through no proxy that the environment names
+            # a request that stays on this machine uses no proxy that the environment names
             mounts={"http://": None, "https://": None} if endpoint.is_local else None,
         )
 
     @property
     def identity(self) -> dict[str, str]:
-        """Engine, model and hash of the prompt."""
+        """Names of the engine and the model, and hash of the prompt."""
         return {"engine": self.name, "model": self.endpoint.model, "prompt": self._prompt_hash}
 
     def close(self) -> None:
@@ -240,10 +245,10 @@ class LLMEngine:
         self._cache.close()
 
     def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
-        """One extraction per report, in their order, several under way at once.
+        """Yield one extraction per report, in the order of the reports, while several are under way.
 
         Raises:
-            EndpointError: when the endpoint stays unreachable or refuses; extractions before it have been given out.
+            EndpointError: when the endpoint stays unreachable or refuses; the extractions before it have been yielded.
         """
         window: deque[Future[Extraction]] = deque()
         with ThreadPoolExecutor(self.endpoint.concurrency) as workers:
@@ -259,7 +264,7 @@ class LLMEngine:
                     future.cancel()
 
     def extract(self, report: Report) -> Extraction:
-        """The finding-sentences of one report."""
+        """Return the finding-sentences of one report."""
         sections = report.film_sections
         if not sections:
             return Extraction(report.name, (), 0, ())
@@ -292,7 +297,7 @@ class LLMEngine:
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         with self._lock:
             asking = self._asking.setdefault(key, threading.Lock())
-        with asking:  # two reports of the same words are asked once
+        with asking:  # reports of the same words need one request
             if cached := self._cache.get(key):
                 with self._lock:
                     self.usage.cached += 1
@@ -333,7 +338,7 @@ class LLMEngine:
         )
 
     def _post(self, text: str, attempt: int) -> httpx.Response:
-        """What the endpoint says; asked in a plainer way at once where it does not know the one for JSON."""
+        """Return the endpoint's response; where it does not know a response format, request a plainer one at once."""
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": [{"role": "system", "content": self._prompt}, {"role": "user", "content": text}],
@@ -373,7 +378,7 @@ class LLMEngine:
             self.usage.tokens_out += int(usage.get("completion_tokens") or 0)
         created = completion.get("created")
         if not isinstance(created, int | float) or not 0 < created < 1e11:
-            created = time.time()  # some say nothing, or milliseconds
+            created = time.time()  # some endpoints state no time, or milliseconds
         moment = datetime.fromtimestamp(int(created), UTC)
         return _Answer(_characters(str(content)), moment.isoformat(timespec="seconds"))
 
@@ -406,10 +411,10 @@ class LLMEngine:
 
 
 def _key() -> str:
-    """The endpoint's key, or "".
+    """Return the endpoint's key, or "" where none is set.
 
     Raises:
-        ValueError: when it can be no key; without the key.
+        ValueError: when it holds a space or a character that no key has; the message does not show it.
     """
     for variable in (KEY_VARIABLE, "OPENAI_API_KEY"):
         if key := os.environ.get(variable, "").strip():
@@ -420,15 +425,15 @@ def _key() -> str:
 
 
 def _characters(text: str) -> str:
-    """Text without the halves of surrogate pairs that JSON escapes can hold and no file can."""
+    """Return the text with "?" for every half of a surrogate pair, which JSON escapes can hold and no file can."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _items(content: str) -> list[tuple[str, str]]:
-    """Sentences and quotes of an answer.
+    """Return the sentences and quotes of an answer.
 
     Raises:
-        ValueError: when it is not JSON of the form asked for.
+        ValueError: when the answer is not JSON of the requested form.
     """
     content = re.sub(r"^\s*<think>.*?</think>", "", content, flags=re.DOTALL).strip()
     try:
@@ -451,18 +456,18 @@ def _items(content: str) -> list[tuple[str, str]]:
 
 
 def _object_in(content: str) -> Any:
-    """The JSON object with sentences that stands between other words or in a code fence; None without one."""
+    """Return the JSON object with sentences that stands among other words or in a code fence; None without one."""
     decoder, found = json.JSONDecoder(), None
     for match in re.finditer(r'\{\s*"sentences"', content):
         try:
-            found = decoder.raw_decode(content, match.start())[0]  # the last: before it models think aloud
+            found = decoder.raw_decode(content, match.start())[0]  # the last one counts, as models reason before it
         except (json.JSONDecodeError, RecursionError):
             continue
     return found
 
 
 def _locate(report: Report, quote: str) -> tuple[str, int, int] | None:
-    """Section and span of a quote; case, spaces and punctuation at its ends do not count."""
+    """Return the section and the span, in characters, of a quote, or None; only the words count, in any case."""
     words = re.findall(r"\w+", quote)
     if not words:
         return None

@@ -1,4 +1,4 @@
-"""Where a clause puts a finding: the words beside it, after a preposition, or the structure that shows it."""
+"""Find where a clause puts a finding: in the words beside it, after a preposition, or in the structure showing it."""
 
 import re
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ _BREAKS = frozenset((
     "from", "on", "by", "as", "than",
 ))  # fmt: skip
 
-# "opacity, predominantly at the base"
+# Words after a comma that narrow a place, as in "opacity, predominantly at the base".
 _NARROWING = frozenset((
     "including", "particularly", "especially", "predominantly", "mainly", "mostly", "greatest", "worst",
 ))  # fmt: skip
-# "areas of atelectasis"
+# Words before "of" that leave the place to what follows, as in "bibasilar areas of atelectasis".
 _AMOUNTS = frozenset(("area", "region", "focus", "band", "patch", "component", "degree", "amount"))
-# "fracture, proximal left humerus"
+# Parts of a structure, as in "fracture, proximal left humerus".
 _PARTS = frozenset((
     "mid", "proximal", "distal", "lateral", "medial", "anterior", "posterior", "upper", "lower", "peripheral",
     "periphery",
@@ -27,13 +27,13 @@ _ORDINAL = re.compile(r"\d+|st|nd|rd|th")
 
 @dataclass(frozen=True)
 class Place:
-    """A side and a site; false when neither is known.
+    """Side and site of a finding; false when neither is known.
 
     Attributes:
         side: "left", "right", "bilateral" or "".
-        site: as it is written; "".
-        anatomy: the vocabulary's name of the structure.
-        first, last: words that say it; -1 when it was taken over from elsewhere.
+        site: the site as a finding-sentence writes it, or "".
+        anatomy: the vocabulary's name of the structure, or "".
+        first, last: indices of the words that state the place, ``last`` excluded; -1 when it is taken from elsewhere.
     """
 
     side: str = ""
@@ -47,18 +47,18 @@ class Place:
 
 
 def adjacent(words: list[str], end: int, start: int) -> bool:
-    """Whether only words that a noun phrase may hold stand between."""
+    """Return whether ``words[end:start]`` are at most three words, all of which a noun phrase may hold."""
     return start - end <= 3 and _BREAKS.isdisjoint(words[end:start])
 
 
 class PlaceFinder:
-    """Finds places with a vocabulary."""
+    """Find the places of findings with a vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
 
     def places(self, clause: Clause, mention: Mention) -> list[Place]:
-        """Where a finding is; more than one for "right upper and left lower lobe", one empty place for nowhere."""
+        """Return the places of a finding: several for "right upper and left lower lobe", one empty place for none."""
         before = self.gathered(clause.words, self._before(clause, mention))
         after = self.gathered(clause.words, self._after(clause, mention))
         device = mention.value("finding") in self.vocabulary.devices
@@ -79,8 +79,11 @@ class PlaceFinder:
         return [one or other or self._of_subject(clause, mention) or self._of_neighbour(clause, mention)]
 
     def _of_neighbour(self, clause: Clause, mention: Mention) -> Place:
-        """ "Right effusion with consolidation and atelectasis": findings of lung and pleura that are listed share what
-        stands before the first."""
+        """Return the place that a finding shares with the one listed before it, or an empty place.
+
+        In "right effusion with consolidation and atelectasis", the listed findings of lung and pleura share what stands
+        before the first.
+        """
         before = [m for m in clause.before(mention.first) if not m.is_a("descriptor")]
         if not before or not {before[-1].value("finding"), mention.value("finding")} <= self.vocabulary.explanations:
             return Place()
@@ -96,13 +99,16 @@ class PlaceFinder:
         places = self.gathered(words, self._before(clause, before[-1]))
         if not places:
             return self._of_neighbour(clause, before[-1]) or self._of_subject(clause, before[-1])
-        # the angle of "left costophrenic angle blunting and effusion" is the blunting's alone
+        # in "left costophrenic angle blunting and effusion", the angle is the place of the blunting alone
         implied = places[0].anatomy in self.vocabulary.silent.get(before[-1].value("finding"), ())
         return Place(places[0].side) if implied else places[0]
 
     @staticmethod
     def _said_of_a_lung(before: list[Mention]) -> list[Mention]:
-        """ "The right lung is hyperexpanded", "both lungs are free of infiltrates"."""
+        """Return the side and the lung that are the subject of a statement, or nothing.
+
+        Examples: "The right lung is hyperexpanded", "both lungs are free of infiltrates".
+        """
         subject = [m for m in before if not m.is_a("verb", "negation", "descriptor")]
         if (
             len(subject) == 2
@@ -117,16 +123,16 @@ class PlaceFinder:
 
     @staticmethod
     def _introduces(clause: Clause, before: list[Mention], mention: Mention) -> bool:
-        """ "The left upper lobe with scarring"."""
+        """Return whether a place and "with" stand before the finding: "the left upper lobe with scarring"."""
         places = [m for m in before if m.is_a("side") or m.is_structure]
         return bool(places) and "with" in clause.words[places[-1].last : mention.first]
 
     def _is_beside(self, mention: Mention) -> bool:
-        """Whether it is a structure that lies on one side, or on both."""
+        """Return whether a term is a structure that lies on one side, or on both."""
         return mention.is_structure and not self.vocabulary.anatomy[mention.value("anatomy")].midline
 
     def gathered(self, words: list[str], chosen: list[Mention]) -> list[Place]:
-        """Places of neighbouring side and anatomy terms, cut where "and" or a comma begins another place."""
+        """Return the places of neighbouring side and anatomy terms; "and" or a comma begins another place."""
         groups: list[list[Mention]] = []
         for mention in chosen:
             between = words[groups[-1][-1].last : mention.first] if groups else []
@@ -137,10 +143,10 @@ class PlaceFinder:
                 groups.append([])
             groups[-1].append(mention)
         places = [self._place(group) for group in groups]
-        for k in range(len(places) - 2, -1, -1):  # "right and left lower lobe": the site is of both
+        for k in range(len(places) - 2, -1, -1):  # "right and left lower lobe": both have the site
             if not places[k].site and places[k + 1].site:
                 places[k] = replace(places[k], site=places[k + 1].site, anatomy=places[k + 1].anatomy)
-        for k in range(1, len(places)):  # "left upper and lower lobe": the side is of both
+        for k in range(1, len(places)):  # "left upper and lower lobe": both have the side
             last = places[k - 1]
             anatomy = self.vocabulary.anatomy.get(places[k].anatomy)
             if anatomy and not anatomy.midline and not places[k].side and last.site and last.side in ("left", "right"):
@@ -171,7 +177,10 @@ class PlaceFinder:
         return Place(side, site, anatomy, min(m.first for m in group), max(m.last for m in group))
 
     def _before(self, clause: Clause, mention: Mention) -> list[Mention]:
-        """ "left lower lobe patchy opacity", "mediastinal and left hilar adenopathy"."""
+        """Return the terms before a finding that state its place.
+
+        Examples: "left lower lobe patchy opacity", "mediastinal and left hilar adenopathy".
+        """
         chosen: list[Mention] = []
         edge = mention.first
         for other in reversed(clause.before(mention.first)):
@@ -196,7 +205,10 @@ class PlaceFinder:
         return chosen
 
     def _after(self, clause: Clause, mention: Mention) -> list[Mention]:
-        """ "opacity is seen in the right upper lobe and at the left base", "granuloma, right base"."""
+        """Return the terms after a finding that state its place.
+
+        Examples: "opacity is seen in the right upper lobe and at the left base", "granuloma, right base".
+        """
         chosen: list[Mention] = []
         position, prepositions, joined = mention.last, 0, False
         beside = mention.last  # where a place without a preposition may stand: "opacity right base"
@@ -223,7 +235,7 @@ class PlaceFinder:
             if other.is_a("place"):
                 prepositions += 1
             elif other.is_a("finding"):
-                # "atelectasis and scarring in the left base": the place is of both
+                # "atelectasis and scarring in the left base": both have the place
                 if prepositions or not (joined or {"and", "or", "/", ","} & set(clause.words[mention.last : position])):
                     break
                 beside = other.last
@@ -242,7 +254,7 @@ class PlaceFinder:
         return chosen
 
     def _past_comma(self, clause: Clause, start: int, prepositions: int) -> int | None:
-        """How many prepositions a comma stands for; None where it ends what is said of the finding."""
+        """Return how many prepositions a comma stands for; None where it ends the statement about the finding."""
         if not _NARROWING.isdisjoint(clause.words[start : start + 1]):
             return 1
         if not prepositions and self._only_a_place(clause, start):
@@ -257,7 +269,7 @@ class PlaceFinder:
 
     @staticmethod
     def _both_of(clause: Clause, mention: Mention, structure: Mention) -> bool:
-        """ "Hyperexpanded lungs bilaterally"."""
+        """Return whether a structure and "bilateral" follow the finding: "hyperexpanded lungs bilaterally"."""
         side = clause.by_first.get(structure.last)
         return (
             structure.is_structure
@@ -268,7 +280,7 @@ class PlaceFinder:
 
     @staticmethod
     def _of_the_next(clause: Clause, side: Mention) -> bool:
-        """Whether a side begins what is said of another finding."""
+        """Return whether a side begins the statement of another finding."""
         then = next(
             (m for m in clause.after(side.last) if not m.is_a("descriptor", "anatomy") or m.is_a("finding")), None
         )
@@ -286,7 +298,7 @@ class PlaceFinder:
 
     @staticmethod
     def _slip(clause: Clause, position: int) -> bool:
-        """Whether a side and a structure end the clause where a preposition is missing."""
+        """Return whether "the", a side and a structure end the statement, so that their preposition is missing."""
         position += clause.words[position : position + 2] == ["with", "the"]
         side = clause.by_first.get(position + 1)
         if clause.words[position] != "the" or side is None or not side.is_a("side"):
@@ -313,7 +325,7 @@ class PlaceFinder:
 
     @staticmethod
     def _sided_place(clause: Clause, position: int) -> bool:
-        """Whether a side and its structure stand here, and nothing is said of them."""
+        """Return whether a place stands here: a side and its structure, about which nothing is stated."""
         terms = [m for m in clause.after(position) if not m.is_a("descriptor")]
         if len(terms) < 2 or not terms[0].is_a("side") or not terms[1].is_structure:
             return terms[:1] != [] and PlaceFinder._only_a_place(clause, position)
@@ -321,14 +333,17 @@ class PlaceFinder:
         return apart or not (terms[2:] and terms[2].is_a("normal", "verb", "show"))
 
     def _of_subject(self, clause: Clause, mention: Mention) -> Place:
-        """ "The left base shows opacity", "left base irregularity compatible with scarring", "In the right upper lobe
-        there is a nodule", "Left chest XXXX with a catheter tip in the atrium"."""
+        """Return the place that the subject or the beginning of the clause states, or an empty place.
+
+        Examples: "The left base shows opacity", "left base irregularity compatible with scarring", "In the right upper
+        lobe there is a nodule", "Left chest XXXX with a catheter tip in the atrium".
+        """
         before = clause.before(mention.first)
         shows = [m for m in before if m.is_a("show")]
         explains = [m for m in before if m.is_a("certainty", "uncertainty")]
         chosen: list[Mention] = []
         if findings := [m for m in before if m.is_a("finding")]:
-            # only what follows a comma can have a subject of its own
+            # after another finding, only words behind a comma can have a subject of their own
             if "," not in clause.words[findings[-1].last : mention.first]:
                 return Place()
             comma = clause.words.index(",", findings[-1].last)

@@ -1,4 +1,4 @@
-"""Which words of a clause are affirmed, doubted, denied, or not about this film."""
+"""Tell which words of a clause are affirmed, uncertain, negated, or not about this film."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ from radzero.reports.scanning import Clause, Mention
 from radzero.reports.sentences import Polarity
 
 NOT_THIS_FILM = None
-"""The mode of words that tell the patient's story, the question, or another film."""
+"""Mode of words about the patient's history, the clinical question, or another film."""
 
 Mode = Polarity | None
 
@@ -14,10 +14,10 @@ _ON_ITS_WAY = ("suggestive", "suggesting", "suggest", "suspicious", "concerning"
 
 
 def modes_of(clause: Clause) -> list[Mode]:
-    """One mode per word of the clause.
+    """Return one mode per word of the clause.
 
-    Cues that stand before reach to the clause's end or to the next cue; cues that stand after ("is not seen", "cannot
-    be excluded") reach back; alternatives ("scarring or atelectasis") are both uncertain.
+    A cue that stands before its words reaches to the clause's end or to the next cue. A cue that stands after them ("is
+    not seen", "cannot be excluded") reaches back. Alternatives ("scarring or atelectasis") are both uncertain.
     """
     words, start = clause.words, clause.start
     modes: list[Mode] = []
@@ -56,7 +56,8 @@ def _next_mode(clause: Clause, mention: Mention, current: Mode) -> Mode:
     if mention.is_a("history", "other_film"):
         return NOT_THIS_FILM
     if mention.is_a("certainty"):
-        # "a line without markings is consistent with pneumothorax" against "no opacity consistent with pneumonia"
+        # the verb sets "a line without markings is consistent with pneumothorax" apart from "no opacity consistent with
+        # pneumonia"
         return Polarity.AFFIRMED if current is Polarity.NEGATED and _verb_since_negation(clause, position) else current
     if mention.is_a("uncertainty") and not (mention.is_a("uncertainty_after") and mention.last >= clause.end):
         on_its_way = words[position - 1] in ("to", "that", "would") if position else False
@@ -76,7 +77,7 @@ def _changeable(clause: Clause, end: int) -> list[Mention]:
 
 
 def _last_group(words: list[str], findings: list[Mention]) -> list[Mention]:
-    """The last finding and those that "and" or "or" join to it."""
+    """Return the last finding and those that "and" or "or" join to it."""
     group = findings[-1:]
     for mention in reversed(findings[:-1]):
         between = words[mention.last : group[0].first]

@@ -1,4 +1,4 @@
-"""Sentences that a language model wrote, brought into the grammar where a rule can, and refused where none can."""
+"""Bring a language model's sentences into the grammar where a rule can, and refuse them where none can."""
 
 import re
 
@@ -50,7 +50,7 @@ _ABOUT_CHANGE = frozenset((
     "slightly", "mildly", "minimally", "markedly", "significantly", "somewhat", "much", "overall", "is", "are", "has",
     "have", "been",
 ))  # fmt: skip
-"""Words that are left of "slightly increased in size"."""
+"""Words that remain of "slightly increased in size" when words of time are taken out."""
 _ARTICLE = re.compile(r"^(?:(?:a|an|the|some|any|evidence of|signs? of|(?:presence|placement|insertion) of)\s+)+", re.I)
 _PLACED = re.compile(r"\s+(?:of|in|at)(?:\s+the)?\s+", re.I)
 _BOTH = re.compile(r"\b(?:left and (?:the )?right|right and (?:the )?left|both)\b", re.I)
@@ -66,10 +66,10 @@ _OTHER_PLACES = re.compile(r"\s+(?:within|over|overlying|involving|along|near|th
 
 
 def repaired(text: str) -> list[FindingSentence]:
-    """The valid sentences that ``text`` says, without provenance.
+    """Return the valid sentences that ``text`` states, without provenance.
 
-    Words of time are dropped, lists become one sentence each (a shared place goes to all of them), "There are",
-    articles, other prepositions and stray stops are brought into the template, "resolved" becomes a denial.
+    Words of time are dropped. A list becomes one sentence per finding, and all get the place that they share. "There
+    are", articles, other prepositions and stray stops are brought into the template. "Resolved" becomes a denial.
 
     Raises:
         InvalidSentenceError: when no rule makes it valid; the message is the reason.
@@ -92,7 +92,8 @@ def repaired(text: str) -> list[FindingSentence]:
     if not stated:
         raise InvalidSentenceError("no finding")
     if len(stated) > 1 and (resolved or (places and len({polarity for polarity, _ in stated}) > 1)):
-        raise InvalidSentenceError(f"more than one finding: {rest!r}")  # of which one has resolved, or is there
+        # the words do not tell which of them has resolved, or is at the place
+        raise InvalidSentenceError(f"more than one finding: {rest!r}")
     sites = [f" in the {place}" for place in _places(places[0])] if places else [""]
     return [
         FindingSentence.parse(f"{OPENING[polarity]} {_lower(finding)}{site}")
@@ -102,7 +103,7 @@ def repaired(text: str) -> list[FindingSentence]:
 
 
 def _stated(head: str, polarity: Polarity) -> list[tuple[Polarity, str]]:
-    """The findings of a list, each with what is said of it."""
+    """Return the findings of a list, each with its polarity."""
     words = _SPLIT.split(_BOTH.sub("bilateral", head))
     joints = ["", *(joint.strip(" ,;").lower() for joint in words[1::2])]
     stated: list[tuple[Polarity, str]] = []
@@ -131,7 +132,7 @@ def _stated(head: str, polarity: Polarity) -> list[tuple[Polarity, str]]:
 
 
 def _opened(text: str, otherwise: Polarity | None = None) -> tuple[Polarity, str]:
-    """What the beginning says of the rest, and the rest; ``otherwise`` when it says nothing."""
+    """Return the polarity that the beginning states, or else ``otherwise``, and the rest of the text."""
     for pattern, polarity in _OPENINGS:
         if match := pattern.match(text):
             return polarity, text[match.end() :]
@@ -141,7 +142,10 @@ def _opened(text: str, otherwise: Polarity | None = None) -> tuple[Polarity, str
 
 
 def _places(text: str) -> list[str]:
-    """The places that "left and right upper lobes", "right upper and left lower lobe", "base of the left lung" name."""
+    """Return the places that a text names.
+
+    Examples: "left and right upper lobes", "right upper and left lower lobe", "base of the left lung".
+    """
     parts = [_ARTICLE.sub("", part).strip() for part in _SPLIT.split(_BOTH.sub("bilateral", text))[::2]]
     parts = [_OF_LUNG.sub(r"\2 \1", part) for part in parts if part]
     if not parts:
@@ -161,5 +165,5 @@ def _places(text: str) -> list[str]:
 
 
 def _lower(part: str) -> str:
-    """Lower case at the beginning, abbreviations kept."""
+    """Return the text with its first letter in lower case, except that of an abbreviation."""
     return part if part[:2].isupper() else part[:1].lower() + part[1:]

@@ -1,4 +1,4 @@
-"""The rules engine: findings, polarity and place of a report's sentences, without a model or a network.
+"""Extract findings with their polarity and place from reports by rules, without a model or a network.
 
 A sentence is read in four steps: its words are looked up in the vocabulary (the longest term wins), it is cut into
 clauses, every word of a clause gets a mode (affirmed, uncertain, negated, or not about this film), and the findings,
@@ -23,18 +23,18 @@ _VOLUME = frozenset(("low lung volume", "hyperinflation"))
 _LEFT_BY_SURGERY = frozenset(("sternotomy", "surgical change", "surgical clip", "mastectomy"))
 """Findings that a history ("status post sternotomy") states too."""
 _BACK = frozenset(("this", "these", "it", "they", "which", "finding", "appearance", "differential", "distribution"))
-"""Words that begin a sentence about what the last one said."""
+"""Words that begin a sentence that refers back to the one before."""
 _WHITE = frozenset(("airspace disease", "consolidation", "infiltrate", "mass", "pneumonia"))
 """Findings beside which "the lungs are clear" does not mean that there is no opacity."""
 
 
 @dataclass
 class _Stated:
-    """What words ``first`` to ``last`` of a sentence state.
+    """Statement of the words ``first`` to ``last`` (excluded) of a sentence.
 
     Attributes:
-        weak: whether an explicit statement outweighs it.
-        inherited: whether its place is that of what it explains.
+        weak: whether an explicit statement outweighs this one.
+        inherited: whether its place is that of the finding that it explains.
     """
 
     finding: str
@@ -48,10 +48,10 @@ class _Stated:
 
 
 class RulesEngine:
-    """Deterministic extraction; the same report gives the same sentences everywhere.
+    """Extract finding-sentences by rules; the same report gives the same sentences everywhere.
 
     Args:
-        vocabulary: words to go by; None for the package's.
+        vocabulary: words to look up; None for the package's.
     """
 
     name = "rules"
@@ -62,15 +62,15 @@ class RulesEngine:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Engine and hash of its words."""
+        """Name of the engine and hash of its words."""
         return {"engine": self.name, "model": self.vocabulary.hash}
 
     def extract_all(self, reports: Iterable[Report]) -> Iterator[Extraction]:
-        """One extraction per report, in their order."""
+        """Yield one extraction per report, in the order of the reports."""
         return map(self.extract, reports)
 
     def extract(self, report: Report) -> Extraction:
-        """The finding-sentences of the sections that describe the film; an error when they are not in English."""
+        """Return the finding-sentences of the sections that describe the film; an error if they are not English."""
         if _foreign(" ".join(section.text for section in report.film_sections)):
             return Extraction(report.name, (), 0, (), error="not English: the rules read English reports only")
         stated: list[tuple[FindingSentence, _Stated]] = []
@@ -104,7 +104,7 @@ class RulesEngine:
         return Extraction(report.name, tuple(sentences), len(stated) - len(sentences), tuple(set_aside))
 
     def _heading(self, tokens: list[Token]) -> Place:
-        """ "Left ribs." before what they show."""
+        """Return the place that a heading such as "Left ribs." gives the next sentence, or an empty place."""
         if len(tokens) > 6:
             return Place()
         words = [token.word for token in tokens if token.word.isalpha()]
@@ -116,7 +116,7 @@ class RulesEngine:
         return replace(places[0], first=-1, last=-1) if len(places) == 1 else Place()
 
     def _sentence(self, tokens: list[Token], previous: list[Place]) -> tuple[list[_Stated], list[Place]]:
-        """What a sentence states, and the places that the next one may refer back to."""
+        """Return the statements of a sentence, and the places that the next sentence may refer back to."""
         words = [token.word for token in tokens]
         mentions = mentions_in(words, self.vocabulary)
         if _open_headings(words, mentions):
@@ -131,7 +131,7 @@ class RulesEngine:
             m.is_a("finding", "normal", "negation") or m.value("anatomy") not in ("", "examination") for m in mentions
         )
         places = previous if refers_back or silent else []
-        placed = ""  # the finding that they are of
+        placed = ""  # the finding at these places
         found: list[_Stated] = []
         inherited: list[Place] = []
         for clause in clauses_of(words, mentions):
@@ -158,7 +158,7 @@ class RulesEngine:
 
     def _clause(self, clause: Clause) -> list[_Stated]:
         modes = modes_of(clause)
-        placed: set[int] = set()  # words that are the place of a finding, and so state nothing themselves
+        placed: set[int] = set()  # words that name the place of a finding, and so state nothing themselves
         found: list[_Stated] = []
         for mention in clause.mentions:
             if mention.is_a("finding"):
@@ -179,7 +179,7 @@ class RulesEngine:
         if property_name and self._changed(clause, mention, property_name):
             return
         if mention.first and clause.words[mention.first - 1] in ("this", "these", "those", "such"):
-            return  # said before
+            return  # an earlier sentence has stated it
         if finding == "calcification" and _describes_another(clause, mention):
             return  # "calcified left lower lobe granuloma"
         assert mode is not None
@@ -195,7 +195,7 @@ class RulesEngine:
     def _stated(
         self, clause: Clause, mention: Mention, finding: str, polarity: Polarity, place: Place, weak: bool = False
     ) -> _Stated:
-        """A finding with the descriptors before it, and the place as far as it is said of this finding."""
+        """Return the statement of a finding, with the descriptors before it and the place that is stated beside it."""
         first, last = mention.first, mention.last
         descriptors: list[str] = []
         for other in reversed(clause.before(mention.first)):
@@ -213,7 +213,7 @@ class RulesEngine:
         return _Stated(finding, polarity, first, last, tuple(descriptors), self._fitting(finding, place), weak)
 
     def _fitting(self, finding: str, place: Place) -> Place:
-        """What is said of a place beside a finding that may imply it."""
+        """Return what is stated of a place beside a finding, which may imply the site or take no place."""
         if finding in self.vocabulary.unlocated:
             whole = place.anatomy in ("", "lung")
             return Place(place.side) if finding in _VOLUME and (place.side == "bilateral" or whole) else Place()
@@ -222,7 +222,10 @@ class RulesEngine:
     # -- structures --------------------------------------------------------------------------------------
 
     def _changed_structures(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
-        """ "The heart is enlarged", "prominence of the hila", "elevated right hemidiaphragm"."""
+        """Yield the findings that changed structures state.
+
+        Examples: "The heart is enlarged", "prominence of the hila", "elevated right hemidiaphragm".
+        """
         seen = set()
         for mention in clause.mentions:
             name, mode = mention.value("property"), modes[mention.first - clause.start]
@@ -245,7 +248,7 @@ class RulesEngine:
             seen.add((finding, side))
 
     def _changed(self, clause: Clause, mention: Mention, name: str) -> Mention | None:
-        """The structure that a property belongs to."""
+        """Return the structure that a property belongs to, or None."""
         before = [
             m
             for m in reversed(clause.before(mention.first))
@@ -258,7 +261,10 @@ class RulesEngine:
         return next((m for m in ordered if name in self.vocabulary.anatomy[m.value("anatomy")].becomes), None)
 
     def _normal_structures(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
-        """ "Heart size and mediastinal contours are normal", "clear lungs", "Normal."."""
+        """Yield the denials that normal structures state.
+
+        Examples: "Heart size and mediastinal contours are normal", "clear lungs", "Normal.".
+        """
         words = clause.words
         structures = [
             m for m in clause.mentions
@@ -284,8 +290,8 @@ class RulesEngine:
                     yield _Stated(name, Polarity.NEGATED, first, last, place=place, weak=True)
 
     def _subjects(self, clause: Clause, cue: Mention, structures: list[Mention]) -> list[Mention]:
-        """The structures that a normal cue speaks of: those before it, else those after it."""
-        # "heart size and vascular engorgement are within normal limits"
+        """Return the structures that a normal cue describes: those before it, or else those after it."""
+        # a finding may stand between: "heart size and vascular engorgement are within normal limits"
         limits = "within" in clause.words[cue.first : cue.last]
         parting = ("negation", "normal") if limits else ("finding", "negation", "normal")
         beside = [m for m in structures if m.last <= cue.first and not self._parted(clause, m.last, cue.first, parting)]
@@ -297,7 +303,7 @@ class RulesEngine:
         return [m for m in beside if self.vocabulary.anatomy[m.value("anatomy")].normal]
 
     def _no_abnormality(self, clause: Clause, modes: list[Mode], placed: set[int]) -> Iterator[_Stated]:
-        """ "The bones show no acute abnormality", "no acute disease"."""
+        """Yield the denials of any abnormality: "the bones show no acute abnormality", "no acute disease"."""
         for mention in clause.mentions:
             if not mention.is_a("generic") or mention.is_a("finding"):
                 continue
@@ -319,7 +325,7 @@ class RulesEngine:
 
     @staticmethod
     def _parted(clause: Clause, start: int, end: int, by: tuple[str, ...] = ("finding", "negation", "normal")) -> bool:
-        """Whether another statement stands between; "expanded and clear" are one."""
+        """Return whether another statement stands between two words; "expanded and clear" are one statement."""
         for m in clause.between(start, end):
             if m.is_a("normal"):
                 if not all(word in ("and", ",") for word in clause.words[m.last : end]):
@@ -344,7 +350,9 @@ _SOME = frozenset(("yes", "present", "positive", "seen", "+"))
 
 
 def _open_headings(words: list[str], mentions: list[Mention]) -> bool:
-    """ "Lungs: clear" says that the lungs are clear, "Pneumothorax: none" and "Effusion (-)" that there is none.
+    """Rewrite headings in ``words`` as statements.
+
+    "Lungs: clear" states that the lungs are clear, "Pneumothorax: none" and "Effusion (-)" that there is none.
 
     Returns:
         Whether words were changed so that they must be looked up again.
@@ -371,7 +379,7 @@ def _open_headings(words: list[str], mentions: list[Mention]) -> bool:
 
 
 def _masked_doubt(words: list[str]) -> bool:
-    """ "XXXX a combination of", "XXXX relates to": a masked word where a doubt would stand, soon after a finding."""
+    """Return whether a masked word stands where a doubt would: "XXXX a combination of", "XXXX relates to"."""
     for k, word in reversed(list(enumerate(words[-8:]))):
         if word in ("and", "with", ";"):
             return "xxxx" in words[-8:][k:]
@@ -391,14 +399,14 @@ _FOREIGN = frozenset((
 
 
 def _foreign(text: str) -> bool:
-    """Whether the common words of a text are another language's."""
+    """Return whether a text has more common words of other languages than of English."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     foreign = sum(word in _FOREIGN for word in words)
     return foreign > sum(word in _ENGLISH for word in words)
 
 
 def _describes_another(clause: Clause, mention: Mention) -> bool:
-    """Whether "calcified" belongs to the finding after it."""
+    """Return whether "calcified" belongs to the finding after it."""
     if clause.words[mention.last - 1] != "calcified":
         return False
     last = mention.last
@@ -414,7 +422,7 @@ def _describes_another(clause: Clause, mention: Mention) -> bool:
 
 
 def _only_new_ones(clause: Clause, mention: Mention) -> bool:
-    """ "No new opacity" denies nothing that is known; neither does "no XXXX opacity", where the word is masked."""
+    """Return whether only new findings are denied: "no new opacity", or "no XXXX opacity" with a masked word."""
     return any(
         not {"new", "additional", "xxxx"}.isdisjoint(clause.words[cue.first : min(cue.last + 1, mention.first)])
         for cue in clause.before(mention.first)
@@ -423,20 +431,20 @@ def _only_new_ones(clause: Clause, mention: Mention) -> bool:
 
 
 def _denied(normal: tuple[str, ...], cue: list[str]) -> tuple[str, ...]:
-    """What a normal statement denies; lungs that are expanded have volume, and may be anything else."""
+    """Return what a normal statement denies; expanded lungs have volume, and may have any other finding."""
     if "opacity" in normal and {"expanded", "inflated", "aerated"} & set(cue):
         return ("low lung volume", "hyperinflation") if "normally" in cue else ("low lung volume",)
     return normal
 
 
 def _refused(clause: Clause, cue: Mention) -> bool:
-    """ "not clear", "otherwise clear"."""
+    """Return whether a normal cue is denied or limited: "not clear", "otherwise clear"."""
     nearby = clause.words[max(clause.start, cue.first - 2) : cue.first]
     return "not" in nearby or "nor" in nearby or "otherwise" in clause.words[max(0, cue.first - 8) : cue.first]
 
 
 def _leads(clause: Clause, mention: Mention, after: list[Mention]) -> bool:
-    """Whether a property stands before its structure: "enlarged heart", "prominence of the hila"."""
+    """Return whether a property stands before its structure: "enlarged heart", "prominence of the hila"."""
     if not after:
         return False
     between = clause.words[mention.last : after[0].first]
@@ -444,7 +452,10 @@ def _leads(clause: Clause, mention: Mention, after: list[Mention]) -> bool:
 
 
 def _settled(stated: list[tuple[FindingSentence, _Stated]]) -> list[FindingSentence]:
-    """Each once; no doubt about what is affirmed at the same place, no weak denial of what is there."""
+    """Return each sentence once.
+
+    A doubt about what is affirmed at the same place is dropped, and so is a weak denial of what is there.
+    """
     places = {(s.finding, s.side, s.site) for s, _ in stated if s.polarity is Polarity.AFFIRMED}
     present = {s.finding for s, _ in stated if s.polarity is not Polarity.NEGATED}
     kept: dict[FindingSentence, None] = {}

@@ -1,4 +1,4 @@
-"""A report's sentence as words, the vocabulary's terms in it, and the clauses that it is made of."""
+"""Cut a report's sentence into words, find the vocabulary's terms in it, and cut it into clauses."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from radzero.reports.vocabulary import Meaning, Vocabulary, singular
 
 _TOKEN = re.compile(r"[CTLctl]\d{1,2}\b|[A-Za-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[^\w\s]|_+")
 _ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]/[A-Za-z](?![A-Za-z])")  # r/o, h/o, w/o, c/w
-# Of a clause that ends a list of denials: "no pneumothorax, mild cardiomegaly".
+# First words of a clause that ends a list of denials, as in "no pneumothorax, mild cardiomegaly".
 _PLAIN_STARTS = frozenset((
     "there", "stable", "unchanged", "mild", "persistent", "again", "moderate", "minimal", "some", "a", "an",
     "low", "slight",
@@ -19,7 +19,7 @@ _LISTED_ADJECTIVES = frozenset(("focal", "acute", "displaced", "diffuse"))
 
 @dataclass(frozen=True)
 class Token:
-    """A word in lower case and singular, or a punctuation mark, and where it stands."""
+    """A word in lower case and singular, or a punctuation mark, with its span in characters of the text."""
 
     word: str
     start: int
@@ -28,28 +28,28 @@ class Token:
 
 @dataclass(frozen=True)
 class Mention:
-    """A term at words ``first`` to ``last`` (exclusive) of a sentence."""
+    """A term at words ``first`` to ``last`` (excluded) of a sentence."""
 
     first: int
     last: int
     meanings: tuple[Meaning, ...]
 
     def value(self, kind: str) -> str:
-        """What it means as a term of that kind; "" when it is none."""
+        """Return what the term means as one of that kind; "" when it is not of that kind."""
         return next((m.value for m in self.meanings if m.kind == kind), "")
 
     def is_a(self, *kinds: str) -> bool:
-        """Whether it is a term of one of these kinds."""
+        """Return whether the term is of one of these kinds."""
         return any(m.kind in kinds for m in self.meanings)
 
     @property
     def is_structure(self) -> bool:
-        """Whether it names anatomy and no finding."""
+        """Whether the term names anatomy and no finding."""
         return self.is_a("anatomy") and not self.is_a("finding")
 
 
 def tokens_of(text: str, start: int, end: int) -> list[Token]:
-    """Words and punctuation of ``text[start:end]``, without hyphens inside words and strokes inside abbreviations."""
+    """Return words and punctuation of ``text[start:end]``, without hyphens in words and slashes in abbreviations."""
     tokens = []
     strokes = {match.start() + 1 for match in _ABBREVIATION.finditer(text, start, end)}
     for match in _TOKEN.finditer(text, start, end):
@@ -64,7 +64,7 @@ def _joins(text: str, position: int) -> bool:
 
 
 def mentions_in(words: list[str], vocabulary: Vocabulary) -> list[Mention]:
-    """The vocabulary's terms, the longest first, without overlaps."""
+    """Return the vocabulary's terms in ``words``, without overlaps; the longest term wins."""
     mentions, position = [], 0
     while position < len(words):
         end, meanings = vocabulary.longest(words, position)
@@ -77,8 +77,10 @@ def mentions_in(words: list[str], vocabulary: Vocabulary) -> list[Mention]:
 
 
 def _sharing_a_noun(words: list[str], position: int, vocabulary: Vocabulary) -> tuple[Meaning, ...]:
-    """What an adjective means that shares the noun of the next: "interstitial and alveolar opacities", "right middle
-    and lower lobe"; nothing when the two together are no term."""
+    """Return what an adjective means that shares the noun of the next, or nothing when the two together are no term.
+
+    Examples: "interstitial and alveolar opacities", "right middle and lower lobe".
+    """
     if words[position + 1 : position + 2] not in (["and"], ["or"], ["/"]):
         return ()
     end, meanings = vocabulary.longest(words, position + 2)
@@ -93,11 +95,11 @@ def _sharing_a_noun(words: list[str], position: int, vocabulary: Vocabulary) -> 
 
 @dataclass(frozen=True)
 class Clause:
-    """A stretch of a sentence that says one thing, or a list of the same kind.
+    """A stretch of a sentence that states one thing, or a list of the same kind.
 
     Attributes:
-        words: of the whole sentence.
-        start, end: of the clause in them.
+        words: words of the whole sentence.
+        start, end: span of the clause in ``words``, ``end`` excluded.
         mentions: the terms inside the clause.
     """
 
@@ -107,26 +109,29 @@ class Clause:
     mentions: list[Mention]
 
     def before(self, position: int) -> list[Mention]:
-        """Terms that end before ``position``."""
+        """Return the terms that end before ``position``."""
         return [m for m in self.mentions if m.last <= position]
 
     def after(self, position: int) -> list[Mention]:
-        """Terms that begin at or after ``position``."""
+        """Return the terms that begin at or after ``position``."""
         return [m for m in self.mentions if m.first >= position]
 
     def between(self, start: int, end: int) -> list[Mention]:
-        """Terms that stand in ``start`` to ``end``."""
+        """Return the terms that stand in ``start`` to ``end``."""
         return [m for m in self.mentions if m.first >= start and m.last <= end]
 
     @cached_property
     def by_first(self) -> dict[int, Mention]:
-        """The terms by the word that they begin at."""
+        """Terms by the index of their first word."""
         return {m.first: m for m in self.mentions}
 
 
 def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
-    """Cuts a sentence where a new thought begins: at "but" and its like, at semicolons, and where a comma, "and" or
-    "with" is followed by a statement of its own."""
+    """Cut a sentence into clauses where a new statement begins.
+
+    It begins at "but" and its like, at semicolons, and where a comma, "and" or "with" is followed by a statement of its
+    own.
+    """
     starts = {0, *(m.first for m in mentions if m.is_a("cut"))}
     by_first = {m.first: m for m in mentions}
     begun = 0
@@ -147,7 +152,7 @@ def clauses_of(words: list[str], mentions: list[Mention]) -> list[Clause]:
 
 
 def _sentence_without_a_stop(words: list[str], by_first: dict[int, Mention], begun: int, position: int) -> bool:
-    """Whether "the" begins a statement after a whole one: "there is no pneumothorax the lungs are hyperinflated"."""
+    """Return whether "the" begins a new statement: "there is no pneumothorax the lungs are hyperinflated"."""
     structure = by_first.get(position + 1)
     if (
         structure is None
@@ -160,7 +165,7 @@ def _sentence_without_a_stop(words: list[str], by_first: dict[int, Mention], beg
 
 
 def _aside(words: list[str], by_first: dict[int, Mention], position: int) -> bool:
-    """Whether a bracket opens a statement of its own: "no effusion (blunting of the angles may represent scarring)"."""
+    """Return whether a bracket opens a new statement: "no effusion (blunting of the angles may represent scarring)"."""
     if words[position] != "(":
         return False
     end = words.index(")", position) if ")" in words[position:] else len(words)

@@ -1,4 +1,4 @@
-"""Reports and their sections: what describes the film, and what must not leak in from around it."""
+"""Cut reports into sections, and tell those that describe the film from the others, which must not be mixed in."""
 
 import re
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ _VIEW = re.compile(
     r"\b(?:chest|views?|portable|ap|pa|lateral|radiographs?|frontal|x-?rays?|upright|supine|cxr|films?)\b",
     re.IGNORECASE,
 )
-# A heading at the beginning of a line, alone on it or with a colon; or a known one with a colon after a sentence.
+# A heading stands at the beginning of a line, alone on it or with a colon, or after a sentence, with a colon.
 _LINE_HEADING = re.compile(
     r"(?m)^[ \t]*(?:[*#_]+[ \t]*)?(?P<name>[A-Za-z][A-Za-z0-9 ,/&()'-]{0,70}?)[*_]*[ \t]*(?::[*_]*|$)(?![0-9])"
 )
@@ -69,8 +69,8 @@ class Section:
     """A part of a report.
 
     Attributes:
-        name: "findings", "impression", "indication", ...; in lower case.
-        text: what stands under the heading.
+        name: name in lower case: "findings", "impression", "indication", ...
+        text: text under the heading.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Report:
     """A radiology report.
 
     Attributes:
-        name: what its source calls it.
-        sections: in their order.
+        name: name of the report in its source.
+        sections: sections in their order.
         source: the file, and the member or line of it, that it was read from.
     """
 
@@ -93,17 +93,17 @@ class Report:
 
     @property
     def film_sections(self) -> tuple[Section, ...]:
-        """Those that describe the film."""
+        """Sections that describe the film and hold text."""
         return tuple(section for section in self.sections if section.name in FILM_SECTIONS and section.text.strip())
 
     @classmethod
     def from_text(cls, name: str, text: str, source: str = "") -> "Report":
-        """A report from its full text, cut at its headings; one without headings is all findings."""
+        """Make a report from its full text, cut at its headings; one without headings is all findings."""
         return cls(name, tuple(cut_sections(text)), source)
 
 
 def heading_name(heading: str) -> str | None:
-    """The section that a heading begins; "" when it stays inside the findings; None when it is no heading we know."""
+    """Return the section that a heading begins; None when the heading is not known."""
     heading = " ".join(heading.split())
     match = _KNOWN.fullmatch(heading)
     if match and match.lastgroup:
@@ -112,12 +112,14 @@ def heading_name(heading: str) -> str | None:
 
 
 def cut_sections(text: str) -> list[Section]:
-    """Cuts a report at its headings.
+    """Cut a report at its headings.
 
-    Known headings count wherever a line or sentence begins, in any case, with a colon; in capitals also alone on their
-    line. A heading in capitals that names views ("PA AND LATERAL CHEST:") begins findings; one that names a part of the
-    body ("LUNGS:") stays in the section that it is in; any other begins a section of its own that does not describe the
-    film. Where no heading begins findings or impression, the paragraphs that stand under none are the findings.
+    Known headings count with a colon wherever a line or sentence begins, in capitals or not. Alone on their line, they
+    count in capitals; findings, impression, indication, comparison and technique count there in any case. A heading in
+    capitals that names views ("PA AND LATERAL CHEST:") begins findings, unless a section that describes the film came
+    before; one that names a part of the body ("LUNGS:") stays in the section that it is in; any other begins a section
+    of its own that does not describe the film. Where no section describes the film, the findings are the paragraphs
+    after the first of each section, and the text before the first heading if it has more than 8 words.
     """
     marks: list[tuple[int, int, str]] = []  # start of heading, start of body, section
     for match in sorted([*_LINE_HEADING.finditer(text), *_INLINE_HEADING.finditer(text)], key=lambda m: m.start()):
@@ -155,7 +157,7 @@ def cut_sections(text: str) -> list[Section]:
 
 
 def _unheaded(section: Section) -> list[Section]:
-    """A section's own first paragraph, and the rest as findings."""
+    """Return a section with its first paragraph alone, and its other paragraphs as findings."""
     paragraphs = re.split(r"\n[ \t]*\n", section.text, maxsplit=1)
     if section.name == "preamble":
         return [Section("findings", section.text)] if len(section.text.split()) > 8 else [section]

@@ -1,4 +1,4 @@
-"""The finding-sentence as data: one minimal finding, in one of three templates, that cannot be made invalid.
+"""Hold a finding-sentence as data: one minimal finding in one of three templates, which cannot be made invalid.
 
     There is {descriptors} {side} {finding}                      There is small right pleural effusion
     There is {descriptors} {finding} in the {side} {site}        There is opacity in the left lower lobe
@@ -20,7 +20,7 @@ MAX_WORDS = 20
 
 
 class Polarity(StrEnum):
-    """What a finding-sentence says of its finding."""
+    """How a finding-sentence states its finding."""
 
     AFFIRMED = "affirmed"
     UNCERTAIN = "uncertain"
@@ -38,7 +38,7 @@ DESCRIPTORS = (
     "discoid", "subsegmental", "round", "rounded", "nodular", "hazy", "dense", "confluent", "ill-defined", "acute",
     "chronic", "old", "healed", "displaced", "nondisplaced", "calcified", "cavitary", "loculated", "layering",
 )  # fmt: skip
-"""Words before a finding that say how much or what like, but not what or where."""
+"""Words before a finding that state its degree or appearance, but not what it is or where."""
 
 TEMPORAL = re.compile(
     r"\b(?:new(?:ly)?|unchanged|stable|stability|persist\w*|interval|again|re-?demonstrat\w*|re-?accumulat\w*|"
@@ -51,14 +51,14 @@ TEMPORAL = re.compile(
     r"more|less|larger|smaller|greater|accumulating)\b",
     re.IGNORECASE,
 )
-"""Words that speak of another time or film."""
+"""Words that refer to another time or film."""
 
 OPENING = {
     Polarity.AFFIRMED: "There is",
     Polarity.UNCERTAIN: "There may be",
     Polarity.NEGATED: "There is no",
 }
-"""How a sentence of each polarity begins."""
+"""First words of a sentence of each polarity."""
 _TEMPLATE = re.compile(r"There (is no|may be|is) (\S.*)", re.IGNORECASE)
 _OPENED = {"is no": Polarity.NEGATED, "may be": Polarity.UNCERTAIN, "is": Polarity.AFFIRMED}
 _PLACE = re.compile(r" (?:of|in|at)(?: the)? ")
@@ -79,16 +79,16 @@ _AT = ("base", "apex", "bases", "apices", "angle", "hilum", "junction")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a sentence came from.
+    """Origin of a sentence.
 
     Attributes:
-        report: the report's name.
+        report: name of the report.
         section: "findings", "impression", ...
-        start, end: characters of the section's text that state it.
+        start, end: span of the characters in the section's text that state it, ``end`` excluded.
         engine: "rules" or "llm".
-        model: of the engine: vocabulary hash, or language model.
+        model: hash of the vocabulary, or name of the language model.
         prompt: hash of the prompt; empty for the rules.
-        time: when a language model said it, ISO 8601; empty for the rules, which say the same at all times.
+        time: when a language model answered, ISO 8601; empty for the rules, whose answer is the same at all times.
     """
 
     report: str
@@ -107,14 +107,14 @@ class FindingSentence:
 
     Attributes:
         polarity: affirmed, uncertain or negated.
-        finding: noun phrase without place or descriptors, lower case but for abbreviations: "pleural effusion".
-        descriptors: words of :data:`DESCRIPTORS`, in the order said.
+        finding: noun phrase without place or descriptors, in lower case except for abbreviations: "pleural effusion".
+        descriptors: words of :data:`DESCRIPTORS`, in the order of the text.
         side: "left", "right", "bilateral" or "".
         site: the place without its side: "lower lobe"; or "".
-        provenance: where it was said; takes no part in comparisons.
+        provenance: where it is stated; ignored in comparisons.
 
     Raises:
-        InvalidSentenceError: on construction, when the grammar does not allow it.
+        InvalidSentenceError: on construction, when the grammar does not allow the sentence.
     """
 
     polarity: Polarity
@@ -134,7 +134,7 @@ class FindingSentence:
         for part in (self.finding, self.site, *self.descriptors):
             _check_words(part)
         text = self.text
-        if temporal := TEMPORAL.search(text):  # of two parts together: "no longer"
+        if temporal := TEMPORAL.search(text):  # two parts together may form one: "no longer"
             raise InvalidSentenceError(f"speaks of another time or film: {temporal[0]!r}")
         if says_more := _SAYS_MORE.search(self.finding):
             raise InvalidSentenceError(f"says more than a finding: {says_more[0]!r}")
@@ -160,7 +160,7 @@ class FindingSentence:
 
     @property
     def text(self) -> str:
-        """The sentence, without a full stop."""
+        """Text of the sentence, without a full stop."""
         head = (OPENING[self.polarity], *self.descriptors)
         if self.site:
             preposition = "at" if self.site.split()[-1] in _AT else "in"
@@ -170,10 +170,10 @@ class FindingSentence:
 
     @classmethod
     def parse(cls, text: str, provenance: Provenance | None = None) -> "FindingSentence":
-        """The sentence that ``text`` says; ``parse(s.text) == s``.
+        """Return the sentence that ``text`` states; ``parse(s.text) == s``.
 
         Raises:
-            InvalidSentenceError: when it follows none of the templates.
+            InvalidSentenceError: when ``text`` follows none of the templates.
         """
         text = re.sub(r"\s+", " ", text).strip().rstrip(".")
         match = _TEMPLATE.fullmatch(text)
@@ -199,7 +199,7 @@ class FindingSentence:
         return cls(polarity, " ".join(words), tuple(descriptors), side, site, provenance)
 
     def at(self, provenance: Provenance) -> "FindingSentence":
-        """The same sentence, from there."""
+        """Return the same sentence with this provenance."""
         return replace(self, provenance=provenance)
 
 

@@ -1,4 +1,4 @@
-"""Reports from what people have: MIMIC-CXR text files, Open-I XML, tables and lines of JSON, archives, folders."""
+"""Read reports from MIMIC-CXR text files, Open-I XML, tables, JSON Lines, archives and folders."""
 
 import csv
 import io
@@ -18,9 +18,9 @@ from radzero.reports.sections import Report, Section, heading_name
 ARCHIVES = (".tgz", ".tar", ".tar.gz", ".zip")
 SUFFIXES = (".xml", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson", *ARCHIVES)
 MAX_BYTES = 64 * 2**20
-"""Largest text, XML file or archive member that is read as one report."""
+"""Largest text file, XML file or archive member that is read, in bytes."""
 _BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
-"""What reading a file or archive that is damaged, or packed in a way that Python does not know, ends in."""
+"""Errors that a file or archive raises when it is damaged, or packed in a way that Python does not know."""
 
 _NAME_COLUMNS = (
     "report",
@@ -42,12 +42,12 @@ _SECTION_COLUMNS = ("findings", "impression")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns (or JSON keys) hold what; "" to recognise them by their usual names.
+    """Columns (or JSON keys) to read; "" to recognise one by its usual names.
 
     Attributes:
-        name: the report's name.
-        text: the full report, headings and all.
-        findings, impression: the sections, where they are columns of their own.
+        name: column of the report's name.
+        text: column of the full report, headings included.
+        findings, impression: columns of these sections, where they have columns of their own.
     """
 
     name: str = ""
@@ -62,7 +62,7 @@ class Unread:
 
     Attributes:
         source: the file, and the member or line of it.
-        reason: why, and what helps.
+        reason: why it could not be read, and what helps.
     """
 
     source: str
@@ -70,10 +70,10 @@ class Unread:
 
 
 def report_files(inputs: Sequence[Path]) -> list[Path]:
-    """The files of ``inputs``, folders searched through, in a fixed order, each once.
+    """Return the files of ``inputs``, each once and in a fixed order; folders are searched with their subfolders.
 
     Raises:
-        FileNotFoundError: naming an input that does not exist or a folder without a report file.
+        FileNotFoundError: when an input does not exist, or a folder holds no report file; the message names it.
     """
     files: dict[Path, None] = {}
     for path in inputs:
@@ -90,9 +90,9 @@ def report_files(inputs: Sequence[Path]) -> list[Path]:
 
 
 def read_reports(files: Sequence[Path], columns: Columns | None = None) -> Iterator[Report | Unread]:
-    """Every report of the files, in order; what cannot be read comes as :class:`Unread` in its place.
+    """Yield every report of the files, in order; one that cannot be read is an :class:`Unread` in its place.
 
-    Sources are unique; names may not be, where an archive and a loose file hold the same report.
+    Sources are unique. Names may not be, where an archive and a loose file hold the same report.
     """
     columns = columns or Columns()
     for path in files:
@@ -129,10 +129,11 @@ def _tar(path: Path, columns: Columns) -> Iterator[Report | Unread]:
                 yield Unread(source, f"{member.size} bytes are too many")
                 continue
             stream = archive.extractfile(member)
-            assert stream is not None  # a plain file has one
+            assert stream is not None  # a plain file has a stream
             yield from _file(name, source, stream.read(), columns)
-        assert archive.fileobj is not None  # it is open
-        end = archive.fileobj.read(512)  # tarfile stops at a damaged header as at the second of the two empty ones
+        assert archive.fileobj is not None  # the archive is open
+        # tarfile stops at a damaged header without an error, as it does at the first of the two empty ones at the end
+        end = archive.fileobj.read(512)
         if not end or end.strip(b"\0"):
             yield Unread(str(path), "the archive is damaged or cut off after these reports; more may be missing")
 
@@ -152,7 +153,7 @@ def _zip(path: Path, columns: Columns) -> Iterator[Report | Unread]:
                 continue
             try:
                 content = archive.read(member)
-            except _BROKEN as error:  # its neighbours may be whole
+            except _BROKEN as error:  # the other members may be whole
                 yield Unread(source, f"cannot be read: {error}")
                 continue
             yield from _file(name, source, content, columns)
@@ -201,7 +202,7 @@ def _xml(stem: str, source: str, content: bytes) -> Report | Unread:
         return Unread(source, "the XML declares entities; remove its DOCTYPE")
     try:
         root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: an encoding it does not know
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two mean an unknown encoding
         return Unread(source, f"not well-formed XML: {error}")
     uid = root.find(".//uId")
     name = uid.get("id", stem) if uid is not None else stem
@@ -224,7 +225,7 @@ def _table(source: str, text: str, columns: Columns, delimiter: str) -> Iterator
         if isinstance(chosen, str):
             yield Unread(source, chosen)
             return
-        held: Report | Unread | None = None  # the last row is the one that an open quotation mark runs into
+        held: Report | Unread | None = None  # the last row is held back: an open quotation mark runs into it
         for row in reader:
             if held:
                 yield held
@@ -259,12 +260,12 @@ def _lines(source: str, text: str, columns: Columns) -> Iterator[Report | Unread
 
 
 def _json_text(value: object) -> str:
-    """A JSON value as text; half a surrogate pair, which "\\ud83d" alone makes, is no character."""
+    """Return a JSON value as text; half a surrogate pair, such as "\\ud83d" alone, is no character and becomes "?"."""
     return "" if value is None else str(value).encode("utf-8", "replace").decode()
 
 
 def _choose(header: list[str], columns: Columns) -> Columns | str:
-    """The columns to read, or why there are none."""
+    """Return the columns to read, or the reason why there are none."""
     for wanted in (columns.name, columns.text, columns.findings, columns.impression):
         if wanted and wanted not in header:
             return f"there is no column {wanted!r}; there are: {', '.join(header)}"

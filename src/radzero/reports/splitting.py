@@ -1,4 +1,4 @@
-"""Sentences of a report section, as character spans."""
+"""Split a report section into sentences, as spans of characters."""
 
 import re
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ _WORD_BEFORE = re.compile(r"([A-Za-z][A-Za-z.]*)$")
 
 
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every sentence, without its stop, list marker or surrounding spaces.
+    """Yield the start and end, in characters, of every sentence, without its stop, list marker or surrounding spaces.
 
-    Stops inside numbers and after abbreviations do not end a sentence, a single line break does not either; blank
-    lines and list markers ("1.", "2)", "-") do.
+    Stops inside numbers and after abbreviations do not end a sentence, nor does a single line break. Blank lines and
+    list markers ("1.", "2)", "-") do.
     """
     start = 0
     for match in _BREAK.finditer(text):
@@ -38,7 +38,7 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def report_sentences(report: Report) -> tuple[str, ...]:
-    """A report's own sentences about the film, each once, in their order."""
+    """Return a report's own sentences about the film, each once, in their order."""
     found = (s.text[a:b] for s in report.film_sections for a, b in sentence_spans(s.text))
     return tuple(dict.fromkeys(" ".join(text.split()) for text in found))
 

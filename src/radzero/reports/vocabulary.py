@@ -1,4 +1,4 @@
-"""The rules engine's words: findings, anatomy and cues, from YAML files that a radiologist can edit."""
+"""Load the rules engine's words (findings, anatomy and cues) from YAML files that a radiologist can edit."""
 
 import hashlib
 import re
@@ -22,13 +22,13 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What the vocabulary knows of a structure.
+    """A structure, as the vocabulary describes it.
 
     Attributes:
-        name: its key.
-        site: how it is written as a location; "" when it is none.
+        name: key of the structure.
+        site: words for the structure as a location; "" when it is not used as one.
         side: side that its terms imply, or "".
-        midline: whether the body has one of it.
+        midline: whether the body has only one of it.
         normal: findings that "the X is normal" denies.
         abnormality: finding that "no abnormality of the X" denies, or "".
         becomes: property -> the finding that "the X is <property>" states.
@@ -49,7 +49,7 @@ class Meaning:
 
     Attributes:
         kind: "finding", "anatomy", "property", "side", "descriptor" or a cue's name.
-        value: which of its kind.
+        value: name of the finding, structure, property, side or descriptor; for a cue, its term.
     """
 
     kind: str
@@ -86,7 +86,7 @@ _SIDES = {
 
 @lru_cache(maxsize=65536)
 def singular(word: str) -> str:
-    """A lower-case word without its plural ending, and with American spelling; the same rule for terms and texts."""
+    """Return a lower-case word in singular and American spelling; the rule is the same for terms and texts."""
     word = word.removesuffix("'s")
     word = word.replace("oedema", "edema").replace("haemo", "hemo").replace("tumour", "tumor")
     if len(word) <= 3 or word.endswith(("ss", "us", "is")) or word in ("gas", "pancreas"):
@@ -111,18 +111,18 @@ _IRREGULAR = {
 
 
 def words_of(text: str) -> list[str]:
-    """Words as terms are compared: lower case, singular, hyphens and punctuation gone."""
+    """Return the words of a text as terms are compared: lower case, singular, without hyphens and punctuation."""
     return [singular(word) for word in _WORD.findall(text.lower())]
 
 
 class Vocabulary:
-    """Findings, anatomy and cues, ready to be looked for.
+    """Findings, anatomy and cues, indexed so that a text can be searched for them.
 
     Args:
         vocabulary, cues: YAML files; None for those of the package.
 
     Raises:
-        ValueError: when a file cannot be read as such, naming the file and the entry.
+        ValueError: when a file is not as it should be; the message names the file and the entry.
     """
 
     def __init__(self, vocabulary: Path | None = None, cues: Path | None = None) -> None:
@@ -163,11 +163,11 @@ class Vocabulary:
         self._check(vocabulary, properties)
 
     def canonical(self, finding: str) -> str:
-        """The vocabulary's name of a finding, or the phrase itself when it has none."""
+        """Return the vocabulary's name of a finding, or the phrase itself when the vocabulary has none."""
         return self._names.get(tuple(words_of(finding)), finding)
 
     def longest(self, words: Sequence[str], start: int) -> tuple[int, tuple[Meaning, ...]]:
-        """End and meanings of the longest term that begins at ``start``; ``(start, ())`` when none does."""
+        """Return end and meanings of the longest term that begins at ``start``; ``(start, ())`` when none does."""
         node, end = self._root, start
         meanings: tuple[Meaning, ...] = ()
         for position in range(start, len(words)):
@@ -190,7 +190,7 @@ class Vocabulary:
             node.meanings = (*node.meanings, meaning)
 
     def _check(self, path: Path, properties: Iterable[str]) -> None:
-        """Whether every name that an entry mentions is there, and every finding and site fits into a sentence."""
+        """Check that every name that an entry mentions exists, and that every finding and site fits into a sentence."""
         known = {
             "findings": frozenset(self.findings),
             "anatomy": frozenset(self.anatomy),
@@ -245,7 +245,7 @@ def _read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> 
 
 
 def _mapping(path: Path, where: str, value: object) -> dict[str, Any]:
-    """A mapping of words; one without an entry may be left empty."""
+    """Return a mapping with words as keys; None, from an entry left empty, gives an empty one."""
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -254,7 +254,7 @@ def _mapping(path: Path, where: str, value: object) -> dict[str, Any]:
 
 
 def _terms(path: Path, where: str, value: object) -> tuple[str, ...]:
-    """A list of words; one without an entry may be left empty."""
+    """Return a list of words as a tuple; None, from an entry left empty, gives an empty one."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(term, str) for term in value):

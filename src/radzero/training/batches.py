@@ -1,7 +1,7 @@
-"""From a manifest to a rank's batches: decoded in worker processes, the same whatever their number.
+"""Make a rank's batches from a manifest; worker processes decode the images.
 
-What a batch holds depends on the seed, the epoch and the step alone, so that a run can go on at any step, and with
-another number of workers. Every epoch deals each image to exactly one rank.
+The content of a batch depends on the seed, the epoch and the step alone, so that a run can resume at any step and with
+another number of workers. Every epoch gives each image to exactly one rank.
 """
 
 import json
@@ -24,19 +24,20 @@ from radzero.models.processor import RadZeroProcessor
 from radzero.training.manifest import Manifest
 
 Key = tuple[int, int]
-"""Epoch and index of an image in it."""
+"""Epoch, and index of an image among the films."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a film; none by default, as published. There is no mirroring: sentences name sides.
+    """Random changes of an image; none by default, as published. Images are not mirrored, since sentences name sides.
 
     Attributes:
         shift: largest shift, as a share of the side.
-        scale: largest change of size, 0.1 for 0.9 to 1.1.
-        rotate: largest turn in degrees.
-        gamma: largest change of the logarithm of gamma.
-        contrast, brightness: largest change, as shares of the range of grey values.
+        scale: largest relative change of size; 0.1 for 0.9 to 1.1.
+        rotate: largest rotation in degrees.
+        gamma: largest change of the natural logarithm of gamma.
+        contrast: largest relative change of the distance of grey values from mid-grey.
+        brightness: largest change of grey values, as a share of their range.
     """
 
     shift: float = 0.0
@@ -54,7 +55,7 @@ class Augmentation:
                 )
 
     def film(self, film: Radiograph, rng: np.random.Generator) -> Radiograph:
-        """Change the grey values."""
+        """Return the radiograph with its grey values changed."""
         if not (self.gamma or self.contrast or self.brightness):
             return film
         gamma = math.exp(rng.uniform(-self.gamma, self.gamma))
@@ -64,7 +65,7 @@ class Augmentation:
         return replace(film, pixels=pixels.astype(np.float32))
 
     def placed(self, values_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-        """Shift, turn and scale an input; what comes in from outside repeats the border."""
+        """Return an input shifted, rotated and scaled; the border is repeated where the image does not reach."""
         if not (self.shift or self.scale or self.rotate):
             return values_CHW
         angle = math.radians(rng.uniform(-self.rotate, self.rotate))
@@ -81,7 +82,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be read, and why."""
+    """An image that could not be read, and the reason."""
 
     image: str
     reason: str
@@ -97,18 +98,18 @@ class Item:
 
 
 class TrainingFilms(Protocol):
-    """Films as a model's inputs.
+    """Interface of images as a model's inputs.
 
     Attributes:
-        processor: the model's.
-        shape: of an item's pixel values.
+        processor: processor of the model.
+        shape: shape of an item's pixel values.
     """
 
     processor: RadZeroProcessor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of pixel values."""
+        """Shape of an item's pixel values."""
         ...
 
     def __len__(self) -> int: ...
@@ -120,11 +121,11 @@ class ManifestFilms(Dataset[Item | Unreadable]):
     """The images of a manifest as a model's inputs.
 
     Args:
-        manifest: which.
-        processor: the model's.
-        augmentation: random changes, or none.
-        one_sentence: a random sentence of each image instead of all of them.
-        seed: of both.
+        manifest: manifest of the images.
+        processor: processor of the model.
+        augmentation: random changes of the images; None for none.
+        one_sentence: whether an item has one random sentence of its image instead of all of them.
+        seed: seed of the random changes and of the choice of a sentence.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class ManifestFilms(Dataset[Item | Unreadable]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(3, H, W) of a model's inputs."""
+        """Shape (3, H, W) of the model's inputs; H and W are in pixels."""
         return (3, *self.processor.geometry((1024, 1024)).input)
 
     def __getitem__(self, key: Key) -> Item | Unreadable:
@@ -162,7 +163,7 @@ class ManifestFilms(Dataset[Item | Unreadable]):
         return np.random.default_rng([self.seed, kind, *key])
 
     def sentences(self, key: Key) -> tuple[str, ...]:
-        """An image's sentences in an epoch: all of them, or one."""
+        """Return an image's sentences in an epoch: all of them, or one at random."""
         sentences = self.manifest.sentences(key[1])
         if self.one_sentence:
             sentences = [sentences[int(self._chance(key, 4).integers(len(sentences)))]]
@@ -170,18 +171,20 @@ class ManifestFilms(Dataset[Item | Unreadable]):
 
 
 class EpochPlan(Sampler[list[Key]]):
-    """Which images a rank takes at each step, from any step on, epoch after epoch.
+    """Plan which images a rank takes at each step; a plan can begin at any step and spans epochs.
 
-    An epoch is one order of all images, cut into batches of ``images_per_rank`` times ``world``. The last batch has
-    what is left, dealt evenly, so that a rank may get fewer images, or none.
+    An epoch is one order of all images, cut into batches of ``images_per_rank`` times ``world`` images. The last batch
+    has the images that are left, spread evenly over the ranks, so that a rank may get fewer images, or none.
 
     Args:
-        images: how many there are.
-        images_per_rank, rank, world: how they are dealt.
-        seed: of the order.
-        first, last: steps, counted over all epochs, ``last`` excluded.
+        images: number of images.
+        images_per_rank: number of images that a rank takes at a step.
+        rank: rank of this process.
+        world: number of ranks.
+        seed: seed of the order.
+        first, last: steps of the plan, counted over all epochs, ``last`` excluded.
         first_epoch: number of the epoch of step 0.
-        shuffle: off for validation.
+        shuffle: whether each epoch has a random order; False for validation.
     """
 
     def __init__(
@@ -203,7 +206,7 @@ class EpochPlan(Sampler[list[Key]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that an epoch has."""
+        """Number of batches in an epoch."""
         return math.ceil(self.images / self.batch)
 
     def __len__(self) -> int:
@@ -224,13 +227,13 @@ class FilmBatch:
     """A rank's share of a batch.
 
     Attributes:
-        pixel_values: (b, C, H, W).
-        texts: the different sentences.
-        input_ids, attention_mask: (U, S) of ``texts``.
-        text_n: (n,) which text each sentence is.
-        owner_n: (n,) whose it is, numbered over this rank's images.
-        films: their numbers among the films.
-        unreadable: images that are not in it.
+        pixel_values: (b, C, H, W) images.
+        texts: the U distinct sentences.
+        input_ids, attention_mask: (U, S) tokens of ``texts``.
+        text_n: (n,) index of each sentence in ``texts``.
+        owner_n: (n,) index of the image that states each sentence, counted over this rank's images.
+        films: numbers of the images among the films.
+        unreadable: images that could not be read, and so are not in the batch.
     """
 
     pixel_values: Tensor
@@ -245,7 +248,7 @@ class FilmBatch:
 
 @dataclass(frozen=True)
 class Collate:
-    """Items to a batch; sentences are tokenised in the worker."""
+    """Put items together as a batch; the sentences are tokenised in the worker process."""
 
     processor: RadZeroProcessor
     shape: tuple[int, ...]
@@ -274,12 +277,12 @@ class Collate:
 
 
 def loader(films: TrainingFilms, plan: Iterable[list[Key]], *, workers: int) -> "DataLoader[Any]":
-    """Batches of a plan, in its order.
+    """Return a loader of the batches of a plan, in the plan's order.
 
     Args:
         films: the images.
-        plan: which of them, when.
-        workers: processes that decode; 0 decodes here. At most two batches per worker are held.
+        plan: keys of the images of each batch.
+        workers: number of processes that decode; 0 decodes in this process. At most two batches per worker are held.
     """
     return DataLoader(
         films,  # type: ignore[arg-type]
@@ -298,13 +301,13 @@ class TooManyUnreadableError(RadZeroError, RuntimeError):
 
 @dataclass
 class Quarantine:
-    """Images that could not be read: named in a file, counted, and too many of them end the run.
+    """Name the images that could not be read in a file, count them, and end the run if they are too many.
 
     Attributes:
-        path: JSON Lines, one per image and reason.
-        share: of the images seen that may be unreadable.
-        seen: images so far.
-        names: of the unreadable ones.
+        path: JSON Lines file, with one line per unreadable image and its reason.
+        share: share (0..1) of the images seen that may be unreadable; three unreadable images never end the run.
+        seen: number of images seen so far.
+        names: path -> reason of each unreadable image.
     """
 
     path: Path
@@ -313,7 +316,7 @@ class Quarantine:
     names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.path.exists():  # of the run that is gone on with; a torn line is of an image that is met again
+        if self.path.exists():  # the run resumes; the image of a torn line is met again
             lines = [
                 line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1:] == "\n"
             ]
@@ -321,10 +324,10 @@ class Quarantine:
             self.names |= {item["image"]: item["reason"] for item in map(json.loads, lines)}
 
     def take(self, batch: FilmBatch) -> None:
-        """Count a batch.
+        """Count the images of a batch, and name the unreadable ones in the file.
 
         Raises:
-            TooManyUnreadableError: naming the file and the first reasons.
+            TooManyUnreadableError: when too many are unreadable; the message names the file and the first reasons.
         """
         self.seen += len(batch.pixel_values) + len(batch.unreadable)
         for item in batch.unreadable:
@@ -334,7 +337,7 @@ class Quarantine:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"image": item.image, "reason": item.reason}) + "\n")
-        if len(self.names) > max(3, self.share * self.seen):  # a few at the very beginning are no share yet
+        if len(self.names) > max(3, self.share * self.seen):  # a few at the beginning are not yet a share
             reasons = "\n".join(f"  {reason}" for reason in list(self.names.values())[:3])
             raise TooManyUnreadableError(
                 f"{len(self.names)} of {self.seen} images cannot be read, more than {self.share:.1%}; they are named "

@@ -1,4 +1,4 @@
-"""What a training run is made of: one typed object, which is the YAML file and the command line's overrides."""
+"""Describe a training run as one typed object, read from a YAML file and the command line's overrides."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -19,13 +19,13 @@ class ModelSizes:
 
     Attributes:
         widths: channels of the convolutional stem; the last is the hidden size D.
-        heads: attention heads of the align layers and of the text encoder.
-        align_mlp_ratio: their MLP's width over D.
+        heads: attention heads of the align layers, of the text encoder and of the vision layers.
+        align_mlp_ratio: width of the align layers' MLP as a multiple of D.
         text_layers: transformer blocks of the text encoder.
-        max_words: longest sentence in tokens.
+        max_words: longest sentence, in tokens.
         token_stride: pixels per token, 16 or 8; the weights are the same for both.
-        vision_layers: transformer blocks behind the stem, without which its CLS knows nothing of the film; RadZero and
-            dino.txt have blocks of their own.
+        vision_layers: transformer blocks behind the stem; without them its CLS token holds nothing of the image.
+            RadZero and dino.txt need none, as they have blocks of their own.
     """
 
     widths: tuple[int, ...]
@@ -39,31 +39,32 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What is trained.
+    """Choice of the model that is trained.
 
     Attributes:
-        start: a checkpoint of any method, folder or hub id, to go on from; or nothing, and then ``vision`` and
-            ``text``, or ``small`` in place of either or both.
-        vision: a DINOv2 (RAD-DINO, XrayDINOv2; with registers or not), DINOv3 ViT, ViT or conv-stem checkpoint, folder
-            or hub id; its image processor's mean and deviation are taken too.
-        text: a BERT-like checkpoint with its tokenizer, folder or hub id.
-        local_files_only: whether the hub is never asked, and hub ids are those in this machine's cache. An id may name
-            a revision: owner/name@revision.
+        start: folder or hub id of a checkpoint of ``method`` to start from; "" to start from ``vision`` and ``text``,
+            or from ``small`` in place of either or both.
+        vision: folder or hub id of a DINOv2 (RAD-DINO, XrayDINOv2; with registers or not), DINOv3 ViT, ViT or conv-stem
+            checkpoint; its image processor's mean and deviation are used too.
+        text: folder or hub id of a BERT-like checkpoint with its tokenizer.
+        local_files_only: whether hub ids are looked up in this machine's cache alone, and the hub is never asked. An id
+            may name a revision: owner/name@revision.
         text_pooling: "mean" or "cls", see :class:`~radzero.models.configuration.VisionLanguageConfig`.
         registers_in_attention: see :class:`~radzero.models.configuration.VisionLanguageConfig`.
-        token_stride: pixels per token of a conv-stem checkpoint, 16 or 8, where not its own.
+        token_stride: pixels per token, 16 or 8, in place of those of a conv-stem checkpoint; None for its own.
         small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
-        method: one of :data:`radzero.models.registry.METHODS`; "lit" must be frozen.
+        method: one of :data:`radzero.models.registry.METHODS`; "lit" needs ``train_vision: frozen``.
         align_layers: DINOv2 blocks on the vision tokens (RadZero, dino.txt).
-        align_layer_scale: initial scale of what the blocks add to their input: 1 as published; with less they begin
-            nearer to the identity, which short trainings need.
-        align_linear: a linear layer in place of blocks (RadZero's ablation); align_layers is then 0.
+        align_layer_scale: initial scale of what the blocks add to their input: 1 as published; with less, the blocks
+            start nearer to the identity, which short trainings need.
+        align_linear: whether a linear layer takes the place of the blocks (RadZero's ablation), which needs
+            ``align_layers: 0``.
         options: further settings of the method's configuration, such as CARZero's ``simr`` and ``memory``.
-        image_size: side in pixels; films are squashed to a square.
+        image_size: side of the model's inputs in pixels; images are squashed to a square.
         similarity, attention_temperature: see :class:`~radzero.models.configuration.RadZeroConfig`.
         temperature, logit_bias: see :class:`~radzero.models.configuration.VisionLanguageConfig`.
-        train_vision: "frozen", as published; "lora", low-rank adapters that a saved model has merged; or "full".
-        lora_rank: of the adapters.
+        train_vision: "frozen", as published; "lora", for low-rank adapters, which a saved model has merged; or "full".
+        lora_rank: rank of the adapters.
         recompute: whether activations are computed again in the backward pass, which saves memory.
     """
 
@@ -126,9 +127,9 @@ class PhantomChoice:
     """Phantoms to train on, drawn into the run's folder ``films``.
 
     Attributes:
-        films: how many; seen again and again, with other sentences each time.
-        seed: of the series.
-        negations: fewest and most negated sentences of a film.
+        films: number of phantoms; they are seen again in every epoch, with other sentences each time.
+        seed: seed of the series.
+        negations: fewest and most negated sentences of a phantom.
     """
 
     films: int
@@ -142,20 +143,23 @@ class PhantomChoice:
 
 @dataclass(frozen=True)
 class DataChoice:
-    """What it is trained on: a manifest or phantoms.
+    """Choice of the training data: a manifest or phantoms.
 
     Attributes:
-        manifest: from ``radzero prepare``; its train split is trained on and its validate split validated on.
-        phantoms: synthetic films instead.
-        expected_images: how many the train split should have; another number ends the run before it begins. 0 for any.
+        manifest: path of a manifest from ``radzero prepare``; its train split is trained on, its validate split
+            validated on.
+        phantoms: synthetic images in place of a manifest.
+        expected_images: number of images that the train split should have; another number ends the run before it
+            begins. 0 for any number.
         sentences: "all" of an image, or "one" at random (the published ablation, and every method but RadZero).
         views: "all", or "frontal" (rows whose view is PA or AP).
-        texts: "findings" (finding-sentences), "report" (the report's own) or "merged" (both, as CARZero trains).
-        augmentation: none by default, as published.
-        workers: processes that decode.
+        texts: "findings" (finding-sentences), "report" (the report's own sentences) or "merged" (both, as CARZero
+            trains).
+        augmentation: random changes of the images; none by default, as published.
+        workers: number of processes that decode.
         token_cache: folder for a frozen vision encoder's tokens, which are then computed once and not in every epoch;
-            see :mod:`radzero.training.token_cache`.
-        unreadable_share: of the images seen that may be unreadable before the run ends.
+            see :mod:`radzero.training.token_cache`. "" for no cache.
+        unreadable_share: share (0..1) of the images seen that may be unreadable; more end the run.
     """
 
     manifest: str = ""
@@ -181,17 +185,19 @@ class DataChoice:
 
 @dataclass(frozen=True)
 class LossChoice:
-    """The loss; as published by default.
+    """Choice of the loss; the defaults are as published.
 
     Attributes:
         kind: "multi_positive" (:func:`radzero.multi_positive_loss`), "clip" (:func:`radzero.clip_loss`, the same with
-            one sentence per image, which data.sentences then must say) or "siglip" (:func:`radzero.siglip_loss`). A
-            method with several logits per pair (CARZero's directions) has the sum over them.
-        binary_weight, binary_negative_weight: of :func:`~radzero.training.losses.binary_pair_loss`.
-        quiet_weight: of :func:`~radzero.training.losses.quiet_map_loss`.
-        ignore: pairs of an image with another image's sentence that are no negatives: "none"; "stated", when the image
-            states it too, in the same words; "true", when it is true of the image, which is known of phantoms alone.
-        row_sum, col_sum: of :func:`radzero.multi_positive_loss`.
+            one sentence per image, which needs ``data.sentences: one``) or "siglip" (:func:`radzero.siglip_loss`). For
+            a method with several logits per pair (CARZero's directions), it is the sum over them.
+        binary_weight, binary_negative_weight: weight of :func:`~radzero.training.losses.binary_pair_loss`, and its
+            ``negative_weight``.
+        quiet_weight: weight of :func:`~radzero.training.losses.quiet_map_loss`.
+        ignore: pairs of an image with another image's sentence that are not negatives: "none"; "stated", when the image
+            states the sentence too, in the same words; "true", when the sentence is true of the image, which is known
+            for phantoms alone.
+        row_sum, col_sum: arguments of :func:`radzero.multi_positive_loss`.
     """
 
     kind: Literal["multi_positive", "clip", "siglip"] = "multi_positive"
@@ -208,22 +214,23 @@ class LossChoice:
 
 @dataclass(frozen=True)
 class LoopChoice:
-    """How it is trained; as published by default.
+    """Choice of the training loop; the defaults are as published.
 
     Attributes:
-        epochs: over the train split; of no account where there are stages.
-        images_per_rank: of each process; the batch is their sum.
-        micro_batches: passes that a rank's images are encoded in; the gradient is that of the whole batch.
-        learning_rate, weight_decay: AdamW's.
-        warmup_steps: linear, before the cosine.
-        clip_norm: of the gradient.
+        epochs: passes over the train split; ignored when ``stages`` is set.
+        images_per_rank: number of images that each process takes at a step; the batch is their sum.
+        micro_batches: number of passes that encode a rank's images; the gradient is that of the whole batch.
+        learning_rate, weight_decay: settings of AdamW.
+        warmup_steps: steps of the linear warm-up before the cosine.
+        clip_norm: largest norm of the gradient.
         precision: "bf16" (autocast; weights and losses stay float32) or "fp32".
-        ema: decay of an exponential mean of the weights, 0.999 say, which is validated and saved instead; 0 for none.
-        compile: whether torch.compile makes the encoders faster, after a minute or more of compiling.
-        sharding: across processes, "ddp" (every process holds the model) or "fsdp" (each holds a part).
-        trackers: "tensorboard", "wandb", ...: further places for the metrics, those that Accelerate knows.
-        patience: epochs without a better validation loss before the run ends; 0 for never.
-        save_every: steps between states; the end of every epoch is saved too.
+        ema: decay, such as 0.999, of an exponential mean of the weights, which is validated and saved in place of the
+            weights; 0 for none.
+        compile: whether torch.compile speeds up the encoders, after a minute or more of compiling.
+        sharding: "ddp" (every process holds the model) or "fsdp" (each holds a part).
+        trackers: further places for the metrics, of those that Accelerate knows: "tensorboard", "wandb", ...
+        patience: epochs without a better validation loss before the run ends; 0 for no limit.
+        save_every: steps between saved states; the state is saved at the end of every epoch too.
     """
 
     epochs: int = 20
@@ -251,7 +258,7 @@ class LoopChoice:
 
 
 def _named(methods: Iterable[MethodSpec]) -> str:
-    """Names of methods in a sentence."""
+    """Return the names of methods, joined by "and"."""
     return " and ".join(spec.name for spec in methods)
 
 
@@ -260,9 +267,9 @@ class Stage:
     """A stretch of a run.
 
     Attributes:
-        steps: optimiser steps.
-        set: settings from here on, by their dotted names; those of :data:`PER_STAGE`. A stage that sets
-            ``loop.learning_rate`` has a cosine of its own; the others share the run's.
+        steps: number of optimiser steps.
+        set: settings from this stage on, by their dotted names, which are those of :data:`PER_STAGE`. A stage that sets
+            ``loop.learning_rate`` begins a cosine of its own; another one shares that of the stage before it.
     """
 
     steps: int
@@ -281,9 +288,9 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        model, data, loss, loop: what, on what, towards what and how.
-        stages: stretches of the run that differ; none for ``loop.epochs`` over the data.
-        seed: of weights, batches and dropout.
+        model, data, loss, loop: choices of the model, the data, the loss and the loop.
+        stages: stretches of the run with different settings; with none, the run takes ``loop.epochs`` over the data.
+        seed: seed of weights, batches and dropout.
     """
 
     model: ModelChoice
@@ -323,7 +330,7 @@ class TrainConfig:
 
     @cached_property
     def stage_configs(self) -> "tuple[TrainConfig, ...]":
-        """The whole configuration in force during each stage; one where there are no stages."""
+        """Whole configuration of each stage; the run's own where there are no stages."""
         content = asdict(self)
         content["stages"] = []
         configs = []
@@ -337,30 +344,30 @@ class TrainConfig:
         return tuple(configs) or (self,)
 
     def to_yaml(self) -> str:
-        """The file that this is."""
+        """Return the configuration as a YAML file's text."""
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as YAML has them."""
+    """Return a value with its tuples as lists, since YAML has no tuples."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 WITHOUT_INFLUENCE = ("data.workers", "loop.save_every", "loop.trackers")
-"""Settings that change no number of a run, and so may change when it goes on."""
+"""Settings that change no number of a run, and so may change when it is resumed."""
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
     """Read a run's YAML file.
 
     Args:
-        path: of the file; paths in it that begin with ``./`` or ``../`` are relative to its folder.
+        path: path of the file; paths in it that begin with ``./`` or ``../`` are relative to its folder.
         overrides: ``key=value`` with dots, such as ``loop.epochs=3``; values are YAML.
 
     Raises:
-        ValueError: naming the file and every unknown, missing or wrongly typed key.
+        ValueError: when keys are unknown, missing or wrongly typed; the message names the file and the keys.
         FileNotFoundError: when there is no such file.
     """
     try:
@@ -389,7 +396,7 @@ def _overridden(content: Any, override: str) -> Any:
 
 
 def put_setting(content: Any, key: str, value: Any) -> None:
-    """Set the entry of nested mappings that a dotted key names."""
+    """Set the entry of nested mappings that a dotted key names; missing sections are made."""
     *parents, last = key.split(".")
     place = content
     for parent in parents:
@@ -402,7 +409,7 @@ def put_setting(content: Any, key: str, value: Any) -> None:
 
 
 def _located(content: Any, folder: Path) -> Any:
-    """The paths of a recipe, seen from where it is read."""
+    """Return a recipe's content with paths that begin with ``./`` or ``../`` made absolute, relative to ``folder``."""
     if not isinstance(content, dict):
         return content
     located = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""What a run would take: parameters, steps and memory, without weights, and without images where there are none."""
+"""Estimate the parameters, steps and memory that a run would take, without its weights and, if need be, its images."""
 
 import math
 from dataclasses import dataclass
@@ -20,23 +20,25 @@ from radzero.training.model_building import choose_trained, start_config
 from radzero.training.vocabulary import phantom_words, words_of
 
 _WORDS = 16
-"""Of a tokenised batch of finding-sentences: the longest decides."""
+"""Assumed length of a tokenised batch of finding-sentences, in tokens; the longest sentence decides it."""
 _SENTENCES_PER_IMAGE = 6.45
-"""MIMIC-CXR's, where there is no manifest to count in."""
+"""Mean of MIMIC-CXR, assumed where there is no manifest to count in."""
 _CHUNK = 2**26
-"""Of :func:`radzero.models.similarity.pair_logits`."""
+"""Size of a chunk of :func:`radzero.models.similarity.pair_logits`, in bytes."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would take.
+    """Estimate of what a run would take.
 
     Attributes:
-        parts: name, parameters and trained parameters of each part of the model.
-        images, sentences_per_image: of the train split.
-        processes, images_per_step, steps: of the run.
-        memory: bytes per process, by what they are for; an estimate.
-        notes: what was assumed.
+        parts: name, number of parameters and number of trained parameters of each part of the model.
+        images, sentences_per_image: number of images of the train split, and mean number of sentences of an image.
+        processes: number of processes of the run.
+        images_per_step: number of images of all processes at a step of the last stage.
+        steps: number of optimiser steps of the run.
+        memory: purpose -> estimated bytes per process.
+        notes: assumptions of the estimate.
     """
 
     parts: tuple[tuple[str, int, int], ...]
@@ -49,7 +51,7 @@ class DryRun:
     notes: tuple[str, ...]
 
     def tables(self) -> Group:
-        """For a terminal."""
+        """Return the estimate as tables for a terminal."""
         parts = Table("part", "parameters", "trained", title="model")
         for name, parameters, trained in (*self.parts, _sum(self.parts)):
             parts.add_row(name, f"{parameters:,}", f"{trained:,}" if trained else "frozen")
@@ -69,10 +71,10 @@ def _sum(parts: tuple[tuple[str, int, int], ...]) -> tuple[str, int, int]:
 
 
 def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
-    """What a run would take on so many processes.
+    """Estimate what a run would take on a number of processes.
 
-    The activations are those that autograd would keep: the model runs on tensors without content, under the run's
-    precision, and what it saves for the backward pass is counted.
+    To count the activations that autograd would keep, the model runs on tensors without content, in the run's
+    precision, and the tensors that it saves for the backward pass are added up.
 
     Raises:
         ValueError: for a recipe that cannot be run.
@@ -128,10 +130,10 @@ def dry_run(config: TrainConfig, processes: int = 1) -> DryRun:
 
 
 def _memory(model: VisionLanguageModel, last: TrainConfig, per_image: float, processes: int) -> dict[str, int]:
+    """Estimate the bytes per process; the model leaves the meta device for tensors with a device but no content."""
     loop = last.loop
     images = math.ceil(loop.images_per_rank / loop.micro_batches)
     sentences = math.ceil(images * per_image)
-    """Of a model on the meta device, which is moved to tensors that have a place but no content."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
         if last.model.small is not None and not last.model.vision:

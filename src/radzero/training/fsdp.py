@@ -1,6 +1,7 @@
-"""Each process holds a part of the weights: PyTorch's fully sharded data parallelism (FSDP2), one unit per block.
+"""Give each process a part of the weights by PyTorch's fully sharded data parallelism (FSDP2), one unit per block.
 
-Scalars (the temperatures) cannot be cut, so every process holds them and their gradients are averaged by hand.
+Scalars (the temperatures) cannot be split, so every process holds them, and :func:`average_unsharded` averages their
+gradients.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from radzero.training.gradient_cache import Towers
 
 
 def _blocks(towers: nn.Module) -> list[nn.Module]:
-    """Transformer blocks, which are gathered one at a time."""
+    """Return the transformer blocks, which are gathered one at a time."""
     lists = [m for m in towers.modules() if isinstance(m, nn.ModuleList)]
     return [block for blocks in lists for block in blocks if any(True for _ in block.parameters())]
 
@@ -27,7 +28,7 @@ def _scalars(module: nn.Module) -> list[nn.Parameter]:
 
 
 def shard_model(towers: Towers) -> None:
-    """Cut the weights over the processes, in place.
+    """Split the weights over the processes, in place.
 
     Raises:
         ValueError: without several processes.
@@ -44,7 +45,7 @@ def shard_model(towers: Towers) -> None:
 
 @contextmanager
 def unsynchronised(towers: nn.Module) -> Iterator[None]:
-    """Gradients add up on each process meanwhile and are exchanged later."""
+    """Let gradients add up on each process inside the block; they are exchanged by a later pass."""
     module = cast(FSDPModule, towers)
     module.set_requires_gradient_sync(False)
     try:
@@ -54,7 +55,7 @@ def unsynchronised(towers: nn.Module) -> Iterator[None]:
 
 
 def average_unsharded(towers: nn.Module) -> None:
-    """The mean over processes of the gradients of what is not cut."""
+    """Replace the gradients of weights that are not split by their mean over the processes."""
     for parameter in _scalars(towers):
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
@@ -62,7 +63,7 @@ def average_unsharded(towers: nn.Module) -> None:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """A whole tensor from one that is spread over processes."""
+    """Return a whole tensor from one that is spread over processes."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -70,7 +71,10 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def whole_states(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """States of model and optimiser as one process would have them; collective, and only the first has them."""
+    """Return the states of model and optimiser as one process would have them.
+
+    The call is collective, and only the first process gets the states.
+    """
     model_state, optimizer_state = get_state_dict(model, optimizer, options=_WHOLE)
     return model_state, cast(dict[str, Any], optimizer_state)
 
@@ -78,7 +82,7 @@ def whole_states(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[di
 def set_whole_states(
     model: nn.Module, optimizer: torch.optim.Optimizer, model_state: dict[str, Any], optimizer_state: dict[str, Any]
 ) -> None:
-    """Give every process its part of whole states."""
+    """Give every process its part of the whole states; collective."""
     set_state_dict(
         model,
         optimizer,

@@ -1,9 +1,9 @@
-"""The gradient of a contrastive loss over a whole batch, from micro-batches that fit the card.
+"""Compute the gradient of a contrastive loss over a whole batch from micro-batches that fit the GPU's memory.
 
-Accumulating the losses of micro-batches gives another gradient: their sentences never compete with each other's
-images. Gradient caching (GradCache, Gao et al. 2021) encodes everything once without a graph, takes the loss of the
-whole batch and its gradient with respect to features, then encodes each micro-batch again with a
-graph and pulls its share of that gradient through.
+Accumulating the losses of micro-batches would give another gradient, since their sentences would never compete with
+each other's images. Gradient caching (GradCache, Gao et al. 2021) encodes everything once without a graph, and takes
+the loss of the whole batch and its gradient with respect to features. It then encodes each micro-batch again, with a
+graph, and backpropagates the micro-batch's share of that gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from radzero.models.base import Features, VisionLanguageModel
 
 
 class Towers(nn.Module):
-    """All parameters of a model in one forward pass, which is what data-parallel wrappers need."""
+    """Use all parameters of a model in one forward pass, as data-parallel wrappers need it."""
 
     def __init__(self, model: VisionLanguageModel) -> None:
         super().__init__()
@@ -36,15 +36,15 @@ class Towers(nn.Module):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one pass encodes.
+    """Images and sentences that one pass encodes.
 
-    There is at least one image and one sentence in the tensors, so that every parameter takes part; those beyond the
-    counts are padding, whose results are dropped.
+    The tensors hold at least one image and one sentence, so that every parameter takes part; those beyond the counts
+    are padding, whose results are dropped.
 
     Attributes:
         pixel_values: (>= 1, C, H, W).
         input_ids, attention_mask: (>= 1, S).
-        images, sentences: how many of them are real.
+        images, sentences: numbers of images and sentences that are not padding.
     """
 
     pixel_values: Tensor
@@ -54,18 +54,18 @@ class MicroBatch:
     sentences: int
 
     def encode(self, towers: nn.Module) -> Features:
-        """The real ones, encoded."""
+        """Return the features of the images and sentences that are not padding."""
         images, sentences, parameters = towers(self.pixel_values, self.input_ids, self.attention_mask)
         return Features(images[: self.images], sentences[: self.sentences], tuple(parameters))
 
 
 def split_batch(pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, parts: int) -> list[MicroBatch]:
-    """A rank's batch as ``parts`` micro-batches, in order; images and sentences are dealt evenly.
+    """Split a rank's batch into ``parts`` micro-batches, in order; images and sentences are spread evenly.
 
     Args:
         pixel_values: (B, C, H, W), B may be 0.
         input_ids, attention_mask: (N, S), N may be 0.
-        parts: the same on every rank.
+        parts: number of micro-batches; the same on every rank.
     """
 
     def padded(part: Tensor, value: int) -> Tensor:
@@ -89,16 +89,16 @@ def backward(
     *,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
-    """Put the gradient of a loss over all micro-batches into the parameters.
+    """Add the gradient of a loss over all micro-batches to the parameters' gradients.
 
     Random numbers (dropout) are the same in both passes. A single micro-batch takes a single pass. In any case the loss
-    and its collectives are done before the wrapper exchanges the first gradient, so that all ranks communicate in one
-    order whatever they have.
+    and its collectives are done before the wrapper exchanges the first gradient, so that all ranks communicate in the
+    same order, however many images and sentences they have.
 
     Args:
         towers: :class:`Towers`, or a data-parallel wrapper around it.
-        batch: a rank's micro-batches; as many on every rank.
-        loss_of: the loss of everything that was encoded; may be collective, and so may its gradient.
+        batch: a rank's micro-batches; their number is the same on every rank.
+        loss_of: function that gives the loss of all features; it may be collective, and so may its gradient.
         no_sync: context in which the wrapper does not exchange gradients; used for all but the last pass.
 
     Returns:
@@ -133,13 +133,13 @@ def backward(
 
 
 def joined(parts: Sequence[Features]) -> Features:
-    """The features of micro-batches as those of a whole batch."""
+    """Return the features of micro-batches as those of a whole batch."""
     images, sentences = (torch.cat(list(column)) for column in list(zip(*parts, strict=True))[:2])
     return Features(images, sentences, parts[0].score_parameters)
 
 
 def _gradient(loss_of: Callable[[Features], Tensor], features: Features) -> tuple[Tensor, Features]:
-    """A loss and its gradient with respect to features; zero for what a rank without images does not use."""
+    """Return a loss and its gradient with respect to features; zero for what a rank without images does not use."""
     leaves = [
         part.detach().requires_grad_() for part in (features.images, features.sentences, *features.score_parameters)
     ]
@@ -149,7 +149,7 @@ def _gradient(loss_of: Callable[[Features], Tensor], features: Features) -> tupl
 
 
 def _backward(encoded: Features, gradient: Features) -> None:
-    """Pull a gradient through what was encoded; a frozen part takes none."""
+    """Backpropagate a gradient through features; those of a frozen part are left out."""
     pairs = zip(
         (encoded.images, encoded.sentences, *encoded.score_parameters),
         (gradient.images, gradient.sentences, *gradient.score_parameters),

@@ -1,4 +1,4 @@
-"""Low-rank adapters of the vision encoder (LoRA, Hu et al. 2021), by peft; a saved model has them merged."""
+"""Give the vision encoder low-rank adapters (LoRA, Hu et al. 2021) by peft; a saved model has them merged."""
 
 from copy import deepcopy
 
@@ -29,7 +29,7 @@ def add_adapters(model: VisionLanguageModel, rank: int) -> None:
 
 
 def merged(model: VisionLanguageModel) -> VisionLanguageModel:
-    """A model of plain layers: a copy whose weights have the adapters added; the model itself where it has none."""
+    """Return a copy of plain layers whose weights have the adapters added; the model itself if it has no adapters."""
     if not any("lora_" in name for name, _ in model.named_parameters()):
         return model
     from peft.tuners.lora import LoraLayer

@@ -1,6 +1,6 @@
-"""Contrastive losses: pure functions of logits and ownership, computed in float32 or better.
+"""Compute contrastive losses as pure functions of logits and ownership, in float32 or better.
 
-Those of one process; the mathematics is that of :mod:`radzero.training.sharding`, with one shard.
+These are the losses of one process; their mathematics is that of :mod:`radzero.training.sharding`, with one shard.
 """
 
 import torch
@@ -23,7 +23,7 @@ def multi_positive_loss(
     row_sum: bool = False,
     col_sum: bool = False,
 ) -> Tensor:
-    """RadZero's multi-positive contrastive loss over a batch of images and their sentences.
+    """Compute RadZero's multi-positive contrastive loss over a batch of images and their sentences.
 
     With l[n, j] the logit of sentence n with image j and g(n) the image that owns sentence n::
 
@@ -57,13 +57,14 @@ def multi_positive_loss(
 
 
 def clip_loss(logits_BB: Tensor, *, ignore_BB: Tensor | None = None) -> Tensor:
-    """CLIP's loss (Radford et al. 2021): mean of the rows' and the columns' cross-entropies, image i with sentence i.
+    """Compute CLIP's loss (Radford et al. 2021), in which sentence i belongs to image i.
 
-    It is :func:`multi_positive_loss` of one sentence per image.
+    It is the mean of the rows' and the columns' cross-entropies, that is :func:`multi_positive_loss` of one sentence
+    per image.
 
     Args:
         logits_BB: (B, B), already divided by the temperature.
-        ignore_BB: (B, B) pairs that are no negatives.
+        ignore_BB: (B, B) booleans: pairs that are not negatives.
 
     Returns:
         Scalar; 0 for an empty batch.
@@ -77,11 +78,11 @@ def clip_loss(logits_BB: Tensor, *, ignore_BB: Tensor | None = None) -> Tensor:
 
 
 def siglip_loss(logits_BN: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None) -> Tensor:
-    """SigLIP's loss (Zhai et al. 2023): every pair alone is positive or negative.
+    """Compute SigLIP's loss (Zhai et al. 2023), which takes every pair alone as positive or negative.
 
-    -1/B sum over pairs of log sigmoid(z l), z = 1 for an image's own sentences and -1 for others'. The logits need a
-    learned scale and a learned bias, which a model owns (``logit_bias``, initially -10). Arguments as in
-    :func:`multi_positive_loss`.
+    It is -1/B times the sum over pairs of log sigmoid(z l), with z = 1 for an image's own sentences and z = -1 for
+    others'. The logits need a learned scale and a learned bias, which a model owns (``logit_bias``, initially -10). The
+    arguments are those of :func:`multi_positive_loss`.
     """
     return sharded_siglip_loss(logits_BN, owner_N.long(), _one_shard(logits_BN, owner_N), ignore_bN=ignore_BN)
 
@@ -89,11 +90,12 @@ def siglip_loss(logits_BN: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None 
 def binary_pair_loss(
     logits_BN: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None, negative_weight: float = 1.0
 ) -> Tensor:
-    """Sigmoid loss on the same pairs, which the contrastive loss needs to know where zero is.
+    """Compute a sigmoid loss on the same pairs, which fixes where the logits are zero.
 
-    Contrastive losses hardly change when all logits move together; this term, the mean of -log sigmoid(l) over own
-    pairs plus ``negative_weight`` times the mean of -log sigmoid(-l) over all other pairs, pins sigmoid(l) = 1/2
-    between them. It is not part of the published recipe. Arguments as in :func:`multi_positive_loss`.
+    Contrastive losses hardly change when all logits move together. This term puts sigmoid(l) = 1/2 between own pairs
+    and other pairs. It is the mean of -log sigmoid(l) over own pairs plus ``negative_weight`` times the mean of -log
+    sigmoid(-l) over all other pairs, divided by 1 + ``negative_weight``. It is not part of the published recipe. The
+    other arguments are those of :func:`multi_positive_loss`.
     """
     shards = _one_shard(logits_BN, owner_N)
     return sharded_binary_pair_loss(
@@ -104,16 +106,17 @@ def binary_pair_loss(
 def quiet_map_loss(
     similarity_BNL: Tensor, owner_N: Tensor, *, ignore_BN: Tensor | None = None, margin: float = 0.5
 ) -> Tensor:
-    """Keeps the maps of sentences that a film does not state below one half everywhere.
+    """Keep the maps of sentences that an image does not state below one half everywhere.
 
-    The mean, over all pairs of a film with another film's sentence, of max(0, margin + max_k s_k): the logit of such a
-    pair may be low while a single patch still lights up, which the other losses hardly notice. Maps that are quiet
-    already are left alone, so that those of present findings keep their extent. Not part of the published recipe.
+    The loss is the mean of max(0, margin + max_k s_k) over all pairs of an image with another image's sentence. The
+    logit of such a pair may be low while a single patch is still high, which the other losses hardly notice. Maps that
+    are low already are left alone, so that those of present findings keep their extent. This loss is not part of the
+    published recipe.
 
     Args:
         similarity_BNL: (B, N, L) patch similarities before the sigmoid.
         owner_N, ignore_BN: as in :func:`multi_positive_loss`.
-        margin: how far below 0 the highest similarity is pushed.
+        margin: distance below 0 at which the highest similarity no longer adds to the loss.
 
     Returns:
         Scalar; 0 when there is no such pair.
@@ -124,7 +127,7 @@ def quiet_map_loss(
 
 
 def _one_shard(logits_BN: Tensor, owner_N: Tensor) -> Shards:
-    """The whole batch as the only shard."""
+    """Return the whole batch as the only shard, after a check of its shapes and owners."""
     if logits_BN.ndim != 2 or owner_N.shape != logits_BN.shape[1:]:
         raise ValueError(
             f"logits must be (B, N) and owners (N,), not {tuple(logits_BN.shape)} and {tuple(owner_N.shape)}"

@@ -1,7 +1,7 @@
-"""Manifests: which image states which sentences, whose it is, and in which split; JSON Lines or Parquet.
+"""Read and write manifests, which give each image's sentences, patient and split, as JSON Lines or Parquet.
 
-One row per image with the columns ``image`` (a path, relative to the manifest's folder unless absolute), ``sentences``,
-``patient``, ``study``, ``view`` and ``split``; further columns are kept. No patient is in two splits.
+A manifest has one row per image with the columns ``image`` (a path, relative to the manifest's folder unless absolute),
+``sentences``, ``patient``, ``study``, ``view`` and ``split``; further columns are kept. No patient is in two splits.
 """
 
 import json
@@ -19,7 +19,7 @@ SPLITS = ("train", "validate", "test")
 COLUMNS = ("image", "sentences", "patient", "study", "view", "split")
 FRONTAL = ("PA", "AP")
 REPORT_SENTENCES = "report_sentences"
-"""A further column: the report's own sentences, findings and impression."""
+"""Further column of the report's own sentences about the film."""
 PARQUET_HINT = "reading and writing Parquet needs pyarrow: pip install 'radzero[data]'"
 
 
@@ -38,10 +38,10 @@ class ManifestRow:
     Attributes:
         image: path of the file.
         sentences: finding-sentences, in the report's order.
-        patient: whose it is; rows of one patient are in one split.
-        study, view: as the source names them, or "".
+        patient: identifier of the patient; rows of one patient are in one split.
+        study, view: their names in the source, or "".
         split: "train", "validate" or "test".
-        extra: further columns.
+        extra: further columns and their values.
     """
 
     image: str
@@ -57,16 +57,16 @@ class ManifestRow:
             raise ValueError(f"a further column cannot be named {', '.join(taken)}: that is the manifest's own")
 
     def to_dict(self) -> dict[str, Any]:
-        """Columns and values."""
+        """Return the columns and their values."""
         known = {name: getattr(self, name) for name in COLUMNS}
         return {**known, "sentences": list(self.sentences), **self.extra}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ManifestRow":
-        """Check and take over a row.
+        """Make a row from columns and values, which are checked.
 
         Raises:
-            ValueError: naming the column that is missing or of a wrong type.
+            ValueError: when a column is missing or of a wrong type; the message names it.
         """
         for name in ("image", "patient"):
             if not isinstance(values.get(name), str) or not values[name]:
@@ -90,7 +90,7 @@ class ManifestRow:
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> int:
-    """Write a manifest, Parquet if the name ends so, else JSON Lines; replaced as a whole or not at all.
+    """Write a manifest as Parquet if its name ends in .parquet, else as JSON Lines; replace it whole or not at all.
 
     Returns:
         The number of rows.
@@ -127,7 +127,7 @@ def _json_line(row: ManifestRow) -> str:
     line = json.dumps(row.to_dict(), ensure_ascii=False)
     try:
         line.encode()
-    except UnicodeEncodeError:  # a file name that is no UTF-8
+    except UnicodeEncodeError:  # a file name is not UTF-8
         line = json.dumps(row.to_dict())
     return line + "\n"
 
@@ -149,10 +149,10 @@ def _write_parquet(name: Path, path: Path, rows: Iterable[ManifestRow]) -> int:
 
 
 def read_rows(path: Path) -> Iterator[ManifestRow]:
-    """The rows of a manifest, one after the other.
+    """Return an iterator over the rows of a manifest.
 
     Raises:
-        ManifestError: for a row that is none, and at the end when a patient is in two splits.
+        ManifestError: for an invalid row, and at the end when a patient is in two splits.
         FileNotFoundError: when there is no such file.
     """
     return _one_split_each(str(path), _checked(path))
@@ -187,10 +187,10 @@ def _values(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mappings of a JSON Lines file, each with the number of its line; empty lines are passed over.
+    """Yield the mappings of a JSON Lines file, each with the number of its line; skip empty lines.
 
     Raises:
-        ManifestError: naming the file and the line that is none.
+        ManifestError: when a line is no mapping; the message names the file and the line.
     """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -233,12 +233,12 @@ def _texts(path: Path, row: ManifestRow, texts: str) -> tuple[str, ...]:
 
 
 class PackedStrings(Sequence[str]):
-    """Many strings in two flat arrays: little memory, and none of it copied into data workers."""
+    """Hold many strings in two flat arrays, which take little memory."""
 
     def __init__(self, strings: Iterable[str]) -> None:
         text, ends = bytearray(), array("q", [0])
         for string in strings:
-            text += string.encode(errors="surrogateescape")  # of file names that are no UTF-8
+            text += string.encode(errors="surrogateescape")  # a file name may not be UTF-8
             ends.append(len(text))
         self._text, self._ends = bytes(text), ends
 
@@ -259,11 +259,11 @@ class PackedStrings(Sequence[str]):
 
 
 class Manifest:
-    """The images of one split, and what they state, in flat arrays.
+    """The images of one split and the sentences that they state, in flat arrays.
 
     Args:
-        path: of the manifest.
-        split: which.
+        path: path of the manifest.
+        split: name of the split.
         texts: "findings" (the column sentences), "report" (report_sentences) or "merged" (both).
         views: "all", or "frontal" for PA and AP alone.
 
@@ -301,9 +301,9 @@ class Manifest:
         return len(self._images)
 
     def image(self, index: int) -> Path:
-        """Where the file is."""
+        """Return the path of an image's file."""
         return self.path.parent / self._images[index]
 
     def sentences(self, index: int) -> list[str]:
-        """What it states; at least one sentence."""
+        """Return the sentences that an image states; there is at least one."""
         return self._sentences[index].split("\n")

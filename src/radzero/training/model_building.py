@@ -1,4 +1,4 @@
-"""The model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
+"""Build the model that a run starts from: a checkpoint, two pretrained encoders, or random weights."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -37,14 +37,14 @@ from radzero.training.vocabulary import word_tokenizer
 def build_start(
     choice: ModelChoice, words: Callable[[], Iterable[str]]
 ) -> tuple[VisionLanguageModel, RadZeroProcessor]:
-    """The model and its processor, float32 and ready to be trained.
+    """Return the model, in float32 and ready to be trained, and its processor.
 
     Args:
-        choice: which.
-        words: gives those of a small model's vocabulary.
+        choice: choice of the model.
+        words: function that gives the words of a small model's vocabulary.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read, naming it.
+        ValueError: for a checkpoint that cannot be read; the message names it.
     """
     if choice.start:
         checkpoint = open_checkpoint(choice.start, local_files_only=choice.local_files_only)
@@ -62,27 +62,27 @@ def build_start(
 
 
 def choose_trained(model: VisionLanguageModel, choice: ModelChoice) -> None:
-    """Freeze what is not trained, and have activations recomputed where that is wanted."""
+    """Freeze what is not trained, and have activations recomputed where ``choice.recompute`` says so."""
     model.requires_grad_(True)
     if choice.train_vision == "frozen":
         model.vision_model.requires_grad_(False)
     elif choice.train_vision == "lora":
         add_adapters(model, choice.lora_rank)
     for name, parameter in model.named_parameters():
-        if name.endswith("mask_token"):  # of masked image modelling; nothing here uses it
+        if name.endswith("mask_token"):  # for masked image modelling, which nothing here does
             parameter.requires_grad_(False)
     if choice.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> VisionLanguageConfig:
-    """The architecture that a run starts with, without its weights.
+    """Return the architecture that a run starts with, without its weights.
 
     Args:
         choice, words: as in :func:`build_start`.
 
     Raises:
-        ValueError: for a checkpoint or encoder whose configuration cannot be read, naming it.
+        ValueError: for a checkpoint or encoder whose configuration cannot be read; the message names it.
     """
     if choice.start:
         return open_checkpoint(choice.start, local_files_only=choice.local_files_only).config
@@ -96,7 +96,7 @@ def start_config(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> Vis
 
 
 def _encoder_config(name: str, choice: ModelChoice) -> PreTrainedConfig:
-    """Of a folder or hub id; of an encoder that is known here without asking for any of its files."""
+    """Return the configuration of the encoder of a folder or hub id; a known encoder needs none of its files."""
     if name in KNOWN_ENCODERS and not Path(name).is_dir():
         return AutoConfig.for_model(**KNOWN_ENCODERS[name])
     folder = folder_of(name, local_files_only=choice.local_files_only)
@@ -107,13 +107,15 @@ def _encoder_config(name: str, choice: ModelChoice) -> PreTrainedConfig:
 
 
 def _load_encoder(name: str, folder: Path) -> PreTrainedModel:
-    """A pretrained encoder, strictly: transformers itself leaves a missing tensor at random values.
+    """Load a pretrained encoder strictly, since transformers itself leaves a missing tensor at random values.
 
     Raises:
-        ValueError: naming what is missing, what the architecture has no place for, or that it is no encoder.
+        ValueError: when weights are missing or have no place in the architecture, or it is no encoder; the message says
+            which.
     """
     before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report of missing tensors; those that matter are refused below
+    # transformers' own report of missing tensors is hidden; those that matter are refused below
+    transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type in (*model_types(), PublishedConfig.model_type):
@@ -123,7 +125,7 @@ def _load_encoder(name: str, folder: Path) -> PreTrainedModel:
         )
     except MemoryError:
         raise
-    except Exception as error:  # of whatever kind damaged files raise
+    except Exception as error:  # damaged files raise errors of any kind
         raise ValueError(f"{name}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
     finally:
         transformers_logging.set_verbosity(before)
@@ -147,12 +149,12 @@ def _few(names: list[str]) -> str:
 
 
 def _image_statistics(name: str, folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of the three channels, of an encoder's own preprocessor_config.json.
+    """Return the mean and deviation of the three channels from an encoder's own preprocessor_config.json.
 
     The file is read as it is, since some processors (DINOv3's) exist for torchvision alone.
 
     Raises:
-        ValueError: where it does not state them.
+        ValueError: when the file does not state them.
     """
     content, _ = ImageProcessingMixin.get_image_processor_dict(folder, local_files_only=True)
     both = [content.get(key) for key in ("image_mean", "image_std")]
@@ -162,7 +164,7 @@ def _image_statistics(name: str, folder: Path) -> tuple[list[float], list[float]
 
 
 def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[VisionLanguageModel, RadZeroProcessor]:
-    """A model of pretrained encoders, or of small ones with random weights in place of either or both."""
+    """Build a model of pretrained encoders, or of small ones with random weights in place of either or both."""
     vision = text = None
     mean, std = [0.5] * 3, [0.25] * 3
     try:
@@ -184,7 +186,7 @@ def _of_parts(choice: ModelChoice, words: Callable[[], Iterable[str]]) -> tuple[
         text_config = text.config
     model = build_model(method_config(choice, vision.config if vision else _small_vision(choice), text_config))
     for own, given in ((model.vision_model, vision), (model.text_model, text)):
-        if given is not None:  # poolers, which are not used, stay behind
+        if given is not None:  # poolers are not used, so they are left out
             wanted = own.state_dict()
             own.load_state_dict({name: t for name, t in given.state_dict().items() if name in wanted})
     processor = RadZeroProcessor(_squash(choice.image_size, mean, std), tokenizer)
@@ -206,7 +208,7 @@ def _small_vision(choice: ModelChoice) -> ConvStemConfig:
 
 
 def _small_text(sizes: ModelSizes, words: int) -> BertConfig:
-    """A text encoder without dropout, with a vocabulary of ``words``."""
+    """Return the configuration of a text encoder without dropout, with a vocabulary of ``words`` tokens."""
     width = sizes.widths[-1]
     return BertConfig(
         vocab_size=words,
@@ -221,7 +223,7 @@ def _small_text(sizes: ModelSizes, words: int) -> BertConfig:
 
 
 def method_config(choice: ModelChoice, vision: PreTrainedConfig, text: PreTrainedConfig) -> VisionLanguageConfig:
-    """The configuration of the chosen method over two encoders.
+    """Return the configuration of the chosen method over two encoders.
 
     Raises:
         ValueError: for an encoder that is not known here, or an option that the method does not have.

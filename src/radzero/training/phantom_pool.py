@@ -1,4 +1,4 @@
-"""A pool of phantom films on disk for training: pixels in one array, findings beside them."""
+"""Keep a pool of phantoms on disk for training: files of pixels, with files of findings beside them."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 
 _DRAWING = ("anatomy", "detector", "fields", "film", "findings")
-_BLOCK = 250  # films per unit of work, and per resumable piece
+_BLOCK = 250  # phantoms per file, per unit of work and per unit that a resumed build keeps
 
 
 class PhantomPool:
-    """Films in a folder, memory-mapped by every process that reads them, and the findings of each.
+    """Phantoms in a folder, memory-mapped by every process that reads them, and the findings of each.
 
     Args:
-        folder: of :func:`build_pool`.
-        films: how many of them.
+        folder: folder that :func:`build_pool` filled.
+        films: number of phantoms to use.
     """
 
     def __init__(self, folder: Path, films: int) -> None:
@@ -47,7 +47,7 @@ class PhantomPool:
         return {**vars(self), "_blocks": {}}  # a worker maps the files again
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """A film (H, W)."""
+        """Return the pixels (H, W) of a phantom, as 8-bit grey values."""
         number, row = divmod(index, _BLOCK)
         if number not in self._blocks:
             self._blocks[number] = np.load(_block(self.folder, number * _BLOCK, ".npy"), mmap_mode="r")
@@ -66,14 +66,14 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
         pixels[k] = film.to_uint8()
         findings.append([asdict(f) for f in film.findings])
     write_whole(_block(folder, first, ".json"), json.dumps(findings).encode())
-    # last: its presence says that the block is whole
+    # this file is written last: its presence shows that the block is whole
     with replacing(_block(folder, first, ".npy")) as temporary, temporary.open("wb") as file:
         np.save(file, pixels)
     return count
 
 
 def _code_of_phantoms() -> str:
-    """A hash of the code that draws, so that films of another version are not taken for this one's."""
+    """Return a hash of the code that draws, so that phantoms of another version are not taken for this one's."""
     digest = hashlib.sha256()
     for module in _DRAWING:
         digest.update((Path(radzero.phantom.__file__).parent / f"{module}.py").read_bytes())
@@ -89,15 +89,15 @@ def build_pool(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> PhantomPool:
-    """Make (or finish, or reuse) a pool of phantoms.
+    """Make, finish or reuse a pool of phantoms.
 
     Args:
-        folder: where the pool lives; blocks that are there already are kept.
-        films: how many; rounded up to a whole block of 250.
-        seed: of the series.
-        size: side in pixels; films are squashed to a square.
-        workers: processes.
-        progress: called with the number of films done.
+        folder: folder of the pool; blocks that are there already are kept.
+        films: number of phantoms; whole blocks of 250 are drawn.
+        seed: seed of the series.
+        size: side in pixels; phantoms are squashed to a square.
+        workers: number of processes that draw.
+        progress: called with the number of phantoms drawn.
 
     Raises:
         ValueError: when the folder holds a pool of another seed or size, or of other phantom code.

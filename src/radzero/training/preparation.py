@@ -1,4 +1,4 @@
-"""From what people have to a manifest: MIMIC-CXR, Open-I, phantoms, or a folder of images and a table.
+"""Prepare a manifest from MIMIC-CXR, Open-I, phantoms, or a folder of images and a table.
 
 Every image that is left out is reported with its reason. Rows of one patient go to one split.
 """
@@ -43,7 +43,7 @@ _SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image, or a row, that is not in the manifest, and why."""
+    """An image, or a row, that is not in the manifest, and the reason."""
 
     item: str
     reason: str
@@ -51,13 +51,13 @@ class LeftOut:
 
 @dataclass
 class Prepared:
-    """What a preparation did.
+    """Result of a preparation.
 
     Attributes:
-        rows: images in the manifest, by split.
-        sentences: of all of them.
-        left_out: reason -> how many.
-        report: the file that names each of those; None where there is none.
+        rows: split -> number of images in the manifest.
+        sentences: number of sentences of all images.
+        left_out: reason -> number of images or rows that were left out.
+        report: path of the file that names each of those; None where none was left out.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -67,7 +67,7 @@ class Prepared:
 
 
 def prepare(source: Iterable[ManifestRow | LeftOut], output: Path) -> Prepared:
-    """Write the manifest of a source, and beside it ``<name>.left_out.jsonl`` with what is not in it.
+    """Write the manifest of a source, and beside it ``<name>.left_out.jsonl`` with the items that were left out.
 
     Raises:
         ManifestError: when nothing is left, or a patient is in two splits.
@@ -95,7 +95,7 @@ def prepare(source: Iterable[ManifestRow | LeftOut], output: Path) -> Prepared:
 
             write_manifest(output, kept())
     except ManifestError:
-        if result.left_out and not result.rows:  # each image was left out: that is what one wants to know
+        if result.left_out and not result.rows:  # every item was left out, so the reasons are kept
             os.replace(temporary, report)
         raise
     else:
@@ -110,15 +110,15 @@ def prepare(source: Iterable[ManifestRow | LeftOut], output: Path) -> Prepared:
 
 
 def split_of(patient: str, shares: tuple[float, float] = (0.1, 0.1), seed: int = 0) -> str:
-    """A patient's split where the source has none: by a hash, so that it stays when patients are added.
+    """Return a patient's split where the source has none: by a hash, so that it stays when patients are added.
 
     Args:
-        patient: identifier.
-        shares: of "validate" and of "test".
-        seed: of the hash.
+        patient: identifier of the patient.
+        shares: shares (0..1) of "validate" and of "test".
+        seed: seed of the hash.
 
     Raises:
-        ManifestError: for shares below 0, or that leave nothing to train on.
+        ManifestError: for shares that are below 0 or leave nothing to train on.
     """
     if not (shares[0] >= 0 and shares[1] >= 0 and sum(shares) < 1):
         raise ManifestError(f"the shares that validate and test must be 0 or more and below 1 together, not {shares}")
@@ -128,9 +128,9 @@ def split_of(patient: str, shares: tuple[float, float] = (0.1, 0.1), seed: int =
 
 
 def extraction_sentences(path: Path) -> dict[str, tuple[str, ...]]:
-    """Report name -> finding-sentences of a ``radzero extract`` output.
+    """Return report name -> finding-sentences of a ``radzero extract`` output.
 
-    Reports that the output names twice, as runs over several copies of them do, must say the same.
+    Two reports of one name, which a run over several copies of the reports gives, must have the same sentences.
 
     Raises:
         ManifestError: for a file that is no such output, or two reports of one name that differ.
@@ -140,7 +140,7 @@ def extraction_sentences(path: Path) -> dict[str, tuple[str, ...]]:
         try:
             name, stated = record["report"], record.get("sentences")
             texts = None if stated is None else tuple(s["text"] for s in stated)
-            same = texts is None or found.setdefault(name, texts) == texts  # None where it is unread or failed
+            same = texts is None or found.setdefault(name, texts) == texts  # an unread or failed one has None
         except (KeyError, TypeError) as error:
             raise ManifestError(f"{path}, line {number}: not a line of `radzero extract`: {error!r}") from error
         if not same:
@@ -165,14 +165,15 @@ def mimic_cxr(
     exclude: Path | None = None,
     views: frozenset[str] | None = None,
 ) -> Iterator[ManifestRow | LeftOut]:
-    """MIMIC-CXR (or MIMIC-CXR-JPG) as PhysioNet gives it.
+    """Yield the rows of MIMIC-CXR (or MIMIC-CXR-JPG) in the folders of PhysioNet.
 
     Args:
         root: the folder that has ``files/p10/p10000032/s50414267/<dicom_id>.jpg`` (or ``.dcm``).
-        extraction: `radzero extract` output over the report archive; reports are named like their studies, s50414267.
-        tables: folder of ``mimic-cxr-2.0.0-split.csv[.gz]`` and ``...-metadata.csv[.gz]``; ``root`` if not given.
+        extraction: output of `radzero extract` over the report archive; reports are named like their studies,
+            s50414267.
+        tables: folder of ``mimic-cxr-2.0.0-split.csv[.gz]`` and ``...-metadata.csv[.gz]``; None for ``root``.
         exclude: a table with a column ``dicom_id``, such as MS-CXR's, whose images are left out of every split.
-        views: ``ViewPosition`` values to keep; all if not given.
+        views: ``ViewPosition`` values to keep; None for all.
 
     Raises:
         ManifestError: for a table that is missing or lacks a column.
@@ -211,13 +212,13 @@ _OPENI_NAME = re.compile(r"(?:CXR)?(\d+)_(?:\d+_)?IM-\d+.*")
 def openi(
     images: Path, extraction: Path, *, projections: Path | None = None, shares: tuple[float, float] = (0.1, 0.1)
 ) -> Iterator[ManifestRow | LeftOut]:
-    """Open-I (Indiana University) images, named ``CXR54_IM-2145-1001.png`` or ``54_IM-2145-1001.dcm.png``.
+    """Yield the rows of Open-I (Indiana University): ``CXR54_IM-2145-1001.png`` or ``54_IM-2145-1001.dcm.png``.
 
-    A report is taken for a patient, since the collection names none.
+    Each report counts as a patient, since the collection names no patients.
 
     Args:
-        images: their folder, searched with its subfolders.
-        extraction: `radzero extract` output over the reports, which are named CXR54.
+        images: folder of the images, searched with its subfolders.
+        extraction: output of `radzero extract` over the reports, which are named CXR54, or 54.
         projections: a table with ``filename`` and ``projection``, such as ``indiana_projections.csv``.
         shares: see :func:`split_of`.
     """
@@ -243,7 +244,7 @@ def openi(
 
 
 def _openi_stem(name: str) -> str:
-    """ "54_IM-2145-1001" of either naming."""
+    """Return the part of a file name that both namings share, such as "54_IM-2145-1001"."""
     number = re.search(r"(\d+)_(IM-[\d-]+)", name)
     return f"{number[1]}_{number[2].rstrip('-')}" if number else name
 
@@ -252,7 +253,7 @@ def _openi_stem(name: str) -> str:
 
 
 def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Iterator[ManifestRow | LeftOut]:
-    """A folder that ``radzero phantom`` wrote: the PNG if there is one, else the DICOM file."""
+    """Yield the rows of a folder that ``radzero phantom`` wrote, with the PNG if there is one, else the DICOM file."""
     index = folder / "phantoms.jsonl"
     if not index.exists():
         raise ManifestError(f"{folder}: has no phantoms.jsonl; `radzero phantom {folder}` writes one")
@@ -282,15 +283,15 @@ def phantoms(folder: Path, *, shares: tuple[float, float] = (0.1, 0.1)) -> Itera
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Which column of a table says what.
+    """Names of the columns of a table, by their content; "" for a column that is not there.
 
     Attributes:
         image: file name, path below the images' folder, or name without ending.
-        patient: whose it is.
+        patient: identifier of the patient.
         report: free text, from which the rules engine takes the sentences.
         sentences: finding-sentences with ";" or "|" between them.
-        labels: names of findings with "|" or ";" between them, as NIH's; "No Finding" is a normal chest.
-        study, view, split: optional.
+        labels: names of findings with "|" or ";" between them, as in NIH's tables; "No Finding" is a normal chest.
+        study, view, split: optional columns.
     """
 
     image: str = "image"
@@ -306,7 +307,7 @@ class TableColumns:
 def table(
     images: Path, rows: Path, columns: TableColumns, *, shares: tuple[float, float] = (0.1, 0.1)
 ) -> Iterator[ManifestRow | LeftOut]:
-    """A folder of images and a CSV or TSV file that says what is on them.
+    """Yield the rows of a folder of images and a CSV or TSV file that describes them.
 
     Raises:
         ManifestError: when not exactly one of report, sentences and labels is named, or a column is missing.

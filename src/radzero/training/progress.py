@@ -1,4 +1,4 @@
-"""A run's curves as a picture, and its model card."""
+"""Draw a run's curves, and write its model card."""
 
 import json
 from pathlib import Path
@@ -38,13 +38,13 @@ reading = model.predict("film.dcm", "There is left pleural effusion")[0]
 
 
 def records_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``."""
+    """Return the lines of ``metrics.jsonl``; none where the file is not there."""
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def draw_progress(run: Path) -> Path:
-    """Loss, validation loss and learning rate over the steps, as ``progress.png`` in the run's folder."""
+    """Draw losses, learning rate and temperature over the steps, as ``progress.png`` in the run's folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -75,7 +75,7 @@ def draw_progress(run: Path) -> Path:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """Exponential mean, without the start's bias."""
+    """Return the exponential mean, corrected for its bias at the start."""
     smooth, mean = [], 0.0
     for k, value in enumerate(values):
         mean = _SMOOTHED * mean + (1 - _SMOOTHED) * value
@@ -84,7 +84,7 @@ def _smooth(values: list[float]) -> list[float]:
 
 
 def model_card(config: TrainConfig, model: VisionLanguageModel, run: Path) -> str:
-    """What a trained folder says of itself, in Markdown."""
+    """Return the model card of a trained model, in Markdown."""
     card, records = model.config.card or {}, records_of(run)
     losses = [r for r in records if "loss" in r]
     checked = [r for r in records if "validation_loss" in r]

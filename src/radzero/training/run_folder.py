@@ -1,7 +1,7 @@
-"""The folder of a training run, and what is written there: settings, metrics, states, checkpoints.
+"""Write the folder of a training run: its settings, metrics, states and checkpoints.
 
-``config.yaml`` has the settings, ``metrics.jsonl`` a line per step and validation, ``state/last.pt`` what a run goes on
-from, ``state/best/`` the best checkpoint so far, and ``model/`` the run's result.
+``config.yaml`` has the settings, ``metrics.jsonl`` a line per step and validation, ``state/last.pt`` the state from
+which a run is resumed, ``state/best/`` the best checkpoint so far, and ``model/`` the run's result.
 """
 
 import json
@@ -22,15 +22,18 @@ from radzero.training.progress import model_card
 
 
 class TrainingError(RadZeroError, RuntimeError):
-    """A run that cannot go on; the message says what to do. The last saved state is whole."""
+    """The run cannot go on; the message says what to do.
+
+    The last saved state is whole unless the message says that it is damaged.
+    """
 
 
 class RunFolder:
-    """The files of one run; to be written by one process alone.
+    """Read and write the files of one run; only one process may write them.
 
     Args:
-        path: the folder, made if needed.
-        config: of the run.
+        path: path of the folder, which is made if needed.
+        config: configuration of the run.
     """
 
     def __init__(self, path: Path, config: TrainConfig) -> None:
@@ -46,7 +49,8 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         self.path.mkdir(parents=True, exist_ok=True)
-        begun = any(entry.name != path.name for entry in self.path.iterdir())  # a run that failed at once has but this
+        # a run that failed at once has left this file alone
+        begun = any(entry.name != path.name for entry in self.path.iterdir())
         if begun and path.exists() and _with_influence(load_config(path)) != _with_influence(self.config):
             raise ValueError(f"{self.path}: holds a run of another configuration; give this one another folder")
         write_whole(path, self.config.to_yaml().encode())
@@ -57,14 +61,14 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def trim_metrics(self, steps: int) -> None:
-        """Drop the lines of steps that will be taken again, and a torn one."""
+        """Drop the lines of steps that will be taken again, and a torn line."""
         if self.metrics.exists():
             whole = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             lines = [line for line in whole if line.endswith("\n")]
             write_whole(self.metrics, "".join(line for line in lines if json.loads(line)["step"] < steps).encode())
 
     def damaged(self, error: Exception) -> TrainingError:
-        """The error of a state that cannot be read, or lacks something."""
+        """Return the error for a state that cannot be read or lacks an entry."""
         return TrainingError(
             f"{self.state}: is damaged ({type(error).__name__}: {error}). Remove it to begin again, or start another "
             f"run from {self.best} (model.start)"
@@ -74,7 +78,7 @@ class RunFolder:
         """Replace the state.
 
         Raises:
-            TrainingError: when it cannot be written; the state of before is whole.
+            TrainingError: when it cannot be written; the earlier state stays whole.
         """
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
@@ -92,12 +96,12 @@ class RunFolder:
         """Replace the best checkpoint, which ``radzero.load`` reads.
 
         Args:
-            model: as it is saved, with its card.
-            processor: its processor.
-            weights: the model's tensors where it does not hold all of them itself.
+            model: model to save, with its card.
+            processor: processor of the model.
+            weights: the model's tensors where it does not hold all of them itself, else None.
 
         Raises:
-            TrainingError: when it cannot be written; the checkpoint of before is whole.
+            TrainingError: when it cannot be written; the earlier checkpoint stays whole.
         """
         try:
             with replacing_folder(self.best) as temporary:
@@ -117,7 +121,7 @@ class RunFolder:
 
 
 def _with_influence(config: TrainConfig) -> str:
-    """The settings that change a run's numbers."""
+    """Return the settings that change a run's numbers, as JSON."""
     content = asdict(config)
     for key in WITHOUT_INFLUENCE:
         section, name = key.split(".")

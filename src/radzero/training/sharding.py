@@ -1,11 +1,11 @@
-"""The losses of a batch that is spread over processes: value and gradient of one process with the whole batch.
+"""Compute the losses of a batch that is spread over processes, and their gradients, as one process would.
 
-Every rank holds its own images and sentences. Sentence embeddings travel (:func:`gather_rows`), each rank computes the
-logits of its own images with all sentences, and the losses exchange one number per rank and sentence. Image tokens
-never leave their rank. Each function gives a rank's share of the loss; the shares add up to the loss of the whole
-batch, and their backward passes, which are collective too, to its gradient.
+Every rank holds its own images and sentences. Sentence embeddings are exchanged (:func:`gather_rows`), each rank
+computes the logits of its own images with all sentences, and the losses exchange one number per rank and sentence.
+Image tokens never leave their rank. Each function gives a rank's share of the loss; the shares add up to the loss of
+the whole batch, and their backward passes, which are collective too, to its gradient.
 
-Shape suffixes: b this rank's images, N all ranks' sentences, W ranks.
+In shape suffixes, b is the number of this rank's images, N of all ranks' sentences, and W of ranks.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-# Imported by whatever needs it first, and its functions' default arguments are the default group of that moment. After
-# init_process_group, they would keep the group's threads alive beyond destroy_process_group; a gloo thread that still
+# This module is imported before init_process_group, since its functions' default arguments are the default group at the
+# time of the import. They would keep a group's threads alive beyond destroy_process_group, and a gloo thread that still
 # runs when the interpreter ends aborts the process ("terminate called without an active exception").
 import torch.distributed.nn.functional
 import torch.nn.functional as F
@@ -23,11 +23,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shards:
-    """How a batch is spread.
+    """Numbers of images and sentences of a batch on each rank.
 
     Attributes:
-        rank: this process's.
-        images, sentences: how many each rank has, in the ranks' order.
+        rank: rank of this process.
+        images, sentences: numbers on each rank, in the ranks' order.
     """
 
     rank: int
@@ -36,7 +36,7 @@ class Shards:
 
     @classmethod
     def of(cls, images: int, sentences: int, device: torch.device) -> "Shards":
-        """What every rank has, from what this one has; collective. One shard where there is one process."""
+        """Gather the numbers of all ranks from those of this rank; collective. One process gives one shard."""
         if not _distributed():
             return cls(0, (images,), (sentences,))
         counts = [torch.empty(2, dtype=torch.long, device=device) for _ in range(dist.get_world_size())]
@@ -85,15 +85,15 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows_n: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
-    """The rows of all ranks, in their order, with a gradient: each rank's rows get what every rank wants of them.
+    """Return the rows of all ranks, in their order; the gradient of a rank's rows is the sum of all ranks' gradients.
 
     Args:
         rows_n: (n, D) or (n, ...) of this rank; n may be 0.
         counts: n of every rank.
-        rank: this process's.
+        rank: rank of this process.
 
     Returns:
-        (sum of counts, ...), the same on every rank; the very same tensor where there is one rank.
+        (sum of counts, ...), the same on every rank; ``rows_n`` itself where there is one rank.
     """
     if len(counts) == 1:
         return rows_n
@@ -101,11 +101,11 @@ def gather_rows(rows_n: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
 
 
 def gather_owners(owner_n: Tensor, shards: Shards) -> Tensor:
-    """The image, numbered over the whole batch, that owns each of all ranks' sentences.
+    """Return the index, over the whole batch, of the image that owns each sentence of all ranks.
 
     Args:
-        owner_n: (n,) of this rank's sentences, numbered over its own images.
-        shards: how the batch is spread.
+        owner_n: (n,) index of each of this rank's sentences' images, over its own images.
+        shards: numbers of images and sentences on each rank.
 
     Returns:
         (N,) integers.
@@ -126,21 +126,21 @@ def sharded_multi_positive_loss(
     row_sum: bool = False,
     col_sum: bool = False,
 ) -> Tensor:
-    """This rank's share of :func:`radzero.multi_positive_loss` over all ranks' images and sentences.
+    """Compute this rank's share of :func:`radzero.multi_positive_loss` over all ranks' images and sentences.
 
-    L_I needs the sentences of one image after the other, which its rank has. L_T needs every image's logit with a
-    sentence, and takes from each rank the log-sum-exp over its own.
+    L_I needs the logits of an image with all sentences, which its rank has. L_T needs the logits of a sentence with all
+    images, and takes from each rank the log-sum-exp over the rank's own images.
 
     Args:
         logits_bN: (b, N) logits of this rank's images with all sentences.
         owner_N: (N,) from :func:`gather_owners`.
-        shards: how the batch is spread.
+        shards: numbers of images and sentences on each rank.
         ignore_bN: (b, N), as ``ignore_BN`` of :func:`radzero.multi_positive_loss`.
-        row_sum, col_sum: as there.
+        row_sum, col_sum: as in :func:`radzero.multi_positive_loss`.
 
     Returns:
-        Scalar; the ranks' sum is the loss. Where gradients are averaged over ranks, as data-parallel wrappers do,
-        multiply it by their number.
+        Scalar; the sum over the ranks is the loss. Where gradients are averaged over ranks, as data-parallel wrappers
+        do, multiply it by the number of ranks.
     """
     images, sentences = logits_bN.shape
     logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
@@ -148,7 +148,7 @@ def sharded_multi_positive_loss(
         return logits.sum() * 0.0
     lowest = torch.finfo(logits.dtype).min / 4
     own, _ = _pairs(owner_N, images, shards, None)
-    mine = own.any(dim=0)  # (N,), this rank's sentences
+    mine = own.any(dim=0)  # (N,), true for this rank's sentences
     competing = logits if ignore_bN is None else logits.masked_fill(ignore_bN & ~own, lowest)
 
     if images:
@@ -180,7 +180,10 @@ def sharded_binary_pair_loss(
     ignore_bN: Tensor | None = None,
     negative_weight: float = 1.0,
 ) -> Tensor:
-    """This rank's share of :func:`radzero.training.losses.binary_pair_loss`; arguments and result as above."""
+    """Compute this rank's share of :func:`radzero.training.losses.binary_pair_loss`.
+
+    Arguments and result are as in :func:`sharded_multi_positive_loss`.
+    """
     logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
     images, sentences = logits.shape
     if sentences == 0:
@@ -194,7 +197,10 @@ def sharded_binary_pair_loss(
 def sharded_siglip_loss(
     logits_bN: Tensor, owner_N: Tensor, shards: Shards, *, ignore_bN: Tensor | None = None
 ) -> Tensor:
-    """This rank's share of :func:`radzero.siglip_loss`; arguments and result as above."""
+    """Compute this rank's share of :func:`radzero.siglip_loss`.
+
+    Arguments and result are as in :func:`sharded_multi_positive_loss`.
+    """
     logits = logits_bN if logits_bN.dtype == torch.float64 else logits_bN.float()
     if not sum(shards.images):
         return logits.sum() * 0.0
@@ -206,19 +212,19 @@ def sharded_siglip_loss(
 def sharded_quiet_map_loss(
     peaks_bN: Tensor, owner_N: Tensor, shards: Shards, *, ignore_bN: Tensor | None = None, margin: float = 0.5
 ) -> Tensor:
-    """This rank's share of :func:`radzero.training.losses.quiet_map_loss`, from every pair's highest similarity."""
+    """Compute this rank's share of :func:`radzero.training.losses.quiet_map_loss` from the highest similarities."""
     _, other = _pairs(owner_N, len(peaks_bN), shards, ignore_bN)
     return F.relu(margin + peaks_bN[other]).sum() / _count(other, shards)
 
 
 def _pairs(owner_N: Tensor, images: int, shards: Shards, ignore_bN: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Own pairs, and those of an image with another image's sentence that are not ignored, both (b, N)."""
+    """Return own pairs, and pairs with another image's sentence that are not ignored, as booleans (b, N)."""
     own = owner_N[None] == torch.arange(shards.first_image, shards.first_image + images, device=owner_N.device)[:, None]
     return own, ~own if ignore_bN is None else ~own & ~ignore_bN
 
 
 def _count(pairs: Tensor, shards: Shards) -> Tensor:
-    """How many pairs all ranks have, at least 1."""
+    """Return the number of pairs of all ranks, or 1 if there is none; collective."""
     count = pairs.sum()
     if shards.world > 1:
         dist.all_reduce(count)

@@ -1,4 +1,4 @@
-"""What a run trains on: the films of a manifest, or phantoms with freshly worded sentences."""
+"""Open what a run trains on: the images of a manifest, or phantoms with freshly worded sentences."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,24 +20,24 @@ NOTICE = "Trained on synthetic phantoms only: for demonstration, not for real ra
 
 
 class Source(Protocol):
-    """Where a run's films come from.
+    """Interface of the source of a run's images.
 
     Attributes:
-        card: what a checkpoint says of its training data.
+        card: entries of a checkpoint's model card about its training data.
     """
 
     card: dict[str, Any]
 
     def words(self) -> Iterable[str]:
-        """Every word that its sentences may have."""
+        """Return every word that the source's sentences may have."""
         ...
 
     def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "ManifestFilms | PhantomFilms":
-        """Those to train on."""
+        """Return the images to train on."""
         ...
 
     def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
-        """Those to validate on, if any; with as many sentences as those to train on have."""
+        """Return the images to validate on, or None; each has one sentence, or all, as in training."""
         ...
 
 
@@ -45,12 +45,12 @@ class ManifestSource:
     """The train and validate splits of a manifest.
 
     Args:
-        path: of the manifest.
-        expected: how many images its train split must have; 0 for any.
+        path: path of the manifest.
+        expected: number of images that its train split must have; 0 for any number.
         texts, views: see :class:`~radzero.training.config.DataChoice`.
 
     Raises:
-        ValueError: for another number of images.
+        ValueError: when the train split has another number of images.
     """
 
     def __init__(self, path: Path, expected: int = 0, texts: str = "findings", views: str = "all") -> None:
@@ -63,16 +63,16 @@ class ManifestSource:
         self.card = {"data": f"{len(self.manifest)} images of {path.name}"}
 
     def words(self) -> Iterable[str]:
-        """Those of the train split's sentences."""
+        """Return the words of the train split's sentences."""
         return words_of(text for k in range(len(self.manifest)) for text in self.manifest.sentences(k))
 
     def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms:
-        """The train split."""
+        """Return the train split."""
         one = choice.sentences == "one"
         return ManifestFilms(self.manifest, processor, choice.augmentation, one_sentence=one, seed=seed)
 
     def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
-        """The validate split, if it has images; with one sentence each, where that is trained, and always the same."""
+        """Return the validate split, or None if it is empty; where images have one sentence, it is always the same."""
         one = choice.sentences == "one"
         try:
             split = Manifest(self.manifest.path, "validate", self.texts, self.views)
@@ -85,11 +85,11 @@ class PhantomSource:
     """Phantoms, drawn into a folder.
 
     Args:
-        choice: which.
+        choice: choice of the phantoms.
         size: side in pixels.
-        folder: where they are drawn.
-        workers: processes that draw.
-        progress: called with the number of films drawn.
+        folder: folder that they are drawn into.
+        workers: number of processes that draw.
+        progress: called with the number of phantoms drawn.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class PhantomSource:
         }
 
     def words(self) -> Iterable[str]:
-        """Those of every sentence about phantoms."""
+        """Return the words of every sentence about phantoms."""
         return phantom_words()
 
     def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "PhantomFilms":
-        """All of them."""
+        """Return all phantoms."""
         return PhantomFilms(self.pool, processor, choice, seed)
 
     def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> None:
-        """None: ``radzero evaluate phantom`` measures on phantoms of another seed."""
+        """Return None, since ``radzero evaluate phantom`` measures on phantoms of another seed."""
 
 
 class PhantomFilms(Dataset[Item]):
     """Phantoms as a model's inputs, with other sentences each epoch.
 
     Args:
-        pool: the films.
-        processor: the model's.
-        choice: augmentation, and how many negations.
-        seed: of both.
+        pool: pool of the phantoms.
+        processor: processor of the model.
+        choice: choice of the augmentation and of the sentences.
+        seed: seed of both.
     """
 
     def __init__(self, pool: PhantomPool, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> None:
@@ -143,7 +143,7 @@ class PhantomFilms(Dataset[Item]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(3, H, W) of a model's inputs."""
+        """Shape (3, H, W) of the model's inputs; H and W are in pixels."""
         return (3, *self.processor.geometry((1024, 1024)).input)
 
     def __getitem__(self, key: Key) -> Item:
@@ -158,7 +158,7 @@ class PhantomFilms(Dataset[Item]):
         return Item(index, values, tuple(said))
 
     def is_true(self, index: int, text: str) -> bool:
-        """Whether a sentence is true of a film, whether or not it is said."""
+        """Return whether a sentence is true of a phantom, whether or not its sentences state it."""
         return holds(every_sentence()[text], self.pool.findings[index])
 
 
@@ -170,16 +170,16 @@ def open_source(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Source:
-    """What a run trains on.
+    """Open what a run trains on.
 
     Args:
-        choice: which.
+        choice: choice of the training data.
         size: side of the model's inputs in pixels.
-        run: phantoms are drawn into its folder ``films``.
-        workers, progress: of drawing phantoms.
+        run: folder of the run; phantoms are drawn into its folder ``films``.
+        workers, progress: as in :class:`PhantomSource`.
 
     Raises:
-        ValueError: for a manifest that cannot be read, or films of another seed in the folder.
+        ValueError: when the manifest cannot be read, or the folder holds phantoms of another seed.
     """
     if choice.phantoms is None:
         return ManifestSource(Path(choice.manifest), choice.expected_images, choice.texts, choice.views)

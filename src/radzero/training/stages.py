@@ -1,4 +1,4 @@
-"""The stages of a run: which steps they take, on which images, at which learning rate."""
+"""Plan the stages of a run: which steps they take, on which images, at which learning rate."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class RateSchedule:
     warmup: int
 
     def at(self, step: int) -> float:
-        """The learning rate of a step of the run."""
+        """Return the learning rate of a step of the run."""
         return learning_rate(step - self.first, self.last - self.first, self.highest, self.warmup)
 
 
@@ -27,11 +27,11 @@ class RunStage:
     """A stage with its place in the run.
 
     Attributes:
-        config: the settings in force.
-        films: the images of its data choice.
+        config: configuration of the stage.
+        films: images of its data choice.
         first, last: steps of the run, ``last`` excluded.
         first_epoch: number of its first epoch.
-        rate: its learning rate, which may be one cosine over several stages.
+        rate: schedule of its learning rate, which may be one cosine over several stages.
     """
 
     config: TrainConfig
@@ -42,16 +42,16 @@ class RunStage:
     rate: RateSchedule
 
     def epochs(self, rank: int, world: int, *, start: int = 0, end: int = 0) -> EpochPlan:
-        """The images of a process at steps ``start`` to ``end`` (excluded) of the stage."""
+        """Plan the images of a process at steps ``start`` to ``end`` (excluded) of the stage."""
         return epoch_plan(self.films, self.config, rank, world, start, end, self.first_epoch)
 
     def steps_per_epoch(self, rank: int, world: int) -> int:
-        """Optimiser steps in which every image is seen once."""
+        """Return the number of optimiser steps in which every image is seen once."""
         return self.epochs(rank, world).steps_per_epoch
 
 
 def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
-    """Linear warm-up over ``warmup`` steps, then a cosine to 0 at ``steps``."""
+    """Return the learning rate of a step: a linear warm-up over ``warmup`` steps, then a cosine to 0 at ``steps``."""
     if step < warmup:
         return highest * (step + 1) / warmup
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -60,7 +60,7 @@ def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
 def epoch_plan(
     films: TrainingFilms, config: TrainConfig, rank: int, world: int, first: int, last: int, first_epoch: int = 0
 ) -> EpochPlan:
-    """The images of one of ``world`` processes at some steps of a stage."""
+    """Plan the images of one of ``world`` processes at steps ``first`` to ``last`` (excluded) of a stage."""
     return EpochPlan(
         len(films),
         config.loop.images_per_rank,
@@ -76,12 +76,12 @@ def epoch_plan(
 def plan_stages(
     config: TrainConfig, films_of: Callable[[TrainConfig], TrainingFilms], rank: int, world: int
 ) -> list[RunStage]:
-    """The stages of a run, or the whole run as one.
+    """Return the stages of a run, or the whole run as one.
 
     Args:
-        config: of the run.
-        films_of: gives the images of a stage's settings.
-        rank, world: of this process, and how many there are.
+        config: configuration of the run.
+        films_of: function that gives the images of a stage's configuration.
+        rank, world: rank of this process, and number of processes.
     """
     stages: list[RunStage] = []
     for k, own in enumerate(config.stage_configs):
@@ -91,7 +91,7 @@ def plan_stages(
         first = before.last if before else 0
         last = first + (config.stages[k].steps if config.stages else own.loop.epochs * epoch)
         rate = RateSchedule(first, last, own.loop.learning_rate, 0 if before else own.loop.warmup_steps)
-        if before and "loop.learning_rate" not in config.stages[k].set:  # one cosine over both
+        if before and "loop.learning_rate" not in config.stages[k].set:  # one cosine spans both
             rate = replace(before.rate, last=last)
             stages = [replace(stage, rate=rate) if stage.rate == before.rate else stage for stage in stages]
         done = math.ceil((before.last - before.first) / before.steps_per_epoch(rank, world)) if before else 0

@@ -1,4 +1,4 @@
-"""A process's share of the loss of a batch, from the features of its own images and sentences."""
+"""Compute a process's share of the loss of a batch from the features of its own images and sentences."""
 
 import hashlib
 
@@ -23,14 +23,16 @@ from radzero.training.sources import PhantomFilms
 def batch_loss(
     model: VisionLanguageModel, encoded: Features, batch: FilmBatch, choice: LossChoice, films: TrainingFilms
 ) -> Tensor:
-    """This process's share of the loss of a batch, whose sum over all processes is the loss; collective.
+    """Compute this process's share of the loss of a batch.
+
+    The sum over all processes is the loss. The call is collective.
 
     Args:
-        model: of which the features are.
+        model: model that made the features.
         encoded: features of this process's images and of its distinct sentences.
-        batch: which image states which sentence.
-        choice: the terms and their weights.
-        films: of the batch, for ``choice.ignore``.
+        batch: this process's share of the batch, with which image states which sentence.
+        choice: terms of the loss and their weights.
+        films: images that the batch is from, needed for ``choice.ignore``.
     """
     device = encoded.images.device
     shards = Shards.of(len(encoded.images), len(encoded.sentences), device)
@@ -75,7 +77,7 @@ def _contrast(logits_bN: Tensor, owner_N: Tensor, shards: Shards, ignore: Tensor
 
 
 def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
-    """(b, all ranks' texts): whether an image of this rank states a text in the same words."""
+    """Return booleans (b, all ranks' texts): whether an image of this rank states a text in the same words."""
     names = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "big", signed=True) for t in batch.texts]
     own = torch.tensor(names, dtype=torch.long, device=device)
     with torch.no_grad():
@@ -86,7 +88,7 @@ def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
 
 
 def _true(batch: FilmBatch, films: TrainingFilms, device: torch.device) -> Tensor:
-    """(b, all ranks' texts): whether a text is true of an image of this rank."""
+    """Return booleans (b, all ranks' texts): whether a text is true of an image of this rank."""
     assert isinstance(films, PhantomFilms), "the configuration sees to it"
     texts = [batch.texts]
     if dist.is_available() and dist.is_initialized():

@@ -1,8 +1,9 @@
-"""A frozen vision encoder's tokens on disk, so that twenty epochs do not compute them twenty times.
+"""Keep a frozen vision encoder's tokens on disk, so that twenty epochs do not compute them twenty times.
 
-A folder holds ``cache.json`` (which encoder, preprocessing and images the tokens are of) and shards of 256 images: the
-tokens as raw bfloat16 in ``tokens-*.bin``, and a CRC-32 of each image in ``tokens-*.json``, which is written last and
-so says that the shard is whole. Every image is checked against its CRC-32 when it is read.
+A folder holds ``cache.json``, which names the encoder, preprocessing and images of the tokens, and shards of 256
+images. A shard has the tokens as raw bfloat16 in ``tokens-*.bin``, and a CRC-32 of each image's tokens in
+``tokens-*.json``, which is written last, so that its presence shows that the shard is whole. The tokens of an image are
+checked against their CRC-32 when they are read.
 """
 
 import hashlib
@@ -27,16 +28,16 @@ _SHARD = 256
 
 
 class TokenCacheError(RadZeroError, RuntimeError):
-    """A cache that cannot be made or read; the message says what to do."""
+    """The cache cannot be made or read; the message says what to do."""
 
 
 class TokenCache:
-    """Tokens (T, D) of the images of a split.
+    """Tokens (T, D) of the images of a split, in a folder.
 
     Args:
-        folder: where they are.
+        folder: folder of the cache.
         films: the images.
-        model: whose vision encoder.
+        model: model whose vision encoder makes the tokens.
 
     Raises:
         TokenCacheError: when the folder holds the tokens of another encoder, preprocessing or list of images.
@@ -61,13 +62,13 @@ class TokenCache:
 
     @property
     def needed(self) -> int:
-        """Bytes that the missing shards take."""
+        """Size of the missing shards, in bytes."""
         missing = sum(min(_SHARD, self.images - k * _SHARD) for k in self._missing())
         return missing * self._bytes
 
     @property
     def _bytes(self) -> int:
-        """Of an image."""
+        """Size of one image's tokens, in bytes."""
         return 2 * self.shape[0] * self.shape[1]
 
     def _shards(self) -> range:
@@ -91,18 +92,18 @@ class TokenCache:
         precision: str = "bf16",
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Compute what is missing; can be interrupted and goes on at whole shards.
+        """Compute the missing shards; after an interrupt, call again to resume after the last whole shard.
 
         Args:
-            films, model: as given before; the model is on the device that computes.
-            images_per_pass: how many are encoded at a time.
-            workers: processes that decode.
-            rank, world: every rank computes each world-th missing shard.
+            films, model: as on construction; the model is on the device that computes.
+            images_per_pass: number of images that are encoded at a time.
+            workers: number of processes that decode.
+            rank, world: rank of this process and number of ranks; every rank computes each ``world``-th missing shard.
             precision: "bf16" (autocast) or "fp32"; tokens are stored as bfloat16 in any case.
-            progress: called with images done and in all.
+            progress: called with the number of this rank's images that are done, and of all that it computes.
 
         Raises:
-            TokenCacheError: when the disk is too small, naming what is needed.
+            TokenCacheError: when the disk is too small, with the size that is needed, or a shard cannot be written.
         """
         missing = self._missing()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,10 +145,10 @@ class TokenCache:
             ) from error
 
     def read(self, index: int) -> Tensor | str:
-        """Tokens (T, D) of an image in bfloat16, or why it cannot be read.
+        """Return the tokens (T, D) of an image in bfloat16, or the reason why the image cannot be read.
 
         Raises:
-            TokenCacheError: when they are damaged.
+            TokenCacheError: when the tokens are damaged.
         """
         shard, row = divmod(index, _SHARD)
         if shard not in self._sums:
@@ -169,7 +170,7 @@ class TokenCache:
 
 
 def _hash_of(model: VisionLanguageModel) -> str:
-    """Of the vision encoder: weights, configuration, and how positions are interpolated."""
+    """Return a hash of the vision encoder: its weights, its configuration, and how it interpolates positions."""
     digest = hashlib.sha256(model.config.vision_config.to_json_string().encode())
     digest.update(str(model.config.position_rule).encode())
     for name, tensor in sorted(model.vision_model.state_dict().items()):
@@ -179,7 +180,7 @@ def _hash_of(model: VisionLanguageModel) -> str:
 
 
 def _names(films: ManifestFilms) -> str:
-    """Of the images, in their order."""
+    """Return a hash of the paths of the images, in their order."""
     digest = hashlib.sha256()
     for index in range(len(films)):
         digest.update(str(films.manifest.image(index)).encode() + b"\n")
@@ -190,7 +191,7 @@ def _names(films: ManifestFilms) -> str:
 def _encode(
     films: ManifestFilms, model: VisionLanguageModel, indices: range, images_per_pass: int, workers: int, precision: str
 ) -> "list[Tensor | str]":
-    """Tokens of these images on the CPU, or why one cannot be read."""
+    """Return the tokens of these images on the CPU; for an image that cannot be read, the reason."""
     device = next(model.parameters()).device
     batches = [
         [(0, index) for index in indices[k : k + images_per_pass]] for k in range(0, len(indices), images_per_pass)
@@ -210,7 +211,7 @@ class CachedFilms(Dataset[Item | Unreadable]):
 
     Args:
         films: the images, for their sentences.
-        cache: filled.
+        cache: cache that has been filled.
     """
 
     def __init__(self, films: ManifestFilms, cache: TokenCache) -> None:
@@ -221,7 +222,7 @@ class CachedFilms(Dataset[Item | Unreadable]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, D)."""
+        """Shape (T, D) of an image's tokens."""
         return self.cache.shape
 
     def __getitem__(self, key: Key) -> Item | Unreadable:

@@ -1,7 +1,7 @@
-"""The training loop: one process or many, restartable at any moment, exact.
+"""Run the training loop on one process or many; a run can be interrupted at any moment, and resumes exactly.
 
-Built on Accelerate, which transformers' users know and which brings data parallelism, mixed precision and launching by
-torchrun without a framework around the loop. The loss is not its business: see :mod:`radzero.training.sharding`.
+The loop is built on Accelerate, which users of transformers know, and which gives data parallelism, mixed precision and
+launching by torchrun without a framework around the loop. :mod:`radzero.training.sharding` has the losses.
 """
 
 import gc
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run ended with.
+    """Result of a run.
 
     Attributes:
-        folder: a checkpoint that ``radzero.load`` reads: the best by validation loss.
-        steps: optimiser steps taken, earlier ones of the run included.
-        best: validation loss of the checkpoint.
-        stopped_early: whether patience ran out.
+        folder: folder of a checkpoint that ``radzero.load`` reads: the best of the last stage by validation loss, or,
+            without a validation split, the last one.
+        steps: number of optimiser steps taken, those before an interrupt included.
+        best: validation loss of the checkpoint; NaN without a validation split.
+        stopped_early: whether ``loop.patience`` ended the run.
     """
 
     folder: Path
@@ -57,13 +58,13 @@ class Result:
 
 
 class Trainer:
-    """A run in a folder: ``config.yaml``, ``metrics.jsonl``, ``quarantine.jsonl``, ``state/``; at its end ``model/``.
+    """Train in a folder, which gets ``config.yaml``, ``metrics.jsonl``, ``quarantine.jsonl``, ``state/``, ``model/``.
 
     Args:
-        config: what to do.
-        run: the folder; a run of the same configuration there goes on.
-        on_progress: called with "drawing phantoms" or "encoding images", what is done, and of how much, where there is
-            such a thing to do before the run.
+        config: configuration of the run.
+        run: folder of the run; a run of the same configuration there is resumed.
+        on_progress: called with "drawing phantoms" or "encoding images", the number done and the number in all, where
+            phantoms are drawn or images are encoded before the run.
 
     Raises:
         ValueError: when the folder holds a run of another configuration, or something cannot be loaded.
@@ -106,7 +107,7 @@ class Trainer:
             self.accelerator.init_trackers("radzero", {"recipe": config.to_yaml()})
 
     def _prepared(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        """The model's towers as they run on this process, and AdamW for what is trained."""
+        """Return the model's towers as they run on this process, and AdamW for the trained parameters."""
         loop, towers = self.config.loop, Towers(self.model)
         if loop.compile:
             for name in ("vision_model", "align_transformer", "text_model"):
@@ -130,7 +131,7 @@ class Trainer:
             return self.accelerator.prepare(towers, optimizer)
 
     def _cached(self, films: Any, split: str) -> TrainingFilms:
-        """The films, or their vision tokens where those are kept on disk."""
+        """Return the images, or their vision tokens where ``data.token_cache`` is set; the cache is filled first."""
         folder = self.config.data.token_cache
         if not folder:
             return films
@@ -157,22 +158,22 @@ class Trainer:
 
     @property
     def _place(self) -> tuple[int, int]:
-        """Number of this process, and how many there are."""
+        """Rank of this process, and number of processes."""
         return self.accelerator.process_index, self.accelerator.num_processes
 
     def _alone(self, work: Callable[[], None]) -> None:
-        """Have the main process do something that the others wait for."""
+        """Have the main process do ``work`` while the others wait."""
         if self.accelerator.is_main_process:
             work()
         self.accelerator.wait_for_everyone()
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the run."""
+        """Number of optimiser steps of the run."""
         return self.stages[-1].last
 
     def train(self, on_step: Callable[[dict[str, Any]], None] = lambda record: None) -> Result:
-        """Train, or go on, to the end.
+        """Train to the end, from the beginning or from where the run was interrupted.
 
         Args:
             on_step: called on the main process with the record of each step.
@@ -185,7 +186,7 @@ class Trainer:
         for stage in self.stages:
             if self.step >= stage.last or self._patience_is_out():
                 continue
-            if self.step == stage.first:  # losses of another stage do not compare
+            if self.step == stage.first:  # losses of different stages are not comparable
                 self.best, self.best_epoch = math.inf, self.epoch - 1
             self._begin(stage)
             per_epoch = stage.steps_per_epoch(*self._place)
@@ -211,7 +212,7 @@ class Trainer:
     def close(self) -> None:
         """End the trackers and, where this trainer began it, the process group; the trainer cannot be used afterwards.
 
-        On several processes, to be called before each of them ends: a thread of gloo, the CPU's backend, that is still
+        Each of several processes must call this before it ends: a thread of gloo, the CPU's backend, that is still
         alive then can abort a process whose work is done.
         """
         for tracker in self.accelerator.trackers:
@@ -246,7 +247,7 @@ class Trainer:
         device = self.accelerator.device
         self.towers.train()
         if self.config.model.train_vision == "frozen":
-            self.model.vision_model.eval()  # no dropout of what is not trained
+            self.model.vision_model.eval()  # a part that is not trained has no dropout
         torch.manual_seed(_seed(self.config.seed, self.step, self.accelerator.process_index))
         rate = stage.rate.at(self.step)
         for group in self.optimizer.param_groups:
@@ -261,7 +262,7 @@ class Trainer:
         if loop.sharding == "fsdp":
             no_sync = partial(unsynchronised, self.towers)
         parts = self._micro_batches(batch, loop.micro_batches)
-        # DDP's wrapper has the precision already; what is cut by hand has not
+        # Accelerate has set the precision of what it prepared; it does not prepare a model that is split by FSDP
         with self.accelerator.autocast() if loop.sharding == "fsdp" else nullcontext():
             share = backward(self.towers, parts, loss_of, no_sync=no_sync)
         loss = self._total(share / world)
@@ -301,7 +302,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validation_loss(self, stage: RunStage) -> float | None:
-        """Mean loss of the validation films' batches; None where there are none."""
+        """Return the mean loss of the validation batches; None where there is no validation split."""
         films, loop = self.validation, stage.config.loop
         if films is None:
             return None
@@ -364,11 +365,11 @@ class Trainer:
 
     @property
     def averaged(self) -> VisionLanguageModel:
-        """What is validated and saved: the mean of the weights where one is kept, else the model."""
+        """Model that is validated and saved: the mean of the weights where ``loop.ema`` is set, else the model."""
         return self.model if self.ema is None else cast(VisionLanguageModel, self.ema.module)
 
     def _weights(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Whole states of model and optimiser; collective where they are in parts."""
+        """Return the whole states of model and optimiser; collective where they are split over processes."""
         if self.config.loop.sharding == "fsdp":
             return whole_states(self.model, self.optimizer)
         return self.model.state_dict(), self.optimizer.state_dict()
@@ -407,7 +408,7 @@ class Trainer:
 
 
 def _accelerator(config: TrainConfig, run: Path) -> "Accelerator":
-    """The Accelerator of this process.
+    """Return the Accelerator of this process.
 
     Raises:
         ImportError: when Accelerate or a tracker is not installed.
@@ -432,5 +433,5 @@ def _accelerator(config: TrainConfig, run: Path) -> "Accelerator":
 
 
 def _seed(*numbers: int) -> int:
-    """The seed of dropout, from the run's seed, the step and the rank, so that a run can go on at any step."""
+    """Return the seed of dropout from the run's seed, the step and the rank, so that a run can resume at any step."""
     return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:4], "big")

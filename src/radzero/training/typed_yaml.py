@@ -1,4 +1,4 @@
-"""Typed objects from YAML: every unknown, missing or wrongly typed key, and every value that is no choice, is named."""
+"""Build typed objects from YAML, and refuse unknown, missing or wrongly typed keys and values that are no choice."""
 
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -8,16 +8,16 @@ _T = TypeVar("_T")
 
 
 def build(cls: type[_T], content: Any, where: str) -> _T:
-    """A dataclass from plain mappings, lists and values.
+    """Build a dataclass from plain mappings, lists and values.
 
     Args:
-        cls: which; its fields may be dataclasses, tuples, choices (``Literal``), mappings of words to anything, and any
-            of them or None.
-        content: a mapping of its fields.
+        cls: the dataclass; its fields may be dataclasses, tuples, choices (``Literal``), mappings of words to anything,
+            and any of them or None.
+        content: mapping of the names of its fields to their values.
         where: prefix of the keys in messages, with its dot.
 
     Raises:
-        ValueError: naming every key that is unknown, missing or of a wrong type.
+        ValueError: when keys are unknown or missing, or a value is of a wrong type; the message names the keys.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'the recipe'} must be a mapping, not {content!r}")
@@ -61,17 +61,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def check_choices(section: str, choice: Any) -> None:
-    """Refuse a value that is none of its field's choices; to be called by a dataclass when it is made.
+    """Refuse a value that is none of its field's choices; a dataclass calls this when it is made.
 
     Args:
-        section: of the recipe, "model".
+        section: section of the recipe, such as "model".
         choice: the dataclass.
 
     Raises:
-        ValueError: ``"model.text_pooling is mean or cls, not 'max'"``.
+        ValueError: with a message such as ``"model.text_pooling is mean or cls, not 'max'"``.
     """
     for name, hint in get_type_hints(type(choice)).items():
         if get_origin(hint) is Literal and (value := getattr(choice, name)) not in get_args(hint):
-            shown = str if isinstance(value, str) else '"{}"'.format  # YAML takes true and 1 for no words
+            shown = str if isinstance(value, str) else '"{}"'.format  # to YAML, true and 1 are no words
             *first, last = map(shown, get_args(hint))
             raise ValueError(f"{section}.{name} is {', '.join(first)} or {last}, not {value!r}")

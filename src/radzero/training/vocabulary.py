@@ -1,4 +1,4 @@
-"""A word-level tokenizer for small text encoders trained from scratch."""
+"""Make a word-level tokenizer for small text encoders that are trained from scratch."""
 
 from collections.abc import Iterable
 
@@ -16,18 +16,18 @@ _CUTTER = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokeniz
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """Every word of these texts, as :func:`word_tokenizer` cuts them, sorted."""
+    """Return every word of these texts, as :func:`word_tokenizer` cuts them, sorted."""
     return sorted({word for text in texts for word, _ in _CUTTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))})
 
 
 def phantom_words() -> list[str]:
-    """Every word that a phantom's finding-sentence can hold, sorted."""
+    """Return every word that a phantom's finding-sentence can hold, sorted."""
     names = [*FINDINGS, *DEVICES, *(s for synonyms in SYNONYMS.values() for s in synonyms)]
     return sorted({word for text in (*names, _TEMPLATE_WORDS) for word in text.split()})
 
 
 def word_tokenizer(words: Iterable[str], max_words: int) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer with one token per word; words it does not know become ``[UNK]``."""
+    """Return a lower-casing tokenizer with one token per word; words that it does not know become ``[UNK]``."""
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     vocabulary = {token: k for k, token in enumerate((*special, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
