@@ -1035,13 +1035,24 @@ def test_a_server_that_is_away_ends_the_run(monkeypatch: pytest.MonkeyPatch):
     assert not isinstance(found.value, NotTakenError)
 
 
-def test_a_peer_that_has_a_result_already_has_taken_it(tiny_model: RadZero):
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [(0x0000, ""), (0x0111, ""), (0xB000, ""), (0xB006, ""), (0xA700, "A700"), (0xC000, "C000"), (0x0122, "0122")],
+    ids=["success", "duplicate", "coerced", "dropped", "full", "not understood", "not supported"],
+)
+def test_a_peer_has_a_result_when_its_status_says_so(tiny_model: RadZero, status: int, refused: str):
+    """PS3.4 B.2.3: warnings (B000, B006, B007) and a duplicate (0111) are stored; A7xx, Cxxx and 0122 are not."""
     (result,) = results_of(tiny_model)
     entity = AE(ae_title="PEER")
     entity.add_supported_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0x0111)])
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: status)])
+    destination = DimseDestination(Peer("PEER", "127.0.0.1", server.server_address[1]), "RADZERO")
     try:
-        DimseDestination(Peer("PEER", "127.0.0.1", server.server_address[1]), "RADZERO").store(result)
+        if refused:
+            with pytest.raises(NotTakenError, match=f"answered status {refused} to {result.SOPInstanceUID}"):
+                destination.store(result)
+        else:
+            destination.store(result)
     finally:
         server.shutdown()
 

@@ -974,6 +974,12 @@ def test_a_file_that_is_no_cache_is_named_and_left_alone(command: list[object], 
     assert mine.read_bytes() == before
 
 
+def test_a_cache_that_cannot_be_opened_is_named(command: list[object], tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    said = call(*command, "--cache", tmp_path / "folder", code=2).stderr
+    assert f"{tmp_path / 'folder'}: cannot be used as the cache of answers" in said
+
+
 def test_the_cache_may_lie_elsewhere_and_serves_another_output(command: list[object], server: Server, tmp_path: Path):
     cache = tmp_path / "deep" / "answers.db"
     call(*command, "--cache", cache)

@@ -279,11 +279,14 @@ def test_another_configuration_needs_another_folder(recipe: Path, whole: Path):
     assert Trainer(config(recipe, "data.workers=3", "loop.save_every=7"), whole).step > 0
 
 
-def test_patience_ends_a_run(recipe: Path, tmp_path: Path):
-    result = Trainer(
-        config(recipe, "loop.epochs=6", "loop.patience=1", "loop.learning_rate=0.0"), tmp_path / "run"
-    ).train()
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_ends_a_run(recipe: Path, tmp_path: Path, patience: int):
+    choices = ["loop.epochs=6", f"loop.patience={patience}", "loop.learning_rate=0.0"]
+    result = Trainer(config(recipe, *choices), tmp_path / "run").train()
     assert result.stopped_early
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    assert len(losses) == 1 + patience, "the first epoch is the best, since nothing is learned"
     assert (tmp_path / "run/model/config.json").exists()
 
 

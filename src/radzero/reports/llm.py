@@ -157,14 +157,16 @@ class AnswerCache:
 
     Raises:
         OSError: on construction, in ``get`` and in ``put``, when the file cannot be used as an SQLite database.
-        sqlite3.OperationalError: on construction, when the path cannot be opened, such as a folder's.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
         try:
             self._execute("PRAGMA journal_mode=WAL")
             self._execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, content TEXT, time TEXT)")
@@ -186,7 +188,10 @@ class AnswerCache:
             with self._lock:
                 return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise OSError(f"{self._path}: cannot be used as the cache of answers: {error}") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> OSError:
+        return OSError(f"{self._path}: cannot be used as the cache of answers: {error}")
 
     def close(self) -> None:
         """Close the file."""
