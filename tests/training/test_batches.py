@@ -16,7 +16,7 @@ from radzero.training.batches import (
     Augmentation,
     EpochPlan,
     FilmBatch,
-    ManifestFilms,
+    ManifestDataset,
     Quarantine,
     TooManyUnreadableError,
     Unreadable,
@@ -97,14 +97,16 @@ def test_a_plan_goes_on_where_another_stopped():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(manifest: Manifest, processor, workers: int):
-    films = ManifestFilms(manifest, processor, Augmentation(shift=0.1, gamma=0.3, rotate=5), one_sentence=True, seed=2)
+    films = ManifestDataset(
+        manifest, processor, Augmentation(shift=0.1, gamma=0.3, rotate=5), one_sentence=True, seed=2
+    )
     here = [contents(b) for b in loader(films, EpochPlan(len(films), 4, last=7), workers=0)]
     there = [contents(b) for b in loader(films, EpochPlan(len(films), 4, first=2, last=7), workers=workers)]
     assert there == here[2:]
 
 
 def test_a_batch_says_whose_every_sentence_is(manifest: Manifest, processor):
-    films = ManifestFilms(manifest, processor)
+    films = ManifestDataset(manifest, processor)
     (batch,) = loader(films, EpochPlan(len(films), 11, last=1, shuffle=False), workers=0)
     assert batch.pixel_values.shape == (10, 3, 64, 64)
     assert [Path(u.image).name for u in batch.unreadable] == ["6.png"]
@@ -118,7 +120,7 @@ def test_a_batch_says_whose_every_sentence_is(manifest: Manifest, processor):
 
 
 def test_a_rank_without_images_gets_an_empty_batch(manifest: Manifest, processor):
-    films = ManifestFilms(manifest, processor)
+    films = ManifestDataset(manifest, processor)
     plan = EpochPlan(len(films), 5, rank=1, world=2, first=1, last=2)  # one image is left for two ranks
     (batch,) = loader(films, plan, workers=0)
     assert batch.pixel_values.shape == (0, 3, 64, 64)
@@ -126,7 +128,7 @@ def test_a_rank_without_images_gets_an_empty_batch(manifest: Manifest, processor
 
 
 def test_one_sentence_is_drawn_anew_each_epoch(manifest: Manifest, processor):
-    films = ManifestFilms(manifest, processor, one_sentence=True)
+    films = ManifestDataset(manifest, processor, one_sentence=True)
     drawn = {films[epoch, 1].sentences for epoch in range(20)}
     assert drawn == {("There is nodule",), ("There is mass 1",)}
 

@@ -24,7 +24,7 @@ from radzero.evaluation.models import RadZeroInBenchmark
 from radzero.models.base import Features, VisionLanguageModel
 from radzero.models.conversion import save_processor
 from radzero.prediction.model import RadZero
-from radzero.training.batches import FilmBatch, TrainingFilms
+from radzero.training.batches import FilmBatch, TrainingDataset
 from radzero.training.config import (
     DataChoice,
     LoopChoice,
@@ -194,7 +194,7 @@ def run_world(rank: int, world: int, encoders: str, names: tuple[str, ...]) -> d
             batch = share(stated, *list(pairwise(EDGES[world]))[rank])
 
             def loss_of(encoded: Features, model=model, batch=batch, choice=choice) -> Tensor:
-                return batch_loss(model, encoded, batch, choice, cast(TrainingFilms, None)) * world
+                return batch_loss(model, encoded, batch, choice, cast(TrainingDataset, None)) * world
 
             for passes in PASSES:
                 model.zero_grad()

@@ -21,7 +21,7 @@ from radzero.phantom.sentences import FindingSentence, Polarity, every_sentence,
 from radzero.training.batches import Augmentation, Collate, EpochPlan, loader
 from radzero.training.config import DataChoice, LoopChoice, LossChoice, PhantomChoice, Stage, TrainConfig
 from radzero.training.phantom_pool import PhantomPool, build_pool
-from radzero.training.sources import NOTICE, PhantomFilms
+from radzero.training.sources import NOTICE, PhantomDataset
 from radzero.training.trainer import Trainer
 from radzero.training.vocabulary import phantom_words, word_tokenizer
 
@@ -189,7 +189,7 @@ def test_another_token_stride_or_loss_needs_another_folder(pool_folder: Path, un
 
 
 def test_a_stage_of_several_epochs_sees_every_film_once_in_each(pool: PhantomPool):
-    films = PhantomFilms(pool, tiny_start()[1], CHOICE, 0)
+    films = PhantomDataset(pool, tiny_start()[1], CHOICE, 0)
     first = [index for batch in EpochPlan(len(films), 25, last=10) for _, index in batch]
     second = [index for batch in EpochPlan(len(films), 25, last=10, first_epoch=1) for _, index in batch]
     both = [key for batch in EpochPlan(len(films), 25, last=20) for key in batch]
@@ -219,7 +219,7 @@ class Ramps:
 def test_films_are_shifted_but_never_mirrored_or_turned():
     processor = tiny_start()[1]
     choice = dataclasses.replace(CHOICE, augmentation=Augmentation(shift=0.05))
-    films = PhantomFilms(Ramps(), processor, choice, 0)  # type: ignore[arg-type]
+    films = PhantomDataset(Ramps(), processor, choice, 0)  # type: ignore[arg-type]
     centres = set()
     for epoch in range(40):
         values = films[epoch, epoch % 8].pixel_values[0].numpy() * 0.25 + 0.5
@@ -228,27 +228,27 @@ def test_films_are_shifted_but_never_mirrored_or_turned():
         centres.add(round(float(values[SIZE // 2, SIZE // 2]) * 255))
     assert len(centres) > 8
     assert max(abs(c - 3 * SIZE // 2) for c in centres) <= 3 * 0.05 * SIZE + 1
-    still = PhantomFilms(Ramps(), processor, dataclasses.replace(CHOICE, augmentation=Augmentation()), 0)  # type: ignore[arg-type]
+    still = PhantomDataset(Ramps(), processor, dataclasses.replace(CHOICE, augmentation=Augmentation()), 0)  # type: ignore[arg-type]
     assert np.allclose(still[0, 0].pixel_values[1].numpy() * 0.25 + 0.5, Ramps.ramp / 255, atol=1e-6)
 
 
 def test_an_item_depends_on_seed_epoch_and_film_alone(pool: PhantomPool):
     processor = tiny_start()[1]
     choice = dataclasses.replace(CHOICE, phantoms=PhantomChoice(FILMS, FILM_SEED, (1, 3)))
-    films, again = (PhantomFilms(pool, processor, choice, 0) for _ in range(2))
+    films, again = (PhantomDataset(pool, processor, choice, 0) for _ in range(2))
     first, second = films[2, 17], again[2, 17]
     assert torch.equal(first.pixel_values, second.pixel_values)
     assert first.sentences == second.sentences
-    other = PhantomFilms(pool, processor, choice, 1)
+    other = PhantomDataset(pool, processor, choice, 1)
     for differs in (films[3, 17], other[2, 17]):
         assert not torch.equal(first.pixel_values, differs.pixel_values)
     assert len({films[epoch, 17].sentences for epoch in range(8)}) > 2, "said differently each time"
-    one = PhantomFilms(pool, processor, dataclasses.replace(choice, sentences="one"), 0)
+    one = PhantomDataset(pool, processor, dataclasses.replace(choice, sentences="one"), 0)
     assert all(len(one[0, index].sentences) == 1 for index in range(10))
 
 
 def test_workers_change_nothing(pool: PhantomPool):
-    films = PhantomFilms(pool, tiny_start()[1], CHOICE, 0)
+    films = PhantomDataset(pool, tiny_start()[1], CHOICE, 0)
     for here, there in zip(*(loader(films, EpochPlan(FILMS, 6, last=3), workers=n) for n in (0, 2)), strict=True):
         assert torch.equal(here.pixel_values, there.pixel_values)
         assert (here.texts, here.films) == (there.texts, there.films)
@@ -256,7 +256,7 @@ def test_workers_change_nothing(pool: PhantomPool):
 
 def test_sentences_of_a_batch_belong_to_their_films(pool: PhantomPool):
     choice = dataclasses.replace(CHOICE, phantoms=PhantomChoice(FILMS, FILM_SEED, (1, 3)))
-    films = PhantomFilms(pool, tiny_start()[1], choice, 0)
+    films = PhantomDataset(pool, tiny_start()[1], choice, 0)
     batch = Collate(films.processor, (3, SIZE, SIZE))([films[0, k] for k in range(12)])
     assert batch.pixel_values.shape == (12, 3, SIZE, SIZE)
     assert batch.films == [*range(12)]

@@ -29,7 +29,7 @@ from radzero.training.model_building import build_start
 from radzero.training.preparation import phantoms as phantom_rows
 from radzero.training.preparation import prepare
 from radzero.training.sources import ManifestSource
-from radzero.training.token_cache import CachedFilms, TokenCache, TokenCacheError
+from radzero.training.token_cache import CachedDataset, TokenCache, TokenCacheError
 from radzero.training.trainer import Trainer, TrainingError
 from radzero.training.vocabulary import phantom_words
 from ranks import assert_no_gloo_thread_is_left
@@ -263,7 +263,7 @@ def test_tokens_are_those_of_the_encoder(cached):
             expected = model.vision_model(item.pixel_values[None]).last_hidden_state[0]
         assert cache.read(index).dtype == torch.bfloat16
         torch.testing.assert_close(cache.read(index).float(), expected, atol=0.02, rtol=0.01)
-        same = CachedFilms(films, cache)[0, index]
+        same = CachedDataset(films, cache)[0, index]
         assert (same.sentences, same.film) == (item.sentences, index)
 
 
@@ -341,7 +341,7 @@ def test_an_unreadable_image_is_no_token(cached, recipe: Path, tmp_path: Path):
     films = ManifestSource(tmp_path / "m.jsonl").films(films.processor, config(recipe, "model={start: x}").data, 0)
     cache = TokenCache(folder, films, model)
     cache.fill(films, model)
-    unreadable = CachedFilms(films, cache)[0, 0]
+    unreadable = CachedDataset(films, cache)[0, 0]
     assert "gone.png" in unreadable.image
     assert "gone.png" in unreadable.reason
 

@@ -36,7 +36,7 @@ _BLOCK = 250
 _SHIFT, _GAMMA = 0.03, 0.2
 
 
-class Lessons(NamedTuple):
+class LabelledPhantoms(NamedTuple):
     """Training and held-out images of the encoder with their labels, in memory.
 
     Attributes:
@@ -80,9 +80,9 @@ def _draw_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
     return count
 
 
-def draw_lessons(
+def draw_labelled_phantoms(
     folder: Path, films: FilmsChoice, *, workers: int = 2, progress: Callable[[int], None] = lambda done: None
-) -> Lessons:
+) -> LabelledPhantoms:
     """Draw the encoder's images, or read them; an interrupted drawing is resumed after its last whole block.
 
     Args:
@@ -107,7 +107,7 @@ def draw_lessons(
     for first in starts:
         with np.load(folder / f"lessons-{first:06d}.npz") as block:
             blocks.append((block["pixels"], block["labels"], block["cells"]))
-    return Lessons(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    return LabelledPhantoms(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
 
 
 class Classifier(nn.Module):
@@ -150,7 +150,7 @@ def train_encoder(
     """
     if (folder / "config.json").exists():
         return folder
-    lessons = draw_lessons(
+    phantoms = draw_labelled_phantoms(
         folder / "films",
         films,
         workers=workers,
@@ -166,9 +166,9 @@ def train_encoder(
             num_attention_heads=choice.heads,
         )
     )
-    model = Classifier(encoder, lessons.cells.shape[1]).to(device).train()
+    model = Classifier(encoder, phantoms.cells.shape[1]).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=choice.learning_rate, weight_decay=0.05)
-    trained = len(lessons.pixels) - round(_HELD_OUT * len(lessons.pixels))
+    trained = len(phantoms.pixels) - round(_HELD_OUT * len(phantoms.pixels))
     total, step, first = sum(stage.steps for stage in choice.stages), 0, 0
     state, losses = folder / "state.pt", folder / "losses.txt"
     if state.exists():
@@ -178,12 +178,12 @@ def train_encoder(
         first, step = saved["stage"], saved["step"]
     for number, stage in list(enumerate(choice.stages))[first:]:
         encoder.config.token_stride = stage.token_stride
-        chance = np.random.default_rng([choice.seed, number])
+        rng = np.random.default_rng([choice.seed, number])
         for _ in range(stage.steps):
             rate = choice.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total)) * min(1, (step + 1) / 50)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            pixels, labels, cells = _batch(lessons, chance.integers(trained, size=stage.images), chance)
+            pixels, labels, cells = _batch(phantoms, rng.integers(trained, size=stage.images), rng)
             said, seen = model(pixels.to(device))
             cells = F.adaptive_avg_pool2d(cells, seen.shape[-2:]).to(device)
             whole = F.binary_cross_entropy_with_logits(said, labels.to(device))
@@ -200,54 +200,54 @@ def train_encoder(
         content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "stage": number + 1, "step": step}
         with replacing(state) as temporary:
             torch.save(content, temporary)
-    _write(folder, model, lessons, trained, choice)
+    _write(folder, model, phantoms, trained, choice)
     return folder
 
 
 def _batch(
-    lessons: Lessons, chosen: npt.NDArray[np.int64], chance: np.random.Generator | None
+    phantoms: LabelledPhantoms, chosen: npt.NDArray[np.int64], rng: np.random.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return normalised images (B, 1, H, W), labels and cells; with a generator, shift them and vary the gamma."""
-    films = torch.from_numpy(lessons.pixels[chosen][:, None]).float() / 255
-    cells = torch.from_numpy(lessons.cells[chosen]).float() / 255
-    if chance is not None:
-        gamma = torch.from_numpy(np.exp(chance.uniform(-_GAMMA, _GAMMA, len(films)))).float()
+    films = torch.from_numpy(phantoms.pixels[chosen][:, None]).float() / 255
+    cells = torch.from_numpy(phantoms.cells[chosen]).float() / 255
+    if rng is not None:
+        gamma = torch.from_numpy(np.exp(rng.uniform(-_GAMMA, _GAMMA, len(films)))).float()
         films = films ** gamma[:, None, None, None]
         theta = torch.eye(2, 3).repeat(len(films), 1, 1)
-        theta[:, :, 2] = torch.from_numpy(chance.uniform(-2 * _SHIFT, 2 * _SHIFT, (len(films), 2))).float()
+        theta[:, :, 2] = torch.from_numpy(rng.uniform(-2 * _SHIFT, 2 * _SHIFT, (len(films), 2))).float()
 
         def shifted(values: Tensor) -> Tensor:
             grid = F.affine_grid(theta, list(values.shape), align_corners=False)
             return F.grid_sample(values, grid, padding_mode="border", align_corners=False)
 
         films, cells = shifted(films), shifted(cells)
-    return (films - _MEAN) / _STD, torch.from_numpy(lessons.labels[chosen]), cells
+    return (films - _MEAN) / _STD, torch.from_numpy(phantoms.labels[chosen]), cells
 
 
 @torch.no_grad()
-def _write(folder: Path, model: Classifier, lessons: Lessons, trained: int, choice: EncoderChoice) -> None:
+def _write(folder: Path, model: Classifier, phantoms: LabelledPhantoms, trained: int, choice: EncoderChoice) -> None:
     """Write the encoder's checkpoint, and its figures on images that it was not trained on."""
     model.eval()
     device = next(model.parameters()).device
     figures = {}
-    held_out = np.arange(trained, len(lessons.pixels))
+    held_out = np.arange(trained, len(phantoms.pixels))
     for stride in sorted({stage.token_stride for stage in choice.stages}):
         model.encoder.config.token_stride = stride
         said, abnormal, truth = [], [], []
         for part in np.array_split(held_out, math.ceil(len(held_out) / 64)):
-            pixels, _, cells = _batch(lessons, part, None)
+            pixels, _, cells = _batch(phantoms, part, None)
             whole, seen = (values.cpu() for values in model(pixels.to(device)))
             said.append(whole.numpy())
             abnormal.append(seen[:, 0].numpy().ravel())
             truth.append(F.adaptive_avg_pool2d(cells[:, :1], seen.shape[-2:]).numpy().ravel() > 0.5)
-        present = lessons.labels[trained:] > 0.5
+        present = phantoms.labels[trained:] > 0.5
         values = [auc(present[:, k], np.concatenate(said)[:, k]) for k in range(len(FINDINGS))]
         figures[f"macro AUC of findings from CLS, {stride} pixels per token"] = float(np.nanmean(values))
         cells_auc = auc(np.concatenate(truth), np.concatenate(abnormal))
         figures[f"AUC of abnormal cells from patches, {stride} pixels per token"] = cells_auc
     model.encoder.config.token_stride = choice.stages[0].token_stride
     write_whole(folder / "encoder.json", json.dumps(figures, indent=1).encode())
-    side = lessons.pixels.shape[1]
+    side = phantoms.pixels.shape[1]
     processor = BlipImageProcessorPil(
         size={"height": side, "width": side}, image_mean=[_MEAN] * 3, image_std=[_STD] * 3
     )

@@ -24,7 +24,7 @@ from radzero.models.processor import RadZeroProcessor
 from radzero.models.vision import patch_shape, token_grid
 from radzero.phantom.findings import FINDINGS
 from radzero.phantom.writing import read_index
-from radzero.training.token_cache import CachedFilms
+from radzero.training.token_cache import CachedDataset
 
 _DECAY = 1e-3
 _STEPS, _BATCH = 400, 64
@@ -85,7 +85,7 @@ class Probe:
         self.classes, self.cells = nn.Linear(size, len(FINDINGS)), nn.Linear(size, len(FINDINGS))
         self.mean, self.scale = torch.zeros(size), torch.ones(size)
 
-    def fit(self, films: CachedFilms, chosen: npt.NDArray[np.int64], labels: Labels, seed: int = 0) -> None:
+    def fit(self, films: CachedDataset, chosen: npt.NDArray[np.int64], labels: Labels, seed: int = 0) -> None:
         """Train both layers on the tokens of some images.
 
         The classifier is a logistic regression (L-BFGS, L2); the segmentation head minimises the binary cross-entropy
@@ -119,7 +119,7 @@ class Probe:
             return loss
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        chance = np.random.default_rng([seed, 8])
+        rng = np.random.default_rng([seed, 8])
         self.cells = nn.Linear(inputs.shape[1], len(FINDINGS))
         share = labels.cells.mean(dim=(0, 2, 3)).clamp(1e-4, 0.5)
         nn.init.zeros_(self.cells.weight)
@@ -129,7 +129,7 @@ class Probe:
         for step in range(_STEPS):
             for group in adam.param_groups:
                 group["lr"] = 1e-2 * (1 - step / _STEPS)
-            picked = chance.integers(len(read), size=min(_BATCH, len(read)))
+            picked = rng.integers(len(read), size=min(_BATCH, len(read)))
             patches = torch.stack([read[k][1:].float() for k in picked])
             logits = self.cells(patches).mT.reshape(len(picked), len(FINDINGS), *labels.cells.shape[2:])
             loss = F.binary_cross_entropy_with_logits(logits, labels.cells[picked])

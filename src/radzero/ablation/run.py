@@ -35,7 +35,7 @@ from radzero.training.config import TrainConfig
 from radzero.training.model_building import build_start
 from radzero.training.preparation import phantoms, prepare
 from radzero.training.sources import ManifestSource
-from radzero.training.token_cache import CachedFilms, TokenCache
+from radzero.training.token_cache import CachedDataset, TokenCache
 from radzero.training.trainer import Trainer
 
 Progress = Callable[[str, int, int], None]
@@ -226,7 +226,7 @@ def _fill(ablation: Ablation, place: Place, job: Job, progress: Progress) -> Non
         cached_films(config, progress)
 
 
-def cached_films(config: TrainConfig, progress: Progress) -> CachedFilms:
+def cached_films(config: TrainConfig, progress: Progress) -> CachedDataset:
     """Return the training images as cached tokens of the frozen encoder; tokens that are missing are computed."""
     source = ManifestSource(Path(config.data.manifest), texts=config.data.texts, views=config.data.views)
     model, processor = build_start(config.model, source.words)
@@ -238,7 +238,7 @@ def cached_films(config: TrainConfig, progress: Progress) -> CachedFilms:
         precision=config.loop.precision,
         progress=lambda done, total: progress("encoding films", done, total),
     )
-    return CachedFilms(films, cache)
+    return CachedDataset(films, cache)
 
 
 def run_job(ablation: Ablation, output: Path, job: Job, progress: Progress = lambda phase, done, total: None) -> None:

@@ -151,10 +151,10 @@ def decide(claim: Claim, better: Line, worse: Line, *, seed: int = 0) -> list[Ve
         both: list[list[Statistic]] = [[own[name] for own in side] for side in sides]
         whole = np.ones(films)
         ours, theirs = (float(np.mean([s(whole) for s in side])) for side in both)
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         drawn = []
         for _ in range(_RESAMPLES):
-            weights = np.bincount(chance.integers(films, size=films), minlength=films).astype(np.float64)
+            weights = np.bincount(rng.integers(films, size=films), minlength=films).astype(np.float64)
             means = [float(np.mean([statistic(weights) for statistic in side])) for side in both]
             drawn.append(means[0] - means[1])
         parts = [(float(np.nanvar(drawn, ddof=1)), films - 1)]

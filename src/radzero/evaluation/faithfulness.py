@@ -122,7 +122,7 @@ def measure_faithfulness(
             return sigmoid(logits[:, sentence].astype(np.float64))
 
         order = np.where(np.isfinite(raw_map), raw_map, -np.inf)
-        chance = np.random.default_rng(number).random((_PATCHES, _PATCHES))
+        noise = np.random.default_rng(number).random((_PATCHES, _PATCHES))
         rows, cols = (np.arange(n) * _PATCHES // n for n in raw_map.shape)
         case: dict[str, Any] = {
             "image": benchmark.images[region.image].name,
@@ -131,7 +131,7 @@ def measure_faithfulness(
             "sentence": benchmark.sentences[region.sentence],
             "deletion": removal_curve(score, film, order).tolist(),
             "insertion": removal_curve(score, film, order, insert=True).tolist(),
-            "random order": removal_curve(score, film, chance[rows][:, cols]).tolist(),
+            "random order": removal_curve(score, film, noise[rows][:, cols]).tolist(),
         }
         inside = (region.mask or BoxMask(region.boxes)).load(film.height, film.width)
         for name, sentence in _contrary(benchmark, region, columns).items():

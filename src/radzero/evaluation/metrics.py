@@ -351,10 +351,10 @@ def bootstrap(
     value = statistic(np.arange(len(groups)))
     if not members:
         return Interval(value, float("nan"), float("nan"))
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        picked = chance.integers(len(members), size=len(members))
+        picked = rng.integers(len(members), size=len(members))
         figure = statistic(np.concatenate([members[k] for k in picked]))
         if not math.isnan(figure):
             drawn.append(figure)

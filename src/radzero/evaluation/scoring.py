@@ -150,10 +150,10 @@ class _Resampler:
         Low and high are NaN when the value is, or when fewer than 25 resamples give a number.
         """
         value = statistic(np.ones(len(self.group)))
-        chance = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         drawn = []
         for _ in range(min(self.resamples, max(50, int(_MOST_WORK / max(work, 1))))):
-            picked = np.bincount(chance.integers(self.patients, size=self.patients), minlength=self.patients)
+            picked = np.bincount(rng.integers(self.patients, size=self.patients), minlength=self.patients)
             figure = statistic(picked[self.group].astype(np.float64))
             if not math.isnan(figure):
                 drawn.append(figure)

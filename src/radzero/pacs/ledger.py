@@ -48,7 +48,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class QueuedResult:
     """A result that waits in the outbox.
 
     Attributes:
@@ -171,11 +171,11 @@ class Ledger:
                 delete = "DELETE FROM results WHERE task=? AND film=? AND uid=?"
                 self._database.execute(delete, (self.task, film, uid))
 
-    def waiting(self, film: str) -> list[Parcel]:
+    def waiting(self, film: str) -> list[QueuedResult]:
         """Return an image's results that are not known to be stored."""
         query = "SELECT uid, sent, sha256 FROM results WHERE task=? AND film=? AND stored=0 ORDER BY rowid"
         rows = self._database.execute(query, (self.task, film)).fetchall()
-        return [Parcel(str(uid), self._path(uid), bool(sent), str(sha256)) for uid, sent, sha256 in rows]
+        return [QueuedResult(str(uid), self._path(uid), bool(sent), str(sha256)) for uid, sent, sha256 in rows]
 
     def films_waiting(self) -> list[str]:
         """Return the names of the images with results that wait in the outbox."""

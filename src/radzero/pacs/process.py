@@ -15,7 +15,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from radzero._files import write_whole
 from radzero.errors import RadZeroError
 from radzero.images import RadiographError, ReadLimits, read_radiograph
-from radzero.pacs.ledger import Ledger, Parcel, Task
+from radzero.pacs.ledger import Ledger, QueuedResult, Task
 from radzero.prediction.model import RadZero
 from radzero.results import ResultError, make_possible_results, read_header, result_header
 from radzero.results.identity import MANUFACTURER
@@ -156,29 +156,29 @@ class Processor:
             LostError: when one of the results is gone or damaged; all results of the image must then be made again.
         """
         problems = []
-        for parcel in self.ledger.waiting(uid):
-            result = self._unpack(uid, parcel)
+        for queued in self.ledger.waiting(uid):
+            result = self._unpack(uid, queued)
             try:
-                if not (parcel.tried and self.destination.holds(result)):
-                    self.ledger.sending(uid, parcel.uid)
+                if not (queued.tried and self.destination.holds(result)):
+                    self.ledger.sending(uid, queued.uid)
                     self.destination.store(result)
                     self.tally.stored += 1
             except NotTakenError as error:
                 problems.append(str(error))
             else:
-                self.ledger.stored(uid, parcel.uid)
+                self.ledger.stored(uid, queued.uid)
         if problems:
             raise NotTakenError("; ".join(problems))
         self.ledger.done(uid)
         self.tally.done += 1
 
-    def _unpack(self, uid: str, parcel: Parcel) -> Dataset:
+    def _unpack(self, uid: str, queued: QueuedResult) -> Dataset:
         try:
-            content = parcel.read()
+            content = queued.read()
         except (FileNotFoundError, ValueError) as error:
             self.ledger.forget(uid)
             raise LostError(
-                f"{uid}: its result {parcel.path.name} is gone or damaged and is to be made again"
+                f"{uid}: its result {queued.path.name} is gone or damaged and is to be made again"
             ) from error
         return pydicom.dcmread(BytesIO(content))
 

@@ -97,7 +97,7 @@ class Item:
     sentences: tuple[str, ...]
 
 
-class TrainingFilms(Protocol):
+class TrainingDataset(Protocol):
     """Interface of images as a model's inputs.
 
     Attributes:
@@ -117,7 +117,7 @@ class TrainingFilms(Protocol):
     def __getitem__(self, key: Key) -> Item | Unreadable: ...
 
 
-class ManifestFilms(Dataset[Item | Unreadable]):
+class ManifestDataset(Dataset[Item | Unreadable]):
     """The images of a manifest as a model's inputs.
 
     Args:
@@ -276,7 +276,7 @@ class Collate:
         )
 
 
-def loader(films: TrainingFilms, plan: Iterable[list[Key]], *, workers: int) -> "DataLoader[Any]":
+def loader(films: TrainingDataset, plan: Iterable[list[Key]], *, workers: int) -> "DataLoader[Any]":
     """Return a loader of the batches of a plan, in the plan's order.
 
     Args:

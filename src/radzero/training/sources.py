@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from radzero.images import Radiograph
 from radzero.models.processor import RadZeroProcessor
 from radzero.phantom.sentences import every_sentence, holds, training_sentences
-from radzero.training.batches import Item, Key, ManifestFilms
+from radzero.training.batches import Item, Key, ManifestDataset
 from radzero.training.config import DataChoice, PhantomChoice
 from radzero.training.manifest import EmptySplitError, Manifest
 from radzero.training.phantom_pool import PhantomPool, build_pool
@@ -32,11 +32,11 @@ class Source(Protocol):
         """Return every word that the source's sentences may have."""
         ...
 
-    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "ManifestFilms | PhantomFilms":
+    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "ManifestDataset | PhantomDataset":
         """Return the images to train on."""
         ...
 
-    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
+    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestDataset | None:
         """Return the images to validate on, or None; each has one sentence, or all, as in training."""
         ...
 
@@ -66,17 +66,17 @@ class ManifestSource:
         """Return the words of the train split's sentences."""
         return words_of(text for k in range(len(self.manifest)) for text in self.manifest.sentences(k))
 
-    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms:
+    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestDataset:
         """Return the train split."""
         one = choice.sentences == "one"
-        return ManifestFilms(self.manifest, processor, choice.augmentation, one_sentence=one, seed=seed)
+        return ManifestDataset(self.manifest, processor, choice.augmentation, one_sentence=one, seed=seed)
 
-    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestFilms | None:
+    def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> ManifestDataset | None:
         """Return the validate split, or None if it is empty; where images have one sentence, it is always the same."""
         one = choice.sentences == "one"
         try:
             split = Manifest(self.manifest.path, "validate", self.texts, self.views)
-            return ManifestFilms(split, processor, one_sentence=one, seed=seed)
+            return ManifestDataset(split, processor, one_sentence=one, seed=seed)
         except EmptySplitError:
             return None
 
@@ -115,15 +115,15 @@ class PhantomSource:
         """Return the words of every sentence about phantoms."""
         return phantom_words()
 
-    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "PhantomFilms":
+    def films(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> "PhantomDataset":
         """Return all phantoms."""
-        return PhantomFilms(self.pool, processor, choice, seed)
+        return PhantomDataset(self.pool, processor, choice, seed)
 
     def validation(self, processor: RadZeroProcessor, choice: DataChoice, seed: int) -> None:
         """Return None, since ``radzero evaluate phantom`` measures on phantoms of another seed."""
 
 
-class PhantomFilms(Dataset[Item]):
+class PhantomDataset(Dataset[Item]):
     """Phantoms as a model's inputs, with other sentences each epoch.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from radzero.training.batches import EpochPlan, TrainingFilms
+from radzero.training.batches import EpochPlan, TrainingDataset
 from radzero.training.config import TrainConfig
 
 
@@ -35,7 +35,7 @@ class RunStage:
     """
 
     config: TrainConfig
-    films: TrainingFilms
+    films: TrainingDataset
     first: int
     last: int
     first_epoch: int
@@ -58,7 +58,7 @@ def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
 
 
 def epoch_plan(
-    films: TrainingFilms, config: TrainConfig, rank: int, world: int, first: int, last: int, first_epoch: int = 0
+    films: TrainingDataset, config: TrainConfig, rank: int, world: int, first: int, last: int, first_epoch: int = 0
 ) -> EpochPlan:
     """Plan the images of one of ``world`` processes at steps ``first`` to ``last`` (excluded) of a stage."""
     return EpochPlan(
@@ -74,7 +74,7 @@ def epoch_plan(
 
 
 def plan_stages(
-    config: TrainConfig, films_of: Callable[[TrainConfig], TrainingFilms], rank: int, world: int
+    config: TrainConfig, films_of: Callable[[TrainConfig], TrainingDataset], rank: int, world: int
 ) -> list[RunStage]:
     """Return the stages of a run, or the whole run as one.
 

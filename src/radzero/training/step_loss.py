@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from radzero.models.base import Features, VisionLanguageModel
-from radzero.training.batches import FilmBatch, TrainingFilms
+from radzero.training.batches import FilmBatch, TrainingDataset
 from radzero.training.config import LossChoice
 from radzero.training.sharding import (
     Shards,
@@ -17,11 +17,11 @@ from radzero.training.sharding import (
     sharded_quiet_map_loss,
     sharded_siglip_loss,
 )
-from radzero.training.sources import PhantomFilms
+from radzero.training.sources import PhantomDataset
 
 
 def batch_loss(
-    model: VisionLanguageModel, encoded: Features, batch: FilmBatch, choice: LossChoice, films: TrainingFilms
+    model: VisionLanguageModel, encoded: Features, batch: FilmBatch, choice: LossChoice, films: TrainingDataset
 ) -> Tensor:
     """Compute this process's share of the loss of a batch.
 
@@ -87,9 +87,9 @@ def _stated(batch: FilmBatch, shards: Shards, device: torch.device) -> Tensor:
     return (states.float() @ (own[:, None] == every).float()) > 0
 
 
-def _true(batch: FilmBatch, films: TrainingFilms, device: torch.device) -> Tensor:
+def _true(batch: FilmBatch, films: TrainingDataset, device: torch.device) -> Tensor:
     """Return booleans (b, all ranks' texts): whether a text is true of an image of this rank."""
-    assert isinstance(films, PhantomFilms), "the configuration sees to it"
+    assert isinstance(films, PhantomDataset), "the configuration sees to it"
     texts = [batch.texts]
     if dist.is_available() and dist.is_initialized():
         texts = [[] for _ in range(dist.get_world_size())]

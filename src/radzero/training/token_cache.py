@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from radzero._files import claim, replacing, write_whole
 from radzero.errors import RadZeroError
 from radzero.models.base import VisionLanguageModel
-from radzero.training.batches import Item, Key, ManifestFilms, Unreadable, loader
+from radzero.training.batches import Item, Key, ManifestDataset, Unreadable, loader
 
 _SHARD = 256
 
@@ -43,7 +43,7 @@ class TokenCache:
         TokenCacheError: when the folder holds the tokens of another encoder, preprocessing or list of images.
     """
 
-    def __init__(self, folder: Path, films: ManifestFilms, model: VisionLanguageModel) -> None:
+    def __init__(self, folder: Path, films: ManifestDataset, model: VisionLanguageModel) -> None:
         self.folder, self.images = folder, len(films)
         grid = model.token_grid(films.processor.geometry((1024, 1024)).input)
         self.shape = (model.prefix_tokens + math.prod(grid), model.config.vision_config.hidden_size)
@@ -82,7 +82,7 @@ class TokenCache:
 
     def fill(
         self,
-        films: ManifestFilms,
+        films: ManifestDataset,
         model: VisionLanguageModel,
         *,
         images_per_pass: int = 64,
@@ -179,7 +179,7 @@ def _hash_of(model: VisionLanguageModel) -> str:
     return digest.hexdigest()
 
 
-def _names(films: ManifestFilms) -> str:
+def _names(films: ManifestDataset) -> str:
     """Return a hash of the paths of the images, in their order."""
     digest = hashlib.sha256()
     for index in range(len(films)):
@@ -189,7 +189,12 @@ def _names(films: ManifestFilms) -> str:
 
 @torch.no_grad()
 def _encode(
-    films: ManifestFilms, model: VisionLanguageModel, indices: range, images_per_pass: int, workers: int, precision: str
+    films: ManifestDataset,
+    model: VisionLanguageModel,
+    indices: range,
+    images_per_pass: int,
+    workers: int,
+    precision: str,
 ) -> "list[Tensor | str]":
     """Return the tokens of these images on the CPU; for an image that cannot be read, the reason."""
     device = next(model.parameters()).device
@@ -206,7 +211,7 @@ def _encode(
     return [encoded[index] for index in indices]
 
 
-class CachedFilms(Dataset[Item | Unreadable]):
+class CachedDataset(Dataset[Item | Unreadable]):
     """The images of a manifest as vision tokens, (T, D) in place of (C, H, W).
 
     Args:
@@ -214,7 +219,7 @@ class CachedFilms(Dataset[Item | Unreadable]):
         cache: cache that has been filled.
     """
 
-    def __init__(self, films: ManifestFilms, cache: TokenCache) -> None:
+    def __init__(self, films: ManifestDataset, cache: TokenCache) -> None:
         self.films, self.cache, self.processor = films, cache, films.processor
 
     def __len__(self) -> int:

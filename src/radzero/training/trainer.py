@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radzero.models.base import Features, VisionLanguageModel
-from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingFilms, loader
+from radzero.training.batches import EpochPlan, FilmBatch, Quarantine, TrainingDataset, loader
 from radzero.training.config import TrainConfig
 from radzero.training.fsdp import average_unsharded, full, set_whole_states, shard_model, unsynchronised, whole_states
 from radzero.training.gradient_cache import MicroBatch, Towers, backward, joined, split_batch
@@ -33,7 +33,7 @@ from radzero.training.run_folder import RunFolder, TrainingError
 from radzero.training.sources import open_source
 from radzero.training.stages import RunStage, plan_stages
 from radzero.training.step_loss import batch_loss
-from radzero.training.token_cache import CachedFilms, TokenCache
+from radzero.training.token_cache import CachedDataset, TokenCache
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -130,7 +130,7 @@ class Trainer:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return self.accelerator.prepare(towers, optimizer)
 
-    def _cached(self, films: Any, split: str) -> TrainingFilms:
+    def _cached(self, films: Any, split: str) -> TrainingDataset:
         """Return the images, or their vision tokens where ``data.token_cache`` is set; the cache is filled first."""
         folder = self.config.data.token_cache
         if not folder:
@@ -147,13 +147,13 @@ class Trainer:
             progress=lambda done, total: self._on_progress("encoding images", done, total),
         )
         self.accelerator.wait_for_everyone()
-        return CachedFilms(films, cache)
+        return CachedDataset(films, cache)
 
     @property
     def _rank_suffix(self) -> str:
         return f"-{self.accelerator.process_index}" if self.accelerator.num_processes > 1 else ""
 
-    def _films(self, config: TrainConfig) -> TrainingFilms:
+    def _films(self, config: TrainConfig) -> TrainingDataset:
         return self._cached(self.source.films(self.processor, config.data, config.seed), "train")
 
     @property
