@@ -626,8 +626,9 @@ def test_who_may_send(tiny_checkpoint: Path, tmp_path: Path):
         in call("listen", "--state", tmp_path / "s", "--host", "0.0.0.0", "-s", "x", "-o", tmp_path, code=2).output
     )
     assert "by one of --store-url" in call("listen", "--state", tmp_path / "s", "-s", "x", code=2).output
-    with pytest.raises(ValueError, match="AET@HOST:PORT"):
-        Peer.parse("host:104")
+    for text in ("host:104", "PACS@host", "PACS@host:0", "PACS@host:65536", "PACS@host:-1", "PACS@:104"):
+        with pytest.raises(ValueError, match="AET@HOST:PORT"):
+            Peer.parse(text)
     for title in ("PÄCS", "A\\B", "   ", "", "X" * 17, "A\n"):
         with pytest.raises(ValueError, match="the title has"):
             Peer.parse(f"{title}@host:104")

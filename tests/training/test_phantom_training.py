@@ -377,6 +377,28 @@ def test_a_pool_goes_on_from_whole_blocks(pool_folder: Path, pool: PhantomPool, 
     assert len(build_pool(folder, films=3, seed=FILM_SEED, size=SIZE).findings) == 3
 
 
+def test_words_about_the_code_do_not_make_it_other_code():
+    from radzero.training.phantom_pool import _without_words
+
+    plain = "def f(x):\n    a = '# no comment'\n    return x + 1\n"
+    worded = "'''File.'''\n# why\ndef f(x):  # what\n    \"Add.\"\n    a = '# no comment'\n    return x + 1\n"
+    assert _without_words(plain) == _without_words(worded) != _without_words(plain.replace("+ 1", "+ 2"))
+
+
+def test_a_pool_of_0_1_0_is_gone_on_with(pool: PhantomPool, tmp_path: Path):
+    from radzero.training.phantom_pool import _SAME_CODE
+
+    for file in pool.folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    note = json.loads((tmp_path / "pool.json").read_text())
+    (tmp_path / "pool.json").unlink()
+    (tmp_path / "pool.json").write_text(json.dumps(note | {"code": _SAME_CODE[note["code"]]}))
+    assert same_films(build_pool(tmp_path, films=4, seed=FILM_SEED, size=SIZE), [pool.pixels(k) for k in range(4)], 4)
+    (tmp_path / "pool.json").write_text(json.dumps(note | {"code": "0123456789abcdef"}))
+    with pytest.raises(ValueError, match=r"holds other films \(other code\); delete it"):
+        build_pool(tmp_path, films=4, seed=FILM_SEED, size=SIZE)
+
+
 @pytest.mark.parametrize("change", [{"seed": 6}, {"size": 80}])
 def test_a_pool_of_other_films_is_left_alone(change: dict[str, int], pool_folder: Path, pool: PhantomPool):
     before = sorted((p.name, p.stat().st_mtime_ns) for p in pool_folder.iterdir())

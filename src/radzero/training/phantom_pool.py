@@ -1,11 +1,15 @@
 """Keep a pool of phantoms on disk for training: files of pixels, with files of findings beside them."""
 
+import ast
 import hashlib
+import io
 import json
+import tokenize
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from token import COMMENT
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from radzero.phantom.film import make_film
 from radzero.phantom.findings import Finding, Grade
 
 _DRAWING = ("anatomy", "detector", "fields", "film", "findings")
+_SAME_CODE = {"f612af305fe73ba3": "47a73ac76b475f32"}
+"""Hash of code -> hash that 0.1.0 wrote of the same code; it counted comments."""
 _BLOCK = 250  # phantoms per file, per unit of work and per unit that a resumed build keeps
 
 
@@ -74,10 +80,21 @@ def _make_block(first: int, count: int, seed: int, size: int, folder: Path) -> i
 
 def _code_of_phantoms() -> str:
     """Return a hash of the code that draws, so that phantoms of another version are not taken for this one's."""
-    digest = hashlib.sha256()
-    for module in _DRAWING:
-        digest.update((Path(radzero.phantom.__file__).parent / f"{module}.py").read_bytes())
-    return digest.hexdigest()[:16]
+    folder = Path(radzero.phantom.__file__).parent
+    code = "".join(_without_words((folder / f"{module}.py").read_text(encoding="utf-8")) for module in _DRAWING)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def _without_words(source: str) -> str:
+    """Return source code without comments, docstrings and white space, which change nothing that is drawn."""
+    spans = [(t.start, t.end) for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == COMMENT]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            spans.append(((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)))
+    lines = source.splitlines(keepends=True)
+    for (first, start), (last, end) in sorted(spans, reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:start] + lines[last - 1][end:]]
+    return "".join("".join(lines).split())
 
 
 def build_pool(
@@ -103,8 +120,12 @@ def build_pool(
         ValueError: when the folder holds a pool of another seed or size, or of other phantom code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"seed": seed, "size": size, "code": _code_of_phantoms()}
+    code = _code_of_phantoms()
+    identity = {"seed": seed, "size": size, "code": code}
     note = folder / "pool.json"
+    older = _SAME_CODE.get(code)
+    if older and note.exists() and older in note.read_text(encoding="utf-8"):
+        identity["code"] = older
     remedy = "delete it (the films are drawn again), or name another folder"
     claim(note, identity, holds="other films", remedy=remedy)
     write_whole(note, json.dumps(identity).encode())
