@@ -32,7 +32,7 @@ MAY_IMPORT = {
         *("images", "models", "pictures", "prediction"),
     },
     "results": {"_registry", "_warnings", "errors", "images", "prediction", "results"},
-    "reports": {"_processes", "errors", "phantom", "reports"},
+    "reports": {"_pages", "_processes", "errors", "phantom", "reports"},
     "evaluation": {
         "_files",
         "_numbers",
