@@ -13,7 +13,8 @@ from radzero.models.configuration import AlignedConfig
 def add_aligner(model: VisionLanguageModel, config: AlignedConfig) -> None:
     """Give a model the aligner of its configuration: ``align_transformer``, ``align_linear`` and ``align_mlp``.
 
-    All three are there, and at most one of them does anything, so that names do not depend on the kind.
+    All three exist whatever the kind of aligner, so that tensor names do not depend on it; at most one is not the
+    identity.
     """
     size = config.vision_config.hidden_size
     model.align_transformer = Dinov2Encoder(config.align_config)
@@ -27,5 +28,5 @@ def add_aligner(model: VisionLanguageModel, config: AlignedConfig) -> None:
 
 
 def run_aligner(model: VisionLanguageModel, tokens: Tensor) -> Tensor:
-    """Tokens (B, T, D) after the model's aligner, before any LayerNorm."""
+    """Return the tokens (B, T, D) after the model's aligner, before any LayerNorm."""
     return model.align_transformer(model.align_mlp(model.align_linear(tokens))).last_hidden_state

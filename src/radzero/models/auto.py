@@ -1,7 +1,8 @@
-"""transformers' ``AutoConfig``, ``AutoModel`` and ``AutoProcessor`` for published checkpoints.
+"""Make transformers' ``AutoConfig``, ``AutoModel`` and ``AutoProcessor`` read published checkpoints.
 
-Their ``config.json`` names no type of transformers', and the copy on the hub points at code of its own. Here it is told
-by its architecture and read as :func:`radzero.load` reads it; the code is neither asked for nor run.
+A published ``config.json`` names no model type that transformers knows, and the copy on the hub points to code of its
+own. Here such a file is recognised by its content and read as :func:`radzero.load` reads it; that code is neither
+fetched nor run.
 """
 
 from typing import Any, ClassVar, Self
@@ -18,10 +19,10 @@ from radzero.models.registry import METHODS
 
 
 class PublishedConfig(PreTrainedConfig):
-    """A published ``config.json`` as it is; what it means is told by the tensors, when the model is loaded.
+    """A published ``config.json`` as it is; it is interpreted, with the tensors, when the model is loaded.
 
     Attributes:
-        content: of the file.
+        content: the JSON object in the file, without ``model_type``.
     """
 
     model_type: ClassVar[str] = PUBLISHED_TYPE
@@ -30,7 +31,7 @@ class PublishedConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """The configuration; with the options that are left over where ``return_unused_kwargs`` is given."""
+        """Return the configuration; with ``return_unused_kwargs``, return the unused options too."""
         both, name = kwargs.pop("return_unused_kwargs", False), kwargs.pop("name_or_path", "")
         config: Self = cls(content={key: value for key, value in config_dict.items() if key != "model_type"})
         config.name_or_path = str(name)
@@ -38,7 +39,7 @@ class PublishedConfig(PreTrainedConfig):
 
 
 class PublishedModel(VisionLanguageModel):
-    """What ``AutoModel`` finds for a published checkpoint; loading gives the model of the checkpoint's own method."""
+    """The class that ``AutoModel`` finds for a published checkpoint; loading returns a model of its method."""
 
     config_class = PublishedConfig
 
@@ -47,7 +48,7 @@ class PublishedModel(VisionLanguageModel):
 
     @classmethod
     def class_of(cls, checkpoint: Checkpoint) -> type[VisionLanguageModel]:
-        """The class of the method's models."""
+        """Return the model class of the checkpoint's method."""
         return model_class(type(checkpoint.config))
 
 

@@ -1,9 +1,10 @@
-"""What every method here is: two encoders, features of images and sentences, and scores between them.
+"""What all methods share: two encoders, features of images and sentences, and scores between them.
 
-Images become features (B, T, D) and sentences features (N, ...), each once; scores need features and a few parameters
-alone, which are passed along so that a loss over many processes has their gradient (:class:`Features`).
+Images are encoded once, as features (B, T, D), and so are sentences, as features (N, ...). Scores need only features
+and a few parameters, which are passed along so that a loss over many processes has their gradient (:class:`Features`).
 
-Shape suffixes: B images, N sentences, D hidden size, T tokens: CLS first, registers where they are used, L patches.
+Shape suffixes: B images, N sentences, D hidden size, T tokens (CLS, then registers where they are used, then L
+patches).
 """
 
 import inspect
@@ -35,18 +36,17 @@ if TYPE_CHECKING:
 _PASSED_BY_TRANSFORMERS = frozenset(
     ("adapter_kwargs", "_from_auto", "_commit_hash", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors")
 )
-"""What ``AutoModel`` and common recipes pass to every model; none of it changes how a checkpoint is read here."""
+"""Options that ``AutoModel`` and common recipes pass to every model; none changes how a checkpoint is read here."""
 _HUB_OPTIONS = frozenset(("revision", "cache_dir", "token", "local_files_only"))
 
 
 class Features(NamedTuple):
-    """What a loss is computed from.
+    """The inputs of a loss.
 
     Attributes:
-        images: (B, T, D).
-        sentences: (N, ...).
-        score_parameters: parameters that scores need besides, as :meth:`VisionLanguageModel.score_parameters` has
-            them.
+        images: image features, (B, T, D).
+        sentences: sentence features, (N, ...).
+        score_parameters: the parameters that scores also need, from :meth:`VisionLanguageModel.score_parameters`.
     """
 
     images: Tensor
@@ -56,14 +56,14 @@ class Features(NamedTuple):
 
 @dataclass
 class VisionLanguageOutput(ModelOutput):
-    """What a forward pass gives.
+    """The output of a forward pass.
 
     Attributes:
         logits: (B, N), already divided by tau where the method has one.
-        similarity: (B, N, L) values of the map row by row of the token grid, before the sigmoid; attention weights
-            times T for a map of that kind; None for a method without maps.
-        tokens: image features.
-        sentences: sentence features.
+        similarity: (B, N, L) values of the map row by row of the token grid, before the sigmoid; for a map of
+            attention weights, the weights times the number of tokens attended to; None for a method without maps.
+        tokens: image features, (B, T, D).
+        sentences: sentence features, (N, ...).
     """
 
     logits: Tensor | None = None
@@ -73,9 +73,10 @@ class VisionLanguageOutput(ModelOutput):
 
 
 class VisionLanguageModel(PreTrainedModel):
-    """A vision encoder, a text encoder and a way to compare them; a method says how.
+    """A vision encoder, a text encoder and a way to compare them, which each method defines.
 
-    :meth:`from_pretrained` reads published and own checkpoints; :func:`radzero.load` adds the processor and the device.
+    :meth:`from_pretrained` reads checkpoints in our format and the published one; :func:`radzero.load` also loads the
+    processor and chooses the device.
     """
 
     config_class = VisionLanguageConfig
@@ -113,23 +114,25 @@ class VisionLanguageModel(PreTrainedModel):
         attn_implementation: str | None = None,
         **options: Any,
     ) -> Self:
-        """Load our format or the published one, strictly, in evaluation mode.
+        """Load a checkpoint in our format or the published one, strictly; the model is in evaluation mode.
 
         Args:
             pretrained_model_name_or_path: a folder or a hub id.
-            config: use this configuration instead of the checkpoint's (``AutoModel`` passes the one it has read).
-            dtype: of the weights; float32 when None.
-            device_map: one device, such as "cuda"; "auto" is a GPU if there is one.
-            attn_implementation: "eager", "sdpa", ...; transformers' choice when None.
+            config: configuration to use instead of the checkpoint's (``AutoModel`` passes the one it has read); ignored
+                for a published checkpoint.
+            dtype: floating type of the weights; float32 when None.
+            device_map: one device, such as "cuda"; "auto" is a GPU if there is one; the CPU when None.
+            attn_implementation: "eager", "sdpa", ...; transformers chooses when None.
             **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; ``torch_dtype`` is an
                 older name of ``dtype``.
 
         Raises:
-            CheckpointError: naming what is missing, unexpected or of a wrong shape, or that it is another method's.
+            CheckpointError: when the checkpoint cannot be read, is another method's, or has tensors that are missing,
+                unexpected or of a wrong shape; the message names them.
             TypeError: for an option that is not known.
-            ValueError: for a dtype that is none.
+            ValueError: when ``dtype`` is not a floating type.
         """
-        from radzero.models.checkpoints import open_checkpoint  # which needs the methods, and they this module
+        from radzero.models.checkpoints import open_checkpoint  # here, because its methods import this module
 
         source = pretrained_model_name_or_path
         dtype = floating_dtype(options.pop("torch_dtype", None) if dtype is None else dtype)
@@ -148,16 +151,16 @@ class VisionLanguageModel(PreTrainedModel):
 
     @classmethod
     def class_of(cls, checkpoint: "Checkpoint") -> "type[VisionLanguageModel]":
-        """The class that :meth:`from_pretrained` makes of a checkpoint."""
+        """Return the class of the model that :meth:`from_pretrained` loads from a checkpoint."""
         return cls
 
     @classmethod
     def from_checkpoint(cls, checkpoint: "Checkpoint", *, dtype: torch.dtype | str | None = None) -> Self:
-        """:meth:`from_pretrained` of a checkpoint that is open already; nothing of it is opened again.
+        """Load a model as :meth:`from_pretrained` does, from a checkpoint that is open already.
 
         Raises:
-            CheckpointError: as :meth:`from_pretrained`.
-            ValueError: for a dtype that is none.
+            CheckpointError: see :meth:`from_pretrained`.
+            ValueError: when ``dtype`` is not a floating type.
         """
         source, config, kind = checkpoint.source, checkpoint.config, floating_dtype(dtype)
         wanted: Any = cls.config_class
@@ -171,14 +174,14 @@ class VisionLanguageModel(PreTrainedModel):
         if layers > len(found):
             raise CheckpointError(f"{source}: its config.json has {layers} layers, and there are {len(found)} tensors")
         try:
-            with torch.device("meta"):  # a size beyond reason is refused before it takes memory
+            with torch.device("meta"):  # so that an absurd size is refused before it takes memory
                 expected = cls(config).state_dict()
             check_tensors(expected, found, source, checkpoint.name_in_file)
             with no_init_weights():
                 model = cls(config)
         except (CheckpointError, MemoryError):
             raise
-        except Exception as error:  # of whatever kind a configuration class or a layer raises
+        except Exception as error:  # configuration classes and layers raise errors of any type
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise CheckpointError(f"{source}: its config.json describes no model ({reason})") from error
         tensors = checkpoint.tensors(kind)
@@ -188,19 +191,19 @@ class VisionLanguageModel(PreTrainedModel):
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write a checkpoint under the names that :meth:`from_pretrained` reads; transformers may know older ones."""
+        """Write a checkpoint under the names that :meth:`from_pretrained` reads, not under transformers' older ones."""
         super().save_pretrained(save_directory, **({"save_original_format": False} | options))
         for path in Path(save_directory).glob("*.safetensors"):
             usual_permissions(path)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the encoders' weights; the temperatures are float32 in any case."""
+        """Dtype of the vision encoder's weights; temperatures and the logits' bias are always loaded as float32."""
         return next(self.vision_model.parameters()).dtype
 
     @property
     def temperature(self) -> Tensor:
-        """tau, a float32 scalar (float64 in a model of that)."""
+        """tau, a float32 scalar (float64 where the parameter is float64)."""
         return at_least_float32(self.log_temperature).exp()
 
     @property
@@ -209,45 +212,45 @@ class VisionLanguageModel(PreTrainedModel):
         return patch_shape(self.config.vision_config)
 
     def token_grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Patches along each axis of an input of ``shape`` pixels: the rows and columns of its tokens."""
+        """Return the rows and columns of the token grid of an input of ``shape`` pixels."""
         return token_grid(self.config.vision_config, shape)
 
     # -- what a method defines -------------------------------------------------------------------------
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Image features (B, T, D) from the tokens of :meth:`vision_tokens`."""
+        """Return image features (B, T, D) from the tokens of :meth:`vision_tokens`."""
         raise NotImplementedError
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features (N, ...) of tokenised sentences, both inputs (N, S); none depends on how far they are padded."""
+        """Return the features (N, ...) of tokenised sentences, both inputs (N, S); padding does not change them."""
         raise NotImplementedError
 
     @property
     def sentence_shape(self) -> tuple[int, ...]:
-        """Of one sentence's features."""
+        """Shape of one sentence's features."""
         raise NotImplementedError
 
     def score_parameters(self) -> tuple[Tensor, ...]:
-        """What scores need besides features, with gradient."""
+        """Return the parameters that scores need besides features, with gradient."""
         raise NotImplementedError
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """Logits (B, N) and values of the maps (B, N, L), or None, of image and sentence features."""
+        """Return the logits (B, N) of image and sentence features, and the maps' values (B, N, L) or None."""
         raise NotImplementedError
 
     def training_scores(self, features: Features) -> TrainingScores:
-        """Scores for training, in bounded memory; uses no parameter but those in ``features.score_parameters``."""
+        """Return scores for training, in bounded memory; use no parameters but ``features.score_parameters``."""
         raise NotImplementedError
 
     # -- what all share --------------------------------------------------------------------------------
 
     @property
     def prefix_tokens(self) -> int:
-        """How many of the tokens come before the patches: CLS, and registers where the configuration keeps them."""
+        """Number of tokens before the patches: CLS, and registers where the configuration keeps them."""
         return 1 + (registers(self.config.vision_config) if self.config.registers_in_attention else 0)
 
     def vision_tokens(self, pixel_values: Tensor) -> Tensor:
-        """The vision encoder's tokens (B, T, D) of preprocessed images (B, C, H, W).
+        """Return the vision encoder's tokens (B, T, D) of preprocessed images (B, C, H, W).
 
         CLS comes first, then registers where the configuration keeps them, then the patches row by row.
         """
@@ -257,11 +260,11 @@ class VisionLanguageModel(PreTrainedModel):
         return tokens
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Features (B, T, D) of preprocessed images (B, C, H, W)."""
+        """Return the features (B, T, D) of preprocessed images (B, C, H, W)."""
         return self.align(self.vision_tokens(pixel_values))
 
     def pooled_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(N, text size): the text encoder's states, averaged over the attention mask, or the first token's."""
+        """Return the text encoder's states (N, text size), averaged over the attention mask, or the first token's."""
         states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.config.text_pooling == "cls":
             return cast(Tensor, states[:, 0])
@@ -269,13 +272,13 @@ class VisionLanguageModel(PreTrainedModel):
         return cast(Tensor, (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9))
 
     def bias(self) -> Tensor:
-        """The logits' bias; 0 where there is none."""
+        """Return the logits' bias; 0 where there is none."""
         return self.log_temperature.new_zeros(()) if self.logit_bias is None else self.logit_bias
 
     def forward(
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> VisionLanguageOutput:
-        """Every sentence against every image.
+        """Compare every sentence with every image.
 
         Args:
             pixel_values: (B, C, H, W) preprocessed images.
@@ -291,7 +294,7 @@ class VisionLanguageModel(PreTrainedModel):
 
 
 def cosine_logits(images_BD: Tensor, sentences_ND: Tensor, temperature: Tensor, bias: Tensor) -> Tensor:
-    """(B, N) cosines over tau plus a bias, in float32 or better whatever the inputs' types."""
+    """Return the cosines (B, N) divided by tau, plus a bias; float32, or float64 for float64 inputs."""
     with torch.autocast(images_BD.device.type, enabled=False):
         images, sentences = (F.normalize(at_least_float32(v), dim=-1) for v in (images_BD, sentences_ND))
         return images @ sentences.mT / temperature + bias
@@ -304,13 +307,15 @@ def chunked(
     bytes_per_pair: int,
     limit: int = 2**26,
 ) -> Tensor:
-    """(K, B, N) scores of all pairs, computed in chunks; where there are several, again in the backward pass.
+    """Return the scores (K, B, N) of all pairs, computed in chunks of bounded memory.
+
+    Where there are several chunks, each is computed again in the backward pass.
 
     Args:
-        score: (K, b, n) scores of b images with n sentences.
+        score: function that returns the scores (K, b, n) of b images and n sentences.
         images, sentences: features; neither may be empty.
-        bytes_per_pair: that a chunk holds for one pair.
-        limit: bytes of a chunk.
+        bytes_per_pair: memory that a chunk needs for one pair, in bytes.
+        limit: memory that a chunk may need, in bytes.
     """
     pairs = max(1, limit // bytes_per_pair)
     if len(images) * len(sentences) <= pairs:
@@ -324,7 +329,7 @@ def chunked(
 
 
 def empty_scores(features: Features, directions: int = 1) -> TrainingScores:
-    """Scores of a batch without images or without sentences: empty, and everything still gets a gradient, of zero."""
+    """Return empty scores, for a batch without images or sentences; every input still gets a gradient, of zero."""
     zero = sum(
         (part.sum() * 0.0 for part in (features.images, features.sentences, *features.score_parameters)),
         torch.zeros(()),
@@ -335,18 +340,18 @@ def empty_scores(features: Features, directions: int = 1) -> TrainingScores:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it is in that."""
+    """Return the tensor in float32, or unchanged if it is float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def register_method(config: type[VisionLanguageConfig], model: type[VisionLanguageModel]) -> None:
-    """Let transformers' ``AutoConfig`` and ``AutoModel`` know a method; to be called where its model is defined."""
+    """Register a method with transformers' ``AutoConfig`` and ``AutoModel``; call it where the model is defined."""
     AutoConfig.register(config.model_type, config)
     AutoModel.register(config, model)
 
 
 def _build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The text encoder that a configuration describes, without a pooler, which sentence embeddings do not use."""
+    """Build the text encoder of a configuration, without the pooler, which sentence embeddings do not use."""
     encoder = MODEL_MAPPING[type(config)]
     takes_pooler = "add_pooling_layer" in inspect.signature(encoder.__init__).parameters
     return encoder(config, add_pooling_layer=False) if takes_pooler else encoder(config)

@@ -1,4 +1,4 @@
-"""Checkpoints in our format and the published one (``CxrAlignModel``): safetensors only, strict, no remote code."""
+"""Read checkpoints in our format and the published one (``CxrAlignModel``): safetensors only, no remote code."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ from radzero.models.tensors import INDEX, WEIGHTS, Weights, aligned, weights_has
 __all__ = ["Checkpoint", "CheckpointError", "load_processor", "open_checkpoint", "read_processor", "weights_hash"]
 
 _OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta", "camembert", "longformer")
-"""Text encoders whose first position is 2."""
+"""Text encoders whose first position is 2, so that two of their position embeddings serve no token."""
 
 
 _MOST_LAYERS = 1000
-"""More than any transformer that is loaded here could have."""
+"""Largest number of layers that a config may state; no transformer loaded here has as many."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Checkpoint:
     """An opened checkpoint folder.
 
     Attributes:
-        folder: where its files are.
-        source: what the user named: the hub id or folder.
+        folder: folder of its files.
+        source: hub id or folder, as the user gave it.
         config: the method's configuration, translated where the checkpoint is in the published format.
-        published: whether it is.
-        weights: its tensors' names and shapes, and their values when they are asked for.
+        published: whether the checkpoint is in the published format.
+        weights: its tensors; names and shapes are read on opening, values on demand.
     """
 
     folder: Path
@@ -53,15 +53,15 @@ class Checkpoint:
     weights: Weights
 
     def meta(self) -> dict[str, Tensor]:
-        """Tensors under our names, as the method's model has them, without values."""
+        """Return the tensors under the names of the method's model, without values."""
         return self._named(self.weights.meta())
 
     def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Tensors under our names, as the method's model has them, in one floating type (float32 when None)."""
+        """Return the tensors under the names of the method's model, in one floating type (float32 when None)."""
         return {name: aligned(tensor) for name, tensor in self._named(self.weights.load(dtype)).items()}
 
     def name_in_file(self, name: str) -> str:
-        """What the checkpoint's files call a tensor of ours, as far as that is told by our name."""
+        """Return the name that one of our tensors has in the checkpoint's files, as far as our name determines it."""
         return published_name(name) if self.published else name
 
     def _named(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,14 +80,14 @@ def open_checkpoint(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Find a checkpoint's folder (a folder, or a hub id fetched or cached), read its configuration, open its weights.
+    """Find a checkpoint's folder (fetching a hub id that is not cached), read its configuration and open its weights.
 
     Args:
-        source: a folder or a hub id; "owner/name@revision" names a revision too.
+        source: a folder or a hub id; "owner/name@revision" also names the revision.
         revision: branch, tag or commit of a hub id.
-        cache_dir: where fetched files are kept; None for the hub's usual folder.
-        token: for the hub; None for the one that the user is logged in with.
-        local_files_only: never ask the hub.
+        cache_dir: folder for fetched files; the hub's usual folder when None.
+        token: token for the hub; the one of the user's login when None.
+        local_files_only: use the cache alone, without contacting the hub.
 
     Raises:
         CheckpointError: when there is no such folder or hub id, its ``config.json`` is not one of ours or contradicts
@@ -108,10 +108,10 @@ def open_checkpoint(
 
 
 def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
-    """The configuration in the content of a ``config.json`` of our format.
+    """Return the configuration in the content of a ``config.json`` of our format.
 
     Raises:
-        CheckpointError: when it is of another model, or describes none.
+        CheckpointError: when the content is of another model, or describes none.
     """
     method = method_of_type(str(content.get("model_type")))
     if method is None:
@@ -121,7 +121,7 @@ def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
         )
     for name, part in content.items():
         layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
-        if isinstance(layers, int) and layers > _MOST_LAYERS:  # some configurations make a list as long
+        if isinstance(layers, int) and layers > _MOST_LAYERS:  # some configuration classes build a list of that length
             raise CheckpointError(f"{path}: {name}.num_hidden_layers is {layers}; no encoder has so many")
     with _named(path):
         return method.config_class.from_dict(dict(content))
@@ -129,12 +129,12 @@ def open_config(content: Mapping[str, Any], path: Path) -> VisionLanguageConfig:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Around what is made of a file's content: its errors name the file."""
+    """Turn errors from interpreting a file's content into a :class:`CheckpointError` that names the file."""
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # of whatever kind a configuration class raises
+    except Exception as error:  # configuration classes raise errors of any type
         reason = " ".join(str(error).split())[:1000] or type(error).__name__
         raise CheckpointError(f"{path}: {reason}") from error
 
@@ -142,7 +142,7 @@ def _named(path: Path) -> Iterator[None]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError as error:  # such as a name that is too long, or a folder that may not be looked into
+    except OSError as error:  # such as a name that is too long, or a folder without permission
         raise CheckpointError(f"{short(str(path))}: cannot be looked for ({error.strerror or error})") from error
 
 
@@ -163,14 +163,14 @@ def _read_config(path: Path, folder: Path, source: str) -> dict[str, Any]:
 
 
 def read_processor(source: str | Path, **hub: Any) -> RadZeroProcessor:
-    """The processor of a checkpoint (a folder or a hub id) without its weights, which are not fetched for it.
+    """Load the processor of a checkpoint (a folder or a hub id); the weights are not fetched for it.
 
     Args:
-        source: as in :func:`open_checkpoint`.
+        source: see :func:`open_checkpoint`.
         **hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only``.
 
     Raises:
-        CheckpointError: as :func:`load_processor`.
+        CheckpointError: see :func:`load_processor`; or when ``config.json`` cannot be read.
     """
     folder = Path(source)
     if not _is_folder(folder):
@@ -185,17 +185,17 @@ def read_processor(source: str | Path, **hub: Any) -> RadZeroProcessor:
 _TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-"""Files that a tokenizer's vocabulary is in; without one, transformers makes up an empty one."""
+"""Files that may hold a tokenizer's vocabulary; where all are missing, transformers makes an empty vocabulary."""
 
 
 def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> RadZeroProcessor:
-    """The image processor and tokenizer of a checkpoint's own files.
+    """Load the image processor and the tokenizer from a checkpoint's own files.
 
-    ``config``, where it is known, keeps transformers from asking ``config.json`` what model this is: a published
-    checkpoint's is one that transformers has never heard of.
+    With ``config``, transformers need not read the model type in ``config.json``: it does not know a published
+    checkpoint's.
 
     Raises:
-        CheckpointError: when either is missing, damaged, or cannot serve the model.
+        CheckpointError: when either is missing, damaged, or does not fit the model.
     """
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         raise CheckpointError(f"{folder}: has no tokenizer of its own (none of {', '.join(_TOKENIZER_FILES)})")
@@ -209,7 +209,7 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
         (
             "image processor (preprocessor_config.json)",
             AutoImageProcessor,
-            # the file's name keeps transformers from asking config.json whether this is timm's
+            # with the file's name, transformers does not read config.json to see whether the model is timm's
             {"backend": "pil", "image_processor_filename": "preprocessor_config.json"},
         ),
         (
@@ -222,14 +222,14 @@ def load_processor(folder: Path, config: VisionLanguageConfig | None = None) -> 
             parts.append(loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options))
         except MemoryError:
             raise
-        except Exception as error:  # tokenizers raises bare ones
+        except Exception as error:  # the tokenizers library raises plain Exception
             raise CheckpointError(f"{folder}: its {what} cannot be read ({_cut(error)})") from error
     if not parts[1].vocab_size:
         raise CheckpointError(f"{folder}: its tokenizer has no vocabulary (no tokenizer.json or vocab.txt)")
     processor = RadZeroProcessor(*parts)
     if config and (positions := getattr(config.text_config, "max_position_embeddings", None)):
         processor.positions = int(positions) - (2 if config.text_config.model_type in _OFFSET_POSITIONS else 0)
-    if config and (positions := getattr(config, "text_positions", None)):  # CARZero's texts have so many tokens at most
+    if config and (positions := getattr(config, "text_positions", None)):  # CARZero's limit
         processor.positions = min(processor.positions or positions, int(positions))
     _try_images(processor, folder, config)
     _try_sentences(processor, folder, config)
@@ -245,7 +245,7 @@ def _cut(error: Exception) -> str:
 
 
 def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguageConfig | None) -> None:
-    """Make an input of a small film, so that settings that cannot be used are found when a model is loaded."""
+    """Preprocess a small image, so that settings that cannot be used are reported when a model is loaded."""
     images = processor.image_processor
     where = f"{folder}: its image processor (preprocessor_config.json)"
     if getattr(images, "do_normalize", True) and not isinstance(images, StatesGeometry):
@@ -264,7 +264,7 @@ def _try_images(processor: RadZeroProcessor, folder: Path, config: VisionLanguag
             raise ValueError("it makes values that are not finite, such as by a deviation of 0")
     except MemoryError:
         raise
-    except Exception as error:  # of whatever kind odd settings raise
+    except Exception as error:  # unusable settings raise errors of any type
         raise CheckpointError(f"{where} cannot be used ({_cut(error)})") from error
 
 

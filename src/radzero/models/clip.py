@@ -1,4 +1,4 @@
-"""CLIP, and LiT where the vision encoder is locked: one vector per image, one per sentence, their cosine."""
+"""CLIP, and LiT where the vision encoder is locked: the cosine of one vector per image and one per sentence."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from radzero.models.vectors import VectorModel
 class ClipConfig(VisionLanguageConfig):
     """CLIP (Radford et al. 2021): the cosine of one vector per image and one per sentence.
 
-    With the vision encoder locked it is LiT (Zhai et al. 2022).
+    With the vision encoder locked, it is LiT (Zhai et al. 2022).
     """
 
     model_type: ClassVar[str] = "radzero_clip"
@@ -21,7 +21,7 @@ class ClipConfig(VisionLanguageConfig):
 
 
 class ClipModel(VectorModel):
-    """A linear layer on CLS, the mean of a sentence's states with a linear layer, and the cosine over tau.
+    """The cosine over tau of a linear layer on CLS and a linear layer on a sentence's pooled states.
 
     CLIP (Radford et al. 2021); with the vision encoder locked, LiT (Zhai et al. 2022). It has no maps.
     """
@@ -38,15 +38,15 @@ class ClipModel(VectorModel):
         self.post_init()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """The image vector (B, 1, D)."""
+        """Return the image vectors (B, 1, D)."""
         return self.vision_projection(vision_tokens[:, :1])
 
     def vectors(self, tokens: Tensor) -> Tensor:
-        """The image vector (B, D), all that :meth:`align` leaves."""
+        """Return the image vectors (B, D), the only token that :meth:`align` returns."""
         return tokens[:, 0]
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """Logits (B, N), and no map."""
+        """Return the logits (B, N), and no map."""
         return SimilarityOutput(cosine_logits(self.vectors(tokens), sentences, *self.score_parameters()[0]), None)
 
 

@@ -1,4 +1,4 @@
-"""What the configurations of all methods have in common, and that of the small convolutional vision encoder."""
+"""What the configurations of all methods share, and the configuration of the small convolutional vision encoder."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,9 +16,10 @@ class ConvStemConfig(PreTrainedConfig):
     Attributes:
         widths: channels at a quarter of the input's resolution, at an eighth, and of the tokens (the hidden size).
         token_stride: pixels per token, 8 or 16.
-        image_size: size in pixels that the learned positions are made for.
-        num_hidden_layers: transformer blocks (DINOv2's) behind the stem; none by default, for the align layers mix.
-        num_attention_heads: of the blocks.
+        image_size: side in pixels of the square input for which the learned positions are made.
+        num_hidden_layers: transformer blocks (DINOv2's) after the stem; 0 by default, because the align layers mix the
+            tokens.
+        num_attention_heads: attention heads per block.
     """
 
     model_type: ClassVar[str] = "radzero_conv_stem"
@@ -46,7 +47,7 @@ class ConvStemConfig(PreTrainedConfig):
 
     @property
     def patch_size(self) -> int:
-        """Pixels per token, the name that every vision encoder here has for it."""
+        """Pixels per token along each axis, under the name that every vision encoder here uses."""
         return self.token_stride
 
 
@@ -55,10 +56,10 @@ VISION_NAMES = ", ".join(config.model_type for config in VISION_CONFIGS)
 
 
 def square(size: Sequence[int], name: str) -> int:
-    """The side of a square that a configuration gives as height and width.
+    """Return the side of a square that a configuration gives as height and width.
 
     Raises:
-        ValueError: for two numbers that differ.
+        ValueError: when the two differ.
     """
     if len(set(size)) != 1:
         raise ValueError(f"{name} must be square, not {size}")
@@ -66,27 +67,26 @@ def square(size: Sequence[int], name: str) -> int:
 
 
 def registers(config: PreTrainedConfig) -> int:
-    """How many register tokens a vision encoder has between CLS and the patches."""
+    """Return the number of register tokens that a vision encoder has between CLS and the patches."""
     return int(getattr(config, "num_register_tokens", 0))
 
 
 class VisionLanguageConfig(PreTrainedConfig):
-    """What every method here has: a vision encoder, a text encoder, an input size.
+    """The settings that every method has: a vision encoder, a text encoder, an input size and the logits' scale.
 
     Attributes:
         vision_config: a configuration of :data:`VISION_CONFIGS`.
         text_config: the configuration of a BERT-like text encoder.
-        text_pooling: a sentence's states become one by their "mean" over the attention mask, or by the first token's
-            ("cls").
-        registers_in_attention: whether the vision encoder's register tokens go on to the align layers and take part in
-            the attention as CLS does; else they end with the encoder. They are never in the map.
-        image_size: height and width in pixels at which the vision encoder is run.
+        text_pooling: how a sentence's states are pooled: "mean" over the attention mask, or the first token's ("cls").
+        registers_in_attention: whether the vision encoder's register tokens pass on to the align layers and take part
+            in the attention as CLS does; otherwise they are dropped after the encoder. They are never in the map.
+        image_size: height and width in pixels of the vision encoder's input.
         temperature: initial tau, learned as its logarithm.
-        logit_bias: initial bias of the logits, learned; SigLIP's loss needs one. None for none.
+        logit_bias: initial value of the logits' learned bias, which SigLIP's loss needs; None for no bias.
         position_rule: how DINOv2 position embeddings are interpolated: "size" (to the target size, as
-            ``transformers`` does now) or "offset" (scale (n + 0.1) / n0, as it did when the published weights were
-            trained).
-        card: what is known of the training: keys ``data``, ``licence``, ``notice`` and the like.
+            ``transformers`` does now) or "offset" (by the scale (n + 0.1) / n0, as it did when the published weights
+            were trained).
+        card: facts about the training, under keys such as ``data``, ``licence`` and ``notice``.
     """
 
     model_type: ClassVar[str] = "radzero_vision_language"
@@ -129,13 +129,13 @@ class VisionLanguageConfig(PreTrainedConfig):
 
 
 class AlignedConfig(VisionLanguageConfig):
-    """A method that has layers of its own on the vision tokens: blocks, a linear layer, an MLP, or none.
+    """The settings of a method with its own layers on the vision tokens: blocks, a linear layer, an MLP, or none.
 
     Attributes:
         align_config: DINOv2 blocks that run on the vision tokens, ``num_hidden_layers`` of them.
-        align_linear: a linear layer on the vision tokens in place of blocks (a published ablation).
-        align_mlp: hidden widths of an MLP in place of blocks (a published ablation); None for no MLP.
-        align_activation: between the MLP's linear layers.
+        align_linear: whether a linear layer replaces the blocks (a published ablation).
+        align_mlp: hidden widths of an MLP that replaces the blocks (a published ablation); None for no MLP.
+        align_activation: activation between the MLP's linear layers.
         align_norm: whether a LayerNorm follows.
     """
 

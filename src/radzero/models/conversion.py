@@ -1,4 +1,4 @@
-"""Rewriting checkpoints: the published ones into our format, and a RadZero of ours into the published one."""
+"""Convert checkpoints: published ones to our format, and a RadZero of ours to the published format."""
 
 from pathlib import Path
 from typing import cast
@@ -20,21 +20,21 @@ def convert_checkpoint(
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Write the checkpoint ``source`` (published, or ours) to ``output`` in our format, processor included.
+    """Write the checkpoint ``source`` (published, or ours) to ``output`` in our format, with its processor.
 
-    The configuration remembers the published position rule, so that the outputs are the same to the last digit.
+    The configuration keeps the published position rule, so that the outputs are the same to the last digit.
 
     Args:
-        source: a folder or hub id; or a file of PyTorch Lightning, as CARZero's are.
+        source: a folder or hub id; or a PyTorch Lightning file, as CARZero's checkpoints are.
         output: a folder without a checkpoint.
-        text: folder or hub id of the tokenizer for such a file, which has none; ClinicalBERT's when None.
-        published: write the published format instead, which holds a RadZero on a DINOv2 alone.
-        revision, local_files_only: of a hub id, see :func:`~radzero.models.checkpoints.open_checkpoint`.
+        text: folder or hub id of the tokenizer for a Lightning file, which has none; ClinicalBERT's when None.
+        published: write the published format instead, which can hold only a RadZero on a DINOv2.
+        revision, local_files_only: for a hub id; see :func:`~radzero.models.checkpoints.open_checkpoint`.
 
     Raises:
         CheckpointError: when the source cannot be read.
-        ValueError: when ``output`` already holds a checkpoint, for a tokenizer where the source has its own, or for a
-            model that the published format cannot hold.
+        ValueError: when ``output`` already holds a checkpoint, when ``text`` is given for a source that has its own
+            tokenizer, or when the published format cannot hold the model.
     """
     if Path(source).is_file():
         if published:
@@ -58,6 +58,6 @@ def convert_checkpoint(
 
 
 def save_processor(processor: RadZeroProcessor, output: Path) -> None:
-    """Write the image processor and the tokenizer as the files every transformers version knows."""
+    """Write the image processor and the tokenizer as the files that every transformers version reads."""
     processor.image_processor.save_pretrained(output)
     processor.tokenizer.save_pretrained(output)

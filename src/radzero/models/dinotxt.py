@@ -1,4 +1,4 @@
-"""dino.txt: transformer blocks on a locked encoder; CLS and the mean of the patches are the image's vector."""
+"""dino.txt: transformer blocks on a locked encoder; CLS and the mean of the patches form the image's vector."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from radzero.models.vectors import VectorModel
 
 
 class DinoTxtConfig(AlignedConfig):
-    """dino.txt (Jose et al. 2025): blocks on a locked encoder, averaged patches beside CLS."""
+    """dino.txt (Jose et al. 2025): blocks on a locked encoder; CLS and the averaged patches form the image's vector."""
 
     model_type: ClassVar[str] = "radzero_dinotxt"
     method: ClassVar[str] = "dino.txt"
@@ -27,7 +27,7 @@ class DinoTxtModel(VectorModel):
 
     With v_0 the CLS token after the blocks and a LayerNorm, and m the mean of the patch tokens v_1..v_L, an image's
     vector is x = [v_0 ; m] / |[v_0 ; m]| (2D), a sentence's t is its embedding projected to 2D and L2-normalised, and
-    the logit is <x, t> / tau. The map compares patches with the half of t that faces them:
+    the logit is <x, t> / tau. The map compares patches with the half of t that is compared with m:
     s_k = <v_k / |v_k|, t'> / tau with t' the second half of t, L2-normalised.
     """
 
@@ -43,16 +43,16 @@ class DinoTxtModel(VectorModel):
         self.post_init()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Tokens (B, T, D) after the blocks and their LayerNorm."""
+        """Return the tokens (B, T, D) after the blocks and their LayerNorm."""
         return self.layer_norm(run_aligner(self, vision_tokens))
 
     def vectors(self, tokens: Tensor) -> Tensor:
-        """[CLS ; mean of the patches] (B, 2D), not normalised."""
+        """Return the image vectors [CLS ; mean of the patches] (B, 2D), not normalised."""
         tokens = at_least_float32(tokens)
         return torch.cat((tokens[:, 0], tokens[:, self.prefix_tokens :].mean(dim=1)), dim=-1)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """Logits (B, N), and patches against the second half of the sentences' vectors (B, N, L)."""
+        """Return the logits (B, N), and the patches' cosines with the sentences' second halves over tau (B, N, L)."""
         tau, bias = self.score_parameters()[0]
         with torch.autocast(tokens.device.type, enabled=False):
             patches = F.normalize(at_least_float32(tokens[:, self.prefix_tokens :]), dim=-1)

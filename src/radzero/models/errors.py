@@ -1,4 +1,4 @@
-"""What is raised of a checkpoint, and how values of its files are quoted."""
+"""The error for a checkpoint that cannot be loaded, and how messages quote values from its files."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ class CheckpointError(RadZeroError, ValueError):
 
 
 def short(value: Any) -> str:
-    """A value of a file as messages quote it: printable, and of bounded length."""
+    """Return a value from a file as messages quote it: printable, at most 80 characters."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
     return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."
 
 
 def shown_name(name: str) -> str:
-    """A name from a file, such as a tensor's, as messages show it."""
+    """Return a name from a file, such as a tensor's, as messages show it: printable, at most 240 characters."""
     name = name if name.isprintable() else ascii(name)
     return name if len(name) <= 3 * _QUOTED else f"{name[: 3 * _QUOTED - 3]}..."

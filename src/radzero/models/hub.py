@@ -1,4 +1,4 @@
-"""Checkpoints from a model hub: what is needed of a repository, fetched once and kept in the hub's own cache."""
+"""Fetch checkpoints from a model hub: only the files that are needed, once, into the hub's own cache."""
 
 import io
 import os
@@ -45,12 +45,12 @@ NEEDED = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-"""All that a checkpoint is read from, beside its weights. A published repository holds more: report sentences, label
-files, code."""
+"""The files that a checkpoint is read from, besides its weights. A published repository holds more: report sentences,
+label files, code."""
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
-    """ "owner/name@revision" into both; without "@", no revision."""
+    """Split "owner/name@revision" at the "@"; without a revision, return the source and None."""
     name, mark, revision = source.partition("@")
     return (name, revision) if mark and revision else (source, None)
 
@@ -64,21 +64,21 @@ def fetch(
     *,
     weights: bool = True,
 ) -> Path:
-    """The folder of a hub id's files, fetched where the cache lacks them.
+    """Return the folder of a hub id's files, which are fetched where the cache lacks them.
 
-    One progress bar on standard error shows what is fetched. Of a repository that has ``model.safetensors``, no shards
-    are asked for.
+    One progress bar on standard error shows the download. Shards are not fetched from a repository that has
+    ``model.safetensors``.
 
     Args:
-        source: "owner/name", with "@revision" where that is not given.
-        revision: branch, tag or commit; the main branch when None.
-        cache_dir: None for the hub's usual folder.
-        token: None for the one that the user is logged in with.
-        local_files_only: never ask the hub.
-        weights: whether they are needed too.
+        source: "owner/name", or "owner/name@revision".
+        revision: branch, tag or commit; where ``source`` names none either, None means the main branch.
+        cache_dir: folder for fetched files; the hub's usual folder when None.
+        token: token for the hub; the one of the user's login when None.
+        local_files_only: use the cache alone, without contacting the hub.
+        weights: whether the weights are needed too.
 
     Raises:
-        CheckpointError: in one line that says what to do.
+        CheckpointError: when the files cannot be had; the message is one line that says what to do.
     """
     name, named = split_revision(source)
     if revision and named and revision != named:
@@ -94,7 +94,7 @@ def fetch(
                 except (httpx2.HTTPError, OSError) as error:
                     if not _is_outage(error):
                         raise
-                    unanswered, options["local_files_only"] = error, True  # what is in the cache may do
+                    unanswered, options["local_files_only"] = error, True  # the cache may suffice
             folder = Path(
                 snapshot_download(
                     name,
@@ -105,7 +105,7 @@ def fetch(
                 )
             )
             if weights and (shards := weight_names(folder)) != [WEIGHTS]:
-                # the folder is called by its commit, which needs not be asked for again
+                # the folder's name is its commit, so the hub need not be asked for it again
                 snapshot_download(name, revision=folder.name, allow_patterns=shards, tqdm_class=bar.kind, **options)
     except (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
@@ -119,7 +119,7 @@ _PATIENCE_S = 10.0
 
 
 def folder_of(source: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """A folder as it is, or that of a hub id.
+    """Return ``source`` where it is a folder, or else the folder of the hub id.
 
     Raises:
         CheckpointError: see :func:`fetch`.
@@ -128,30 +128,31 @@ def folder_of(source: str, *, revision: str | None = None, local_files_only: boo
 
 
 def _ask_commit(name: str, revision: str, token: str | bool | None, cache_dir: str | Path | None) -> str:
-    """Which commit a branch or tag is, noted in the cache for times without internet.
+    """Ask the hub for the commit of a branch or tag, and note it in the cache for use without internet.
 
-    The hub's client would wait for ever for a hub that does not answer, such as one behind a firewall.
+    The request has a time limit: without one, the hub's client would wait for ever where the hub does not answer, such
+    as behind a firewall.
     """
     commit = HfApi(token=token).repo_info(name, revision=revision, timeout=_PATIENCE_S).sha
     if not commit or not _COMMIT.fullmatch(commit):
         raise ValueError(f"the hub named no commit, but {commit!r}")
     root = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     reference = root / repo_folder_name(repo_id=name, repo_type="model") / "refs" / revision
-    with suppress(OSError):  # a cache that this user may only read serves as well
+    with suppress(OSError):  # a cache that this user may not write to can still be read
         reference.parent.mkdir(parents=True, exist_ok=True)
         write_whole(reference, commit.encode())
     return commit
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether the hub could not be reached, did not answer in time, or is out of order."""
+    """Return whether the hub is out of reach, too slow, out of order (status 500 or above) or limits requests (429)."""
     if isinstance(error, HfHubHTTPError):
         return error.response is not None and (error.response.status_code >= 500 or error.response.status_code == 429)
     return isinstance(error, httpx2.TransportError)
 
 
 def _reason(error: Exception, revision: str | None, local_files_only: bool) -> str:
-    """What went wrong and what to do, in one line."""
+    """Return one line that says what went wrong and what to do."""
     sign_in = "log in (`hf auth login`) or set HF_TOKEN"
     if isinstance(error, HFValidationError):
         return "no such folder, and not a hub id (owner/name) either"
@@ -191,7 +192,7 @@ def _reason(error: Exception, revision: str | None, local_files_only: bool) -> s
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the client's own warnings back: what matters of them is in the one line of the error."""
+    """Silence the hub client's own warnings; the error's one line says what matters."""
     before = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:
@@ -205,9 +206,9 @@ def _offline(error: BaseException) -> bool:
 
 
 class _Bar:
-    """One bar for all files that are fetched; none where nothing is, or the hub's own setting forbids bars.
+    """One progress bar for all files; none appears where nothing is fetched or the hub's own setting forbids bars.
 
-    ``kind`` is a class like tqdm's, which the hub's client reports to, from several threads.
+    ``kind`` is a subclass of tqdm, to which the hub's client reports from several threads.
     """
 
     def __init__(self) -> None:
@@ -219,14 +220,14 @@ class _Bar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=hidden or os.environ.get("RANK", "0") != "0",  # of torchrun's processes, the first speaks
+            disable=hidden or os.environ.get("RANK", "0") != "0",  # under torchrun, only rank 0 shows it
         )
         self._task: Any = None
         self._lock = threading.Lock()
         outer = self
 
         class Counter(tqdm):
-            """Counts in silence; bars of bytes are shown through the one bar."""
+            """A silent counter; counts of bytes are shown in the one bar."""
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **(kwargs | {"file": io.StringIO()}))

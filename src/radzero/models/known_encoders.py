@@ -1,7 +1,7 @@
-"""Architectures of public encoders, by name: what a config leaves out, and what no tensor's shape shows.
+"""Architectures of public encoders, by name, for settings that a config leaves out and no tensor's shape shows.
 
-The epsilon of a LayerNorm, the activation and the padding id leave no trace in tensors; nor do the heads of an encoder
-without relative positions. Values are those of the models' own ``config.json``.
+The epsilon of a LayerNorm, the activation and the padding id leave no trace in tensors; neither does the number of
+heads of an encoder without relative positions. The values are those of the models' own ``config.json``.
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ FAMILIES: dict[str, Mapping[str, Any]] = {
     "mpnet": {key: _MPNET[key] for key in ("hidden_act", "layer_norm_eps", "pad_token_id")},
     "dinov2": {key: _DINOV2[key] for key in ("hidden_act", "layer_norm_eps")},
 }
-"""What every published encoder of an architecture has: each MPNet was made from microsoft/mpnet-base."""
+"""Fields that all published encoders of an architecture share: each MPNet was made from microsoft/mpnet-base."""
 
 GENERIC_FIELDS = frozenset((
     "_name_or_path", "add_cross_attention", "apply_layernorm", "architectures", "attention_probs_dropout_prob",
@@ -96,11 +96,11 @@ GENERIC_FIELDS = frozenset((
     "transformers_version", "auto_map", "use_cache", "position_embedding_type", "classifier_dropout",
     "gradient_checkpointing",
 ))  # fmt: skip
-"""Fields of published sub-configs that are read elsewhere or mean nothing, most of them about generating text."""
+"""Fields of published sub-configs that are read elsewhere or have no effect; most concern text generation."""
 
 
 def known_encoder(name: Any) -> Mapping[str, Any] | None:
-    """The fields of an encoder by its hub id, or its last part, as a copy's folder is called; None if unknown."""
+    """Return an encoder's fields by its hub id, or by the id's last part (a copy's folder name); None if unknown."""
     if not isinstance(name, str) or not name:
         return None
     if name in KNOWN_ENCODERS:

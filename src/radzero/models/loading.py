@@ -1,4 +1,4 @@
-"""Models of any method, by their configuration."""
+"""Build and load models of any method, by their configuration."""
 
 from pathlib import Path
 
@@ -11,25 +11,25 @@ from radzero.models.registry import METHODS
 
 
 def model_class(config: type[VisionLanguageConfig]) -> type[VisionLanguageModel]:
-    """The model class of a configuration class of the registry."""
+    """Return the model class that the registry has for a configuration class."""
     return next(spec.model_class for spec in METHODS.values() if spec.config_class is config)
 
 
 def build_model(config: VisionLanguageConfig) -> VisionLanguageModel:
-    """A model with random weights."""
+    """Build a model with random weights."""
     return model_class(type(config))(config)
 
 
 def load_model(source: Checkpoint | str | Path, dtype: str | torch.dtype | None = None) -> VisionLanguageModel:
-    """The model of a checkpoint of any method, in evaluation mode.
+    """Load the model of a checkpoint of any method, in evaluation mode.
 
     Args:
         source: an open checkpoint, which is not opened again; or a folder or hub id.
-        dtype: of the weights; float32 when None.
+        dtype: floating type of the weights; float32 when None.
 
     Raises:
         CheckpointError: see :meth:`~radzero.models.base.VisionLanguageModel.from_pretrained`.
-        ValueError: for a dtype that is none.
+        ValueError: when ``dtype`` is not a floating type.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     return model_class(type(checkpoint.config)).from_checkpoint(checkpoint, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Films and sentences to a model's inputs, by the checkpoint's own image processor and tokenizer."""
+"""Make a model's inputs from radiographs and sentences, with the checkpoint's own image processor and tokenizer."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ from radzero.images.reader import read_radiograph
 
 @runtime_checkable
 class StatesGeometry(Protocol):
-    """An image processor that says itself what it does; of transformers' own, that is told by their settings."""
+    """An image processor that states its own geometry; that of transformers' processors follows from their settings."""
 
     def geometry(self, shape: Sequence[int]) -> Geometry:
-        """Where an image of this shape, (H, W), lies in the input."""
+        """Return where an image of this shape, (H, W), lies in the input."""
         ...
 
 
 class RadZeroProcessor(ProcessorMixin):
     """An image processor and a tokenizer, saved and loaded together.
 
-    Called like any transformers processor: ``processor(images=..., text=...)``. :meth:`films` also says where each
-    film's pixels went.
+    It is called like any transformers processor: ``processor(images=..., text=...)``. :meth:`films` also returns where
+    each radiograph lies in its input.
 
     Attributes:
-        positions: how many tokens the text encoder has positions for, where that is known.
+        positions: largest number of tokens for which the text encoder has positions; None where it is unknown.
     """
 
     positions: int | None = None
@@ -46,32 +46,33 @@ class RadZeroProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
-        """The processor of a checkpoint, a folder or a hub id, in our format or the published one.
+        """Load the processor of a checkpoint, a folder or a hub id, in our format or the published one.
 
         Args:
-            pretrained_model_name_or_path: which.
-            **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; others, which
-                transformers passes to every processor, change nothing here.
+            pretrained_model_name_or_path: a folder or a hub id.
+            **options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` for hub ids; other options, which
+                transformers passes to every processor, have no effect.
 
         Raises:
             CheckpointError: when a file is missing or damaged.
         """
-        from radzero.models.checkpoints import read_processor  # which needs this module
+        from radzero.models.checkpoints import read_processor  # here, because it imports this module
 
         hub = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only") if key in options}
         return cast(Self, read_processor(pretrained_model_name_or_path, **hub))
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
-        """Pixel values (B, 3, H, W) of images and token ids with attention mask (N, S) of sentences.
+        """Return pixel values (B, 3, H, W) of images, and token ids and attention mask (N, S) of sentences.
 
         Args:
-            images: one or many of path, array, PIL image or :class:`~radzero.images.radiograph.Radiograph`.
-            text: one or many sentences.
-            **kwargs: ``return_tensors`` ("pt", which is what is returned in any case), ``padding``, ``truncation`` and
-                ``max_length`` of the sentences.
+            images: one image or a list of them; each is a path, an array, a PIL image or a
+                :class:`~radzero.images.radiograph.Radiograph`.
+            text: one sentence or several.
+            **kwargs: ``return_tensors`` (only "pt", the default); ``padding``, ``truncation`` and ``max_length`` for
+                sentences.
 
         Raises:
-            ValueError: without images and text, or for another kind of tensors.
+            ValueError: when neither images nor text are given, or for another kind of tensors.
             TypeError: for an option that is not known.
         """
         if images is None and text is None:
@@ -90,9 +91,10 @@ class RadZeroProcessor(ProcessorMixin):
         return BatchFeature(data)
 
     def sentences(self, sentences: Sequence[str], **options: Any) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (N, S), padded to the longest sentence, cut at :attr:`max_tokens`.
+        """Tokenise sentences, padded to the longest and cut at :attr:`max_tokens`.
 
-        ``options`` are the tokenizer's ``padding``, ``truncation`` and ``max_length``.
+        The result holds ``input_ids`` and ``attention_mask`` (N, S). ``options`` are the tokenizer's ``padding``,
+        ``truncation`` and ``max_length``.
         """
         chosen = {"padding": True, "truncation": True, "max_length": self.max_tokens, **options}
         encoded = self.tokenizer(list(sentences), return_tensors="pt", **chosen)
@@ -100,13 +102,13 @@ class RadZeroProcessor(ProcessorMixin):
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens per sentence: the lesser of the tokenizer's limit and the encoder's positions; at most 512."""
+        """Largest number of tokens per sentence: the least of the tokenizer's limit, the positions and 512."""
         return min(int(self.tokenizer.model_max_length), self.positions or 512, 512)
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Words that the tokenizer has no token for, in order and once; the model cannot have learned them.
+        """Return the words for which the tokenizer has no token, in order and without repeats.
 
-        Punctuation around a word is no part of it.
+        The model cannot have learned them. Punctuation around a word is not part of it.
         """
         unknown = self.tokenizer.unk_token_id
         words = list(dict.fromkeys(_without_punctuation(word) for word in sentence.split()))
@@ -116,16 +118,19 @@ class RadZeroProcessor(ProcessorMixin):
         return [word for word, ids in zip(words, tokens, strict=True) if unknown in ids]
 
     def token_count(self, sentence: str) -> int:
-        """How many tokens a sentence has, special ones included, before it is cut."""
-        if (most := len(sentence.encode()) + 2) <= self.max_tokens:  # a token has a byte at least
+        """Return a sentence's number of tokens before it is cut, special tokens included, or an upper bound.
+
+        A sentence that must fit :attr:`max_tokens` is not tokenised: its number of bytes + 2 is returned.
+        """
+        if (most := len(sentence.encode()) + 2) <= self.max_tokens:  # each token has at least one byte
             return most
         return len(self.tokenizer(sentence, verbose=False)["input_ids"])
 
     def films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
-        """Pixel values (B, 3, H, W) float32 of films, and where each film lies in them.
+        """Return the pixel values (B, 3, H, W), float32, of radiographs, and where each radiograph lies in them.
 
         Raises:
-            ValueError: when the processor's settings are of a kind whose geometry is not known here.
+            ValueError: when the geometry cannot be derived from the image processor's settings.
         """
         pixels, geometries = [], []
         for film in films:
@@ -141,7 +146,7 @@ class RadZeroProcessor(ProcessorMixin):
         return torch.stack(pixels).float(), geometries
 
     def _pixels(self, film: Radiograph) -> Tensor:
-        """(3, H, W) pixel values of a radiograph. Its channels are equal, so it is resized once, then normalised."""
+        """Return the pixel values (3, H, W) of a radiograph; where possible, resize only one of its equal channels."""
         processor = self.image_processor
         if not _is_separable(processor):
             return processor(film.to_rgb(), return_tensors="pt")["pixel_values"][0]
@@ -156,7 +161,7 @@ class RadZeroProcessor(ProcessorMixin):
         return torch.from_numpy(values)
 
     def geometry(self, shape: Sequence[int]) -> Geometry:
-        """What the image processor does to an image of this shape, (H, W): resize, then centre-crop, then pad."""
+        """Return how the image processor places an image of this shape, (H, W): it resizes, centre-crops, then pads."""
         processor = self.image_processor
         if isinstance(processor, StatesGeometry):
             return processor.geometry(shape)
@@ -175,7 +180,7 @@ class RadZeroProcessor(ProcessorMixin):
 
 
 def _is_separable(processor: BaseImageProcessor) -> bool:
-    """Whether a processor treats each channel by itself until it normalises: every step is the backend's own."""
+    """Return whether a processor treats each channel alone until it normalises: every step is the backend's own."""
     own = ("_preprocess", "process_image", "resize", "center_crop", "rescale", "normalize", "pad")
     return isinstance(processor, PilBackend) and all(
         getattr(type(processor), name) is getattr(PilBackend, name) for name in own
@@ -183,13 +188,16 @@ def _is_separable(processor: BaseImageProcessor) -> bool:
 
 
 def _without_punctuation(word: str) -> str:
-    """A word without the punctuation around it; a word of nothing else stays as it is."""
+    """Return a word without the punctuation around it; a word of punctuation alone is unchanged."""
     inside = [k for k, character in enumerate(word) if not unicodedata.category(character).startswith("P")]
     return word[inside[0] : inside[-1] + 1] if inside else word
 
 
 def _crop_offset(length: int, crop: int) -> int:
-    """Where a film of ``length`` starts in a centre crop, as transformers cuts or, where it is too short, pads."""
+    """Return where a side of ``length`` pixels starts in a centre crop of ``crop`` pixels; negative where it is cut.
+
+    It is cut or, where it is too short, padded as transformers does.
+    """
     return -((length - crop) // 2) if length >= crop else (crop - length + 1) // 2
 
 

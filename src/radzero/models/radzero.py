@@ -1,4 +1,4 @@
-"""RadZero as a transformers model: images -> tokens, sentences -> embeddings, similarity between them."""
+"""RadZero as a transformers model: images become tokens, sentences embeddings, and similarity compares them."""
 
 import math
 from typing import Any, ClassVar, cast
@@ -20,12 +20,12 @@ class RadZeroConfig(AlignedConfig):
     """RadZero: vision encoder, align layers, text encoder and the similarity between them.
 
     Attributes:
-        text_projection: a linear layer on sentence embeddings; there is one in any case where the text encoder's width
-            is not the vision encoder's.
+        text_projection: whether a linear layer follows the sentence pooling; there always is one where the text
+            encoder's width differs from the vision encoder's.
         similarity: "cos" or "dot" (:func:`radzero.similarity_logits`).
-        attention_temperature: initial separate attention temperature, None for tau.
+        attention_temperature: initial value of a separate attention temperature; None to use tau.
         text_l2_norm: whether sentence embeddings are L2-normalised between pooling and the shared LayerNorm.
-        mpnce_row_sum, mpnce_col_sum: loss options, see :func:`radzero.multi_positive_loss`.
+        mpnce_row_sum, mpnce_col_sum: options of the loss; see :func:`radzero.multi_positive_loss`.
     """
 
     model_type: ClassVar[str] = "radzero"
@@ -76,16 +76,16 @@ class RadZeroModel(VisionLanguageModel):
 
     @property
     def attention_temperature(self) -> Tensor | None:
-        """The separate attention temperature, or None where tau serves."""
+        """The separate attention temperature, or None where tau is used."""
         logarithm = self.log_attention_temperature
         return None if logarithm is None else at_least_float32(logarithm).exp()
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """Tokens (B, T, D), CLS first, after the shared LayerNorm."""
+        """Return the tokens (B, T, D), CLS first, after the shared LayerNorm."""
         return self.layer_norm(self.align_norm(run_aligner(self, vision_tokens)))
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings (N, D) after the shared LayerNorm of tokenised sentences, both inputs (N, S).
+        """Return the embeddings (N, D), after the shared LayerNorm, of tokenised sentences, both inputs (N, S).
 
         Token states are averaged over the attention mask, or the first token's are taken (``text_pooling``).
         """
@@ -96,16 +96,16 @@ class RadZeroModel(VisionLanguageModel):
 
     @property
     def sentence_shape(self) -> tuple[int, ...]:
-        """(D,)."""
+        """Shape of one sentence's embedding, (D,)."""
         return (self.config.vision_config.hidden_size,)
 
     def score_parameters(self) -> tuple[Tensor, ...]:
-        """Tau with the attention temperature (or tau again) and the bias, (3,)."""
+        """Return tau, the attention temperature (or tau again) and the bias in one tensor, (3,)."""
         tau, attention = self.temperature, self.attention_temperature
         return (torch.stack((tau, tau if attention is None else attention, self.bias().to(tau.dtype))),)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """:func:`radzero.similarity_logits` of tokens (B, T, D) and sentences (N, D) with this model's temperatures."""
+        """Compute :func:`radzero.similarity_logits` of tokens (B, T, D) and sentences (N, D), and add the bias."""
         output = similarity_logits(
             tokens,
             sentences,
@@ -117,7 +117,7 @@ class RadZeroModel(VisionLanguageModel):
         return output if self.logit_bias is None else output._replace(logits=output.logits + self.logit_bias)
 
     def training_scores(self, features: Features) -> TrainingScores:
-        """:func:`radzero.models.similarity.pair_logits`."""
+        """Compute :func:`radzero.models.similarity.pair_logits`, and add the bias."""
         tau, attention, bias = features.score_parameters[0]
         kind = cast(Similarity, self.config.similarity)
         separate = None if self.config.attention_temperature is None else attention

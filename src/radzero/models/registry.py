@@ -1,7 +1,7 @@
-"""The methods that compare images and sentences: one light registry, from which every list of methods is derived.
+"""The registry of the methods that compare images and sentences; every list of methods is derived from it.
 
 To add a method, write its configuration and model in a file of its own (see
-:class:`~radzero.models.base.VisionLanguageModel`) and add a row. Recipes, checkpoints, tests and tables then know it.
+:class:`~radzero.models.base.VisionLanguageModel`) and add a row here: recipes, checkpoints, tests and tables follow.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A row of the registry: a method as recipes name it. Two rows may share an architecture, as LiT and CLIP do.
+    """A row of the registry: one method of recipes. Two rows may share an architecture, as LiT and CLIP do.
 
     Attributes:
-        name: ``model.method`` of a recipe.
-        module: of its configuration and model, below :mod:`radzero.models`; imported when first needed.
+        name: value of ``model.method`` in a recipe.
+        module: module below :mod:`radzero.models` with its configuration and model; imported when first needed.
         config: name of its configuration class.
         model: name of its model class.
-        settings: settings of ``model`` in a recipe that this method has besides those that all have.
-        layers: what a table calls the layers that it puts on the encoder's tokens; "" for the blocks of the recipe.
-        mixes_tokens: whether those layers mix the tokens, so that CLS may know nothing of the image before them.
+        settings: settings of a recipe's ``model`` that not all methods have and this one has.
+        layers: name in tables of the layers that it puts on the encoder's tokens; "" for the blocks of the recipe.
+        mixes_tokens: whether those layers mix the tokens, so that CLS need not depend on the image before them.
         locks_vision: whether its vision encoder must be frozen.
         pools_states: whether a sentence's embedding is pooled as ``model.text_pooling`` says.
-        gives_peaks: whether its training scores have the highest value of every map, which ``loss.quiet_weight`` needs.
-        shards: whether it can be trained in parts (``loop.sharding: fsdp``).
+        gives_peaks: whether its training scores include the maximum of every map, which ``loss.quiet_weight`` needs.
+        shards: whether it can be trained with sharded parameters (``loop.sharding: fsdp``).
     """
 
     name: str
@@ -46,13 +46,13 @@ class MethodSpec:
 
     @property
     def config_class(self) -> "type[VisionLanguageConfig]":
-        """Its configuration class."""
+        """Configuration class of the method."""
         found: type[VisionLanguageConfig] = resolve(f"radzero.models.{self.module}:{self.config}")
         return found
 
     @property
     def model_class(self) -> "type[VisionLanguageModel]":
-        """Its model class."""
+        """Model class of the method."""
         found: type[VisionLanguageModel] = resolve(f"radzero.models.{self.module}:{self.model}")
         return found
 
@@ -83,14 +83,14 @@ METHODS = {
         MethodSpec("clip", "clip", "ClipConfig", "ClipModel", layers="linear"),
     )
 }
-"""By name, in the order of the published tables."""
+"""The methods by name, in the order of the published tables."""
 
 
 def method_of_type(model_type: str) -> MethodSpec | None:
-    """The method whose checkpoints have this ``model_type`` in their ``config.json``, or None."""
+    """Return the method whose checkpoints have this ``model_type`` in their ``config.json``, or None."""
     return next((spec for spec in METHODS.values() if spec.config_class.model_type == model_type), None)
 
 
 def model_types() -> list[str]:
-    """``model_type`` of all methods' checkpoints."""
+    """Return every ``model_type`` that the methods' checkpoints have."""
     return list(dict.fromkeys(spec.config_class.model_type for spec in METHODS.values()))

@@ -1,6 +1,7 @@
 """VL-CABS, vision-language cross-attention based on similarity, as pure functions (RadZero, NeurIPS 2025, section 3.2).
 
-Shape suffixes: B images, N sentences, D hidden size, T tokens: P of a prefix (CLS, then registers, if any), L patches.
+Shape suffixes: B images, N sentences, D hidden size, T tokens: first the P of the prefix (CLS, then registers, if
+any), then L patches.
 """
 
 import math
@@ -15,7 +16,7 @@ Similarity: TypeAlias = Literal["cos", "dot"]
 
 
 class SimilarityOutput(NamedTuple):
-    """Logits (B, N) and patch similarities (B, N, L), both before any sigmoid; None for a method without maps."""
+    """Logits (B, N) and patch similarities (B, N, L; None for a method without maps), both before any sigmoid."""
 
     logits: Tensor
     similarity: Tensor | None
@@ -30,7 +31,7 @@ def similarity_logits(
     *,
     prefix: int = 1,
 ) -> SimilarityOutput:
-    """Logits and patch similarities of sentences with images.
+    """Return logits and patch similarities of sentences with images.
 
     With v_k the L2-normalised tokens of an image (k = 0 is CLS), t the L2-normalised sentence and tau the
     temperature (for "cos")::
@@ -48,16 +49,16 @@ def similarity_logits(
         sentences_ND: (N, D) sentence embeddings after the shared LayerNorm; N may be 0.
         temperature: tau, positive.
         similarity: "cos" or "dot".
-        attention_temperature: positive, or None for tau.
-        prefix: P, how many tokens come before the patches: 1 for CLS alone.
+        attention_temperature: positive; None to use tau for "cos" and no division for "dot".
+        prefix: P, the number of tokens before the patches: 1 for CLS alone.
 
     Returns:
         logits (B, N), already divided by tau, and similarity (B, N, L) of the patches: the prefix takes part in the
         attention and is left out of the map.
 
     Raises:
-        ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive (a tensor's
-            value is not looked at).
+        ValueError: for wrong shapes, an unknown similarity or a temperature that is not positive (the
+            value of a tensor is not checked).
     """
     if prefix < 1 or tokens_BTD.ndim != 3 or tokens_BTD.shape[1] <= prefix:
         raise ValueError(f"tokens must be (B, T > {prefix}, D) with CLS first, not {tuple(tokens_BTD.shape)}")
@@ -87,12 +88,12 @@ def similarity_logits(
 
 
 class TrainingScores(NamedTuple):
-    """What a loss needs of all pairs, before any sigmoid.
+    """The scores of all pairs that a loss needs, before any sigmoid.
 
     Attributes:
-        logits: (B, N).
-        peaks: (B, N) highest patch similarities, where the method gives them.
-        directions: (K, B, N) logits that a contrastive loss is taken of, one after the other; None for ``logits``.
+        logits: logits of all pairs, (B, N).
+        peaks: highest patch similarity of every pair, (B, N); None for a method that does not give it.
+        directions: K matrices of logits, (K, B, N), each given to a contrastive loss; None for ``logits`` alone.
     """
 
     logits: Tensor
@@ -110,7 +111,7 @@ def pair_logits(
     prefix: int = 1,
     chunk_bytes: int = 2**26,
 ) -> TrainingScores:
-    """:func:`similarity_logits` for training: the same logits and gradients in bounded memory.
+    """Compute :func:`similarity_logits` for training: the same logits and gradients in bounded memory.
 
     Autograd would keep arrays of B x N x T and B x N x D for the backward pass. Here images and sentences are taken in
     chunks whose attention scores fit ``chunk_bytes``, and every chunk is computed again in the backward pass, so that
@@ -119,7 +120,7 @@ def pair_logits(
     Args:
         tokens_BTD, sentences_ND, temperature, similarity, attention_temperature, prefix: as in
             :func:`similarity_logits`; B may be 0.
-        chunk_bytes: size of a chunk's (images, sentences, T) scores; a few arrays of that size live at once.
+        chunk_bytes: size in bytes of a chunk's scores (images, sentences, T); a few arrays of that size exist at once.
 
     Returns:
         logits (B, N) and the maximum of the patch similarities (B, N).
@@ -129,7 +130,7 @@ def pair_logits(
     if images == 0 or sentences == 0:
         dtype = torch.float64 if tokens_BTD.dtype == torch.float64 else torch.float32
         empty = tokens_BTD.new_zeros(images, sentences, dtype=dtype)
-        nothing = tokens_BTD.sum() * 0.0 + sentences_ND.sum() * 0.0  # both still get a gradient, of zero
+        nothing = tokens_BTD.sum() * 0.0 + sentences_ND.sum() * 0.0  # so that both get a gradient, of zero
         return TrainingScores(empty + nothing, empty + nothing)
 
     def chunk(
@@ -143,7 +144,7 @@ def pair_logits(
     columns = min(sentences, pairs)
     rows = max(1, pairs // columns)
     logits, peaks = [], []
-    parts = torch.split(sentences_ND, columns)  # split, not slices, whose backward passes fill an array of zeros each
+    parts = torch.split(sentences_ND, columns)  # slices would each fill an array with zeros in the backward pass
     for tokens in torch.split(tokens_BTD, rows):
         outputs = [
             checkpoint(

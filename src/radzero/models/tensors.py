@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint folder: safetensors files, sharded or not, checked strictly. Pickles are never read."""
+"""Read the tensors of a checkpoint folder from safetensors files, sharded or not, strictly. Pickles are never read."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-"""Types by their names in a file's header; a name that is not here is of no type that a model's weights have."""
+"""Torch types by their names in a file's header; a model's weights have no other type."""
 
 
 def weight_names(folder: Path) -> list[str]:
-    """``model.safetensors``, or the names of the shards where the folder has their index instead.
+    """Return ``model.safetensors``, or the names of the shards where the folder has their index instead.
 
     Raises:
         CheckpointError: when the index is damaged.
@@ -33,7 +33,7 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Names of tensors -> names of their shards."""
+    """Return the index of a folder: tensor name -> shard name."""
     index = folder / INDEX
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -45,7 +45,7 @@ def _index(folder: Path) -> dict[str, str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's ``model.safetensors``, or the shards that its index names.
+    """Return the path of the folder's ``model.safetensors``, or those of the shards that its index names.
 
     Raises:
         CheckpointError: when there are none, a shard is missing or the index is damaged.
@@ -62,13 +62,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class Weights:
-    """The tensors of a folder. Each file is opened once: names and shapes come from its header, values when asked for.
+    """The tensors of a folder. Each file is opened once; names and shapes come from its header, values on demand.
 
     Args:
-        folder: of a checkpoint.
+        folder: folder of a checkpoint.
 
     Raises:
-        CheckpointError: see :func:`weight_files`; or when a file is damaged, or two files hold the same tensor.
+        CheckpointError: see :func:`weight_files`; also when a file is damaged or unreadable, two files hold the same
+            tensor, or no shard holds a tensor that the index names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +95,7 @@ class Weights:
             )
 
     def meta(self) -> dict[str, Tensor]:
-        """Tensors on torch's "meta" device: shapes and types, without values."""
+        """Return the tensors on torch's "meta" device: shapes and types, without values."""
         found = {}
         for name, file in self._homes.items():
             header = file.get_slice(name)
@@ -103,10 +104,10 @@ class Weights:
         return found
 
     def load(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """All tensors, on the CPU, in one floating type (float32 when None); of integers, as they are.
+        """Return all tensors on the CPU: floating ones in ``dtype`` (float32 when None), others in their own type.
 
-        Temperatures and biases of logits, which scale or shift every logit, are float32 in any case. Each tensor is
-        read and converted by itself, so that the weights are in memory once.
+        Temperatures and biases of logits, which scale or shift every logit, are float32 in any case. Tensors are read
+        and converted one at a time, so that the weights are in memory only once.
 
         Raises:
             CheckpointError: when a file cannot be read.
@@ -137,13 +138,15 @@ def check_tensors(
     where: str,
     in_file: Callable[[str], str] = lambda name: name,
 ) -> None:
-    """Raise a :class:`CheckpointError` naming every missing, unexpected or wrongly shaped tensor.
+    """Raise a :class:`CheckpointError` where tensors are missing, unexpected, wrongly shaped or not of a floating type.
+
+    The message names the first 20 of them.
 
     Args:
-        expected: tensors of the model.
+        expected: tensors of the model; their values are not used.
         found: tensors of the checkpoint, under the model's names.
         where: the checkpoint's name, for the message.
-        in_file: gives a tensor's name in the checkpoint's files.
+        in_file: function that returns a tensor's name in the checkpoint's files.
     """
 
     def also(key: str) -> str:
@@ -169,7 +172,7 @@ def check_tensors(
 
 
 def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise a :class:`CheckpointError` naming tensors whose values are not finite, or a temperature out of range."""
+    """Raise a :class:`CheckpointError` where values are not finite or a temperature's logarithm is beyond +-20."""
     if bad := [name for name, tensor in tensors.items() if not _is_finite(tensor)]:
         more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
         raise CheckpointError(f"{where}: {bad[0]}{more} hold values that are not finite; the weights are damaged")
@@ -179,7 +182,7 @@ def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are: the least and the greatest are, which takes no memory to find."""
+    """Return whether all values are finite, by the least and the greatest, so that no mask of all values is made."""
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
@@ -187,10 +190,10 @@ _MOST_LOG_TEMPERATURE = 20.0
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the folder's safetensors files, in the order of their names.
+    """Return the SHA-256, in hexadecimal, of the folder's weight files in the order of their names.
 
     Raises:
-        FileNotFoundError: when there are none.
+        FileNotFoundError: when there are none, a shard is missing or the index is damaged.
     """
     digest = hashlib.sha256()
     try:
@@ -205,10 +208,10 @@ def weights_hash(folder: Path) -> str:
 
 
 def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """A torch dtype by its name; None and "auto" are None, which is float32.
+    """Return a torch dtype by its name; None and "auto" give None, which callers take as float32.
 
     Raises:
-        ValueError: for what is no floating type.
+        ValueError: when it is not float32, bfloat16, float16 or float64.
     """
     if dtype is None or dtype == "auto":
         return None
@@ -219,27 +222,27 @@ def floating_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 _SCALARS = ("temperature", "logit_scale", "logit_bias")
-"""Ends of the names of what is float32 in any case."""
+"""Endings of the names of tensors that are float32 in any case."""
 
 
 def match_dtype(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A floating tensor in ``dtype``, float32 when None; what scales or shifts every logit in float32."""
+    """Return a floating tensor in ``dtype`` (float32 when None), or in float32 if it scales or shifts every logit."""
     if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.float32 if name.endswith(_SCALARS) else dtype or torch.float32)
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """The tensor, copied where it does not begin at a multiple of 64 bytes.
+    """Return the tensor, copied where its address is not a multiple of 64 bytes.
 
-    Matrix products round otherwise at other addresses: the same weights in a file with a longer header gave other last
-    digits.
+    At other addresses, matrix products round differently: the same weights in a file with a longer header gave other
+    last digits.
     """
     return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
 def usual_permissions(path: Path) -> None:
-    """Give a file the permissions of any new file; safetensors writes files that their owner alone may read."""
+    """Give a file the usual permissions of a new file; safetensors writes files that only their owner may read."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

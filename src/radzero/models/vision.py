@@ -32,17 +32,17 @@ from radzero.models.configuration import VISION_NAMES, ConvStemConfig
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int], rule: str, square: bool = True) -> Tensor:
-    """Position embeddings of a trained square grid, resampled bicubically to another grid.
+    """Resample position embeddings bicubically from the trained square grid to another grid.
 
     Args:
-        positions: (1, 1 + n0 * n0, D), CLS first.
+        positions: trained embeddings (1, 1 + n0 * n0, D), CLS first.
         grid: target rows and columns.
-        rule: "size" or "offset" (scale factor (n + 0.1) / n0 per side, as the published weights were trained).
-        square: whether the input has as many rows of pixels as columns; "offset" resamples the trained grid too where
-            it has not, as transformers did then.
+        rule: "size", or "offset" (scale factor (n + 0.1) / n0 per side, as the published weights were trained).
+        square: whether the input has as many rows of pixels as columns; where it has not, "offset" resamples even to
+            the trained grid, as transformers did when those weights were trained.
 
     Returns:
-        (1, 1 + rows * columns, D) of the same dtype; the very same tensor when the grid is the trained one.
+        Embeddings (1, 1 + rows * columns, D) of the same dtype; ``positions`` itself where nothing is resampled.
     """
     side = math.isqrt(positions.shape[1] - 1)
     if grid == (side, side) and (square or rule == "size"):
@@ -66,7 +66,7 @@ class PositionedDinov2Embeddings(Dinov2Embeddings):
         self.rule = rule
 
     def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
-        """Positions for an input of ``height`` x ``width`` pixels."""
+        """Return the position embeddings for an input of ``height`` x ``width`` pixels."""
         patch_height, patch_width = self.patch_embeddings.patch_size
         return interpolate_positions(
             self.position_embeddings, (height // patch_height, width // patch_width), self.rule, height == width
@@ -82,12 +82,12 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvStemModel(PreTrainedModel):
-    """A convolutional stem, a CLS token and learned positions; blocks or what follows (align layers) do the mixing.
+    """A convolutional stem, a CLS token and learned positions; the blocks, or align layers after it, mix the tokens.
 
-    The input's channels are averaged, since films are grey. Blocks of 4 x 4 pixels become channels, two convolutions
-    work on that grid, an even-kernelled stride-2 stage halves it, and two more give one feature per 8 pixels,
-    centred on them; at ``token_stride`` 16 they are averaged 2 x 2. So both strides share every weight, and a model
-    trained at 16 goes on at 8.
+    The input's channels are averaged, because radiographs are grey. Blocks of 4 x 4 pixels become channels, two
+    convolutions work on that grid, a convolution with an even kernel and stride 2 halves it, and two more give one
+    feature per 8 x 8 pixels, centred on them; at ``token_stride`` 16 they are averaged 2 x 2. Both strides therefore
+    share every weight, and a model trained at 16 can be trained further at 8.
     """
 
     config_class = ConvStemConfig
@@ -133,7 +133,7 @@ class ConvStemModel(PreTrainedModel):
             init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutput:
-        """Tokens (B, 1 + L, D) of images (B, C, H, W), both sides at least ``token_stride`` pixels."""
+        """Return tokens (B, 1 + L, D) of images (B, C, H, W), both sides at least ``token_stride`` pixels."""
         pixel_values = pixel_values.to(self.cls_token.dtype).mean(dim=1, keepdim=True)
         if pixel_values.device.type == "cpu":
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
@@ -152,10 +152,10 @@ AutoModel.register(ConvStemConfig, ConvStemModel)
 
 
 def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTrainedModel:
-    """A vision encoder with random weights.
+    """Build a vision encoder with random weights.
 
-    DINOv2 interpolates its positions by the rule. DINOv2 with registers does so as transformers, with antialiasing, as
-    it was trained; DINOv3 has rotary positions, which need none.
+    DINOv2 interpolates its positions by ``position_rule``. DINOv2 with registers interpolates them as transformers
+    does, with antialiasing, as it was trained. DINOv3 has rotary positions, which need no interpolation.
 
     Raises:
         ValueError: for a configuration that is not of :data:`~radzero.models.configuration.VISION_CONFIGS`.
@@ -177,10 +177,10 @@ def build_vision_encoder(config: PreTrainedConfig, position_rule: str) -> PreTra
 
 
 def patch_shape(config: PreTrainedConfig) -> tuple[int, ...]:
-    """Input pixels per patch along each axis, (rows, columns)."""
+    """Return the input pixels per patch along each axis, (rows, columns)."""
     return (int(config.patch_size),) * 2
 
 
 def token_grid(config: PreTrainedConfig, shape: Sequence[int]) -> tuple[int, ...]:
-    """Patches along each axis of an input of ``shape`` pixels: the rows and columns of its tokens."""
+    """Return the rows and columns of the token grid of an input of ``shape`` pixels."""
     return tuple(length // patch for length, patch in zip(shape, patch_shape(config), strict=True))

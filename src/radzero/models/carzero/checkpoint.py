@@ -1,8 +1,8 @@
-"""CARZero's released checkpoints: PyTorch Lightning files, read without running anything from them, and converted.
+"""Read and convert CARZero's released checkpoints, which are PyTorch Lightning files, without running their content.
 
-Such a file is a pickle: beside tensors it names classes of Lightning and OmegaConf. The names that these need are given
-inert stand-ins; a file that names anything else is refused before that is looked up. Nobody's allow-list but ours is in
-force meanwhile.
+Such a file is a pickle: besides tensors, it names classes of Lightning and OmegaConf. Inert stand-ins replace the names
+that are expected; a file with any other name is refused before that name is looked up. While a file is read, only this
+module's allow-list applies: those that other code has given to torch are suspended.
 """
 
 import math
@@ -27,13 +27,13 @@ from radzero.models.processor import RadZeroProcessor
 from radzero.models.tensors import check_tensors
 
 CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
-"""The tokenizer of the released checkpoints, which do not hold it."""
+"""Hub id of the tokenizer of the released checkpoints, which do not hold it."""
 FUSION_HEADS = 4
-"""Of the released checkpoints; no tensor's shape shows it."""
+"""Attention heads of the released checkpoints' fusion module; no tensor's shape shows the number."""
 
 
 def convert_lightning(path: str | Path, output: str | Path, text: str | Path = CLINICAL_BERT) -> Path:
-    """Write a CARZero checkpoint of PyTorch Lightning to the folder ``output`` in our format, processor included.
+    """Write a CARZero checkpoint of PyTorch Lightning to the folder ``output`` in our format, with its processor.
 
     Args:
         path: the file, such as ``CARZero_best_model.ckpt``.
@@ -56,15 +56,15 @@ def convert_lightning(path: str | Path, output: str | Path, text: str | Path = C
 
 
 def read_lightning(path: str | Path, text: str | Path = CLINICAL_BERT) -> tuple[CarZeroModel, RadZeroProcessor]:
-    """The model, in evaluation mode, and the processor of a CARZero checkpoint of PyTorch Lightning.
+    """Load the model, in evaluation mode, and the processor of a CARZero checkpoint of PyTorch Lightning.
 
-    Sizes are read off the tensors' shapes, and every tensor is used, or dropped because CARZero does not use it.
-    Numbers of heads are in ``hyper_parameters`` (``model.vision.num_heads`` and the like), or 64 values a head in the
-    encoders and :data:`FUSION_HEADS` in the fusion module.
+    Sizes are read from the tensors' shapes. Every tensor is used, or dropped because CARZero does not use it. The
+    numbers of heads are read from ``hyper_parameters`` (``model.vision.num_heads`` and the like); where it has none,
+    the encoders have 64 values per head, and the fusion module has :data:`FUSION_HEADS` heads.
 
     Raises:
-        CheckpointError: for a file that asks for more than tensors, is damaged or no checkpoint; for tensors that are
-            missing, not understood or of a wrong shape; for a tokenizer that cannot be read or is another's.
+        CheckpointError: when the file names objects that are not expected, is damaged or is no checkpoint; when tensors
+            are missing, not understood or of a wrong shape; when the tokenizer cannot be read or does not fit.
     """
     content = _unpickle(Path(path))
     tensors = _rename(_state_dict(content, path), path)
@@ -77,7 +77,7 @@ def read_lightning(path: str | Path, text: str | Path = CLINICAL_BERT) -> tuple[
         raise CheckpointError(f"{path}: its tensors describe no model ({error})") from error
     model.set_vocabulary(tokenizer.get_vocab())
     expected = model.state_dict()
-    tensors |= {name: expected[name] for name in ("log_temperature", "word_start")}  # tau, which an MLP does not use
+    tensors |= {name: expected[name] for name in ("log_temperature", "word_start")}  # the file lacks them
     check_tensors(expected, tensors, str(path))
     model.load_state_dict(tensors)
     images = CarZeroImageProcessor(
@@ -93,7 +93,7 @@ def read_lightning(path: str | Path, text: str | Path = CLINICAL_BERT) -> tuple[
 
 
 class _StandIn:
-    """In place of an object of another package: keeps its state, does nothing."""
+    """A stand-in for an object of another package; it keeps its state and does nothing."""
 
     state: Any = None
 
@@ -108,7 +108,7 @@ class _StandIn:
 
 
 class _StandInDict:
-    """In place of a dict of another kind: a dict, which the restricted unpickler knows how to fill."""
+    """A stand-in for another kind of dict: it makes a plain dict, which the restricted unpickler can fill."""
 
     def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
@@ -138,7 +138,7 @@ _OBJECTS = (
             "timer.Timer",
         )
     ),
-    *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),  # of a callback's best score
+    *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),  # for a callback's best score
 )
 _DICTS = (
     "collections.defaultdict",
@@ -148,17 +148,17 @@ _DICTS = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
 _STAND_INS: list[Any] = [
-    # a class for each name: some are keys of a dict
+    # one class per name, because some of the classes are keys of a dict
     *((type(name.rsplit(".", 1)[1], (_StandIn,), {}), name) for name in _OBJECTS),
     *((type(name.rsplit(".", 1)[1], (_StandInDict,), {}), name) for name in _DICTS),
 ]
 _WANTED = re.compile(r"GLOBAL (\S+) (?:was not|whose)")
-"""The name that torch's restricted unpickler did not let through, in the message of its error."""
+"""Pattern of the name that torch's restricted unpickler refused, in the message of its error."""
 
 
 @contextmanager
 def _only_stand_ins() -> Iterator[None]:
-    """Allow the stand-ins' names in pickles, beside what torch itself makes tensors with; nothing that others allow."""
+    """Allow only the stand-ins' names in pickles, besides what torch itself needs for tensors."""
     others = get_safe_globals()
     clear_safe_globals()
     try:
@@ -169,18 +169,18 @@ def _only_stand_ins() -> Iterator[None]:
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a Lightning file, with stand-ins for what is not of plain types."""
+    """Return the dictionary in a Lightning file, with stand-ins for objects that are not of plain types."""
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; a Lightning checkpoint is a file")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     try:
         with _only_stand_ins(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another pickle protocol, which then is an error or is none
+            warnings.simplefilter("ignore")  # torch warns of other pickle protocols; it fails if it cannot read one
             content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle raises nearly every type there is
+    except Exception as error:  # a damaged pickle raises errors of nearly any type
         reason = " ".join(str(error).split())
         if wanted := _WANTED.search(reason):
             name = wanted[1] if "." in wanted[1] else f"builtins.{wanted[1]}"
@@ -197,7 +197,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 
 def _setting(parameters: Any, *keys: str) -> Any:
-    """``parameters[key][key]...`` of dicts, namespaces and OmegaConf's containers; None where it is not there."""
+    """Return ``parameters[key][key]...`` of dicts, namespaces and OmegaConf's containers; None where it is missing."""
     for key in keys:
         parameters = _unwrapped(parameters)
         parameters = parameters.get(key) if isinstance(parameters, dict) else None
@@ -219,7 +219,7 @@ _END = r"(weight|bias)"
 _ATTENTION = r"(in_proj_weight|in_proj_bias|out_proj\.weight|out_proj\.bias)"
 _QKV = re.compile(rf"{_BLOCK}\.attn\.qkv\.{_END}")
 _HEAD = re.compile(rf"fusion_module\.(?!decoder\b)(\w+?)(?:\.(\d+))?\.{_END}")
-"""A linear layer, or those of a Sequential by their index."""
+"""Names of the fusion module's head: a linear layer, or the layers of a Sequential by their index."""
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -245,11 +245,11 @@ _UNUSED = re.compile(
     rf"text_encoder\.model\.(pooler\.dense\.{_END}|embeddings\.position_ids)"
     rf"|{_LAYER}\.(norm1\.{_END}|self_attn\.{_ATTENTION})"
 )
-"""The pooler, a constant, and the self-attention of the decoder's layers, which CARZero leaves out."""
+"""Tensors that are dropped: the pooler, a constant, and the decoder's self-attention, which CARZero does not use."""
 
 
 def _state_dict(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """Tensors by their names below ``CARZero.``."""
+    """Return the tensors by their names below ``CARZero.``."""
     tensors = content["state_dict"]
     if not any(str(key).startswith(_PREFIX) for key in tensors):
         raise CheckpointError(f"{path}: has no tensors named {_PREFIX}..., so it is no CARZero:{_few(tensors)}")
@@ -266,21 +266,21 @@ def _is_plain(tensor: Any) -> bool:
         and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
-        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()  # not one value, repeated
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()  # not one repeated value
     )
 
 
 def _few(keys: Any) -> str:
-    """The first names, and how many more there are."""
+    """List the first 8 names, one per line, and say how many more there are."""
     names = [str(key) for key in keys]
     return "\n  ".join(["", *names[:8], *([f"and {len(names) - 8} more"] if len(names) > 8 else [])])
 
 
 def _rename(tensors: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """The released state dict under our names, without what CARZero does not use.
+    """Return the released state dict under our names, without the tensors that CARZero does not use.
 
     Raises:
-        CheckpointError: naming tensors that are not understood.
+        CheckpointError: when tensors are not understood, or there is not exactly one head.
     """
     renamed: dict[str, Tensor] = {}
     head: dict[tuple[str, int, str], Tensor] = {}
@@ -316,7 +316,7 @@ def _rename(tensors: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor
 
 
 def _config(tensors: Mapping[str, Tensor], parameters: Any, path: str | Path) -> CarZeroConfig:
-    """The configuration that the tensors' shapes describe."""
+    """Return the configuration that the tensors' shapes, and the numbers of heads in ``parameters``, describe."""
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in tensors:
@@ -389,7 +389,7 @@ def _config(tensors: Mapping[str, Tensor], parameters: Any, path: str | Path) ->
 
 
 def _tokenizer(text: str | Path, vocabulary: int) -> Any:
-    """The tokenizer of a text encoder with a vocabulary of this size."""
+    """Load the tokenizer, whose vocabulary must be of the text encoder's size."""
     hint = "name the folder or hub id of the text encoder's tokenizer (--text)"
     try:
         tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)

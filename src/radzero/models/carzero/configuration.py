@@ -12,16 +12,18 @@ class CarZeroConfig(VisionLanguageConfig):
     """CARZero (Lai et al., CVPR 2024): cross-attention between image and text in both directions.
 
     Attributes:
-        text_positions: [sentence; words] per text, padded with zeros that take part in the attention, as published.
-        text_layers: last layers of the text encoder whose states are summed; all of one that has fewer.
-        fusion_layers, fusion_heads, fusion_mlp: of the decoder.
-        fusion_dropout: within and after the decoder.
-        simr: how similarity representations become a logit: "mlp" or "linear" (per direction, the score is their
-            mean), "cos" (of the two representations) or "cos_own" (mean of each one's cosine with the other
-            side's global token); the cosines are divided by tau.
-        simr_widths: hidden widths of the MLP.
-        memory: what is attended to: "both" (global and local tokens), "local" or "global".
-        map_kind: "attention" or "logits" (of single patches).
+        text_positions: tokens [sentence ; words] per text, padded with zeros that take part in the attention, as
+            published.
+        text_layers: number of the text encoder's last layers whose states are summed; all, where it has fewer.
+        fusion_layers, fusion_heads, fusion_mlp: the decoder's layers, its attention heads, and the hidden width of its
+            MLPs.
+        fusion_dropout: dropout probability in the decoder, after it, and in the MLP that makes logits.
+        simr: how similarity representations become a logit: "mlp" or "linear" (one logit per direction, whose mean is
+            the score), "cos" (the cosine of the two representations) or "cos_own" (the mean of each one's cosine with
+            the global token of the side that it attended to); the cosines are divided by tau.
+        simr_widths: hidden widths of the MLP that makes logits.
+        memory: tokens that are attended to, of images and texts: "both" (global and local), "local" or "global".
+        map_kind: values of the map: "attention" weights, or "logits" of single patches.
     """
 
     model_type: ClassVar[str] = "radzero_carzero"

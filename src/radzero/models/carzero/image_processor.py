@@ -14,15 +14,16 @@ from radzero.models.carzero.configuration import CarZeroConfig
 
 
 class CarZeroImageProcessor(BaseImageProcessor):
-    """CARZero's preprocessing: the longer side to 256 pixels, black up to a square around it, the central 224 of that.
+    """CARZero's preprocessing: scale the longer side to 256 pixels, pad to a square, keep the central 224 x 224.
 
-    The aspect ratio is kept, the shorter side rounded down. Every new pixel is the mean of the area that it covers, in
-    whole grey levels, as with OpenCV's INTER_AREA, enlarging too. Grey is normalised and copied to three channels.
+    The aspect ratio is kept, and the shorter side is rounded down to whole pixels. Every new pixel is the mean of the
+    area that it covers, rounded to a whole grey level, as with OpenCV's INTER_AREA, also when enlarging. The padding is
+    black and the image central. Grey levels are divided by 255 and normalised for each of three channels.
 
     Attributes:
-        size: ``longest_edge``, pixels of the square.
-        crop_size: ``height`` and ``width`` of the centre that is kept.
-        image_mean, image_std: per channel, of grey levels in 0..1.
+        size: ``longest_edge``, the side of the square in pixels.
+        crop_size: ``height`` and ``width`` in pixels of the centre that is kept.
+        image_mean, image_std: mean and standard deviation per channel, of grey levels in 0..1.
     """
 
     def __init__(
@@ -44,14 +45,14 @@ class CarZeroImageProcessor(BaseImageProcessor):
             raise ValueError(f"mean {self.image_mean} and deviation {self.image_std} are not those of three channels")
 
     def __call__(self, images: Any, return_tensors: str = "pt") -> BatchFeature:
-        """``pixel_values`` (B, 3, h, w), float32.
+        """Return ``pixel_values`` (B, 3, h, w), float32.
 
         Args:
-            images: one or many 8-bit images, grey or RGB: Pillow's, or arrays (H, W) and (H, W, 3).
-            return_tensors: "pt".
+            images: one 8-bit image or a list of them, grey or RGB: Pillow images, or arrays (H, W) or (H, W, 3).
+            return_tensors: "pt", the only kind that is made.
 
         Raises:
-            ValueError: for other images or tensors.
+            ValueError: for images of another mode, or another kind of tensors.
         """
         if return_tensors not in ("pt", TensorType.PYTORCH):
             raise ValueError(f'return_tensors={return_tensors!r}: only PyTorch tensors ("pt") are made')
@@ -61,7 +62,7 @@ class CarZeroImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": torch.from_numpy(np.stack(values))})
 
     def geometry(self, shape: Sequence[int]) -> Geometry:
-        """Where an image of this shape, (H, W), lies in the input."""
+        """Return where an image of this shape, (H, W), lies in the input."""
         height, width = shape
         edge, crop = self.size["longest_edge"], (self.crop_size["height"], self.crop_size["width"])
         longest = max(height, width)
@@ -70,7 +71,7 @@ class CarZeroImageProcessor(BaseImageProcessor):
         return Geometry.of(shape, resized, (top, left), crop)
 
     def _centre(self, image: Any) -> FloatArray:
-        """(h, w) grey levels of the input, 0..255."""
+        """Return the grey levels of the input, (h, w), 0..255."""
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         if picture.mode not in ("L", "RGB"):
             raise ValueError(f"images are 8-bit, grey or RGB, not of mode {picture.mode}")
@@ -85,7 +86,7 @@ class CarZeroImageProcessor(BaseImageProcessor):
 
 
 def _coverage(before: int, after: int) -> FloatArray:
-    """(after, before) share of each old pixel in a new one, along one axis."""
+    """Return the shares (after, before) of the old pixels in each new pixel, along one axis."""
     edges = np.arange(after + 1) * (before / after)
     pixels = np.arange(before)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

@@ -1,6 +1,6 @@
-"""CARZero: image and text attend to each other in one fusion module, and what they find there becomes the logit.
+"""CARZero: image and text attend to each other in one fusion module, whose output becomes the logit.
 
-Shape suffixes: M memories, Q queries each, K memory tokens, D hidden size, P text positions ([sentence ; words]).
+Shape suffixes: M memories, Q queries per memory, K memory tokens, D hidden size, P text positions ([sentence ; words]).
 """
 
 import math
@@ -19,14 +19,14 @@ from radzero.models.similarity import SimilarityOutput, TrainingScores
 
 
 class FusionOutput(NamedTuple):
-    """Similarity representations (M, Q, D), and attention weights (M, Q, K), mean over heads and layers, or None."""
+    """Similarity representations (M, Q, D), and attention weights (M, Q, K) averaged over heads and layers, or None."""
 
     found: Tensor
     attention: Tensor | None
 
 
 class FusionLayer(nn.Module):
-    """A pre-norm decoder layer without self-attention; each query attends to the memory alone."""
+    """A pre-norm decoder layer without self-attention; each query attends only to the memory."""
 
     def __init__(self, size: int, heads: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class FusionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries_MQD: Tensor, memory_MKD: Tensor, *, weights: bool = False) -> FusionOutput:
-        """Queries after the layer, and the mean of the heads' attention weights where they are wanted."""
+        """Return the queries after the layer, and with ``weights`` the mean of the heads' attention weights."""
         attended, attention = self._attend(self.norm2(queries_MQD), memory_MKD, weights)
         queries_MQD = queries_MQD + self.dropout(attended)
         widened = self.dropout(F.relu(self.linear1(self.norm3(queries_MQD))))
         return FusionOutput(queries_MQD + self.dropout(self.linear2(widened)), attention)
 
     def _attend(self, queries_MQD: Tensor, memory_MKD: Tensor, weights: bool) -> FusionOutput:
-        """Multi-head attention by its module's parameters.
+        """Compute multi-head attention with the parameters of ``multihead_attn``, without calling it.
 
         The module itself copies keys and values, and fills arrays of their size with zeros in the backward pass, which
         took longer than the attention.
@@ -65,10 +65,10 @@ class FusionLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """CARZero's fusion module: it serves both directions.
+    """CARZero's fusion module, which both directions share.
 
-    A LayerNorm for queries and memory, the decoder's layers, its final LayerNorm and dropout give a query's similarity
-    representation (SimR); an MLP or a linear layer makes a logit of it.
+    A LayerNorm on queries and memory, the decoder's layers, its final LayerNorm and dropout give a query's similarity
+    representation (SimR); an MLP or a linear layer turns it into a logit.
     """
 
     def __init__(self, config: CarZeroConfig) -> None:
@@ -93,7 +93,7 @@ class Fusion(nn.Module):
                 self.head.append(nn.Linear(before, after))
 
     def forward(self, queries_MQD: Tensor, memory_MKD: Tensor, *, weights: bool = False) -> FusionOutput:
-        """See :class:`FusionOutput`."""
+        """Return the queries' similarity representations, and with ``weights`` the attention weights."""
         queries, memory = self.decoder_norm(queries_MQD), self.decoder_norm(memory_MKD)
         total = None
         for layer in self.layers:
@@ -104,12 +104,12 @@ class Fusion(nn.Module):
         return FusionOutput(found, None if total is None else total / len(self.layers))
 
     def logits(self, found_MQD: Tensor) -> Tensor:
-        """(M, Q) logits of similarity representations."""
+        """Return the logits (M, Q) of similarity representations."""
         return self.head(found_MQD).squeeze(-1)
 
 
 class _Scores(nn.Module):
-    """The fusion module with what cosines need, called with given parameters (``torch.func.functional_call``)."""
+    """The scores of all pairs as a module, so that ``torch.func.functional_call`` can supply its parameters."""
 
     def __init__(self, config: CarZeroConfig, fusion: Fusion, prefix: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Scores(nn.Module):
         return tokens if kind == "both" else tokens[:, self.prefix :] if kind == "local" else tokens[:, :1]
 
     def forward(self, images_BTD: Tensor, texts_NPD: Tensor, temperature: Tensor) -> Tensor:
-        """(2 or 1, B, N): logits of both directions, or the one cosine."""
+        """Return the logits of both directions, (2, B, N), or for "cos" the one cosine over tau, (1, B, N)."""
         count, texts = len(images_BTD), len(texts_NPD)
         image_B1D, text_N1D = images_BTD[:, 0], texts_NPD[:, 0]
         of_text = self.fusion(text_N1D.expand(count, -1, -1), self.memory(images_BTD)).found  # (B, N, D), i2t
@@ -141,13 +141,14 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
 class CarZeroModel(VisionLanguageModel):
     """CARZero (Lai et al., CVPR 2024): see :class:`CarZeroConfig` for its parts.
 
-    Image tokens are [global ; local]. A text's are [sentence ; words]: the last layers of the text encoder are summed,
-    word pieces are summed into words, a sentence is the mean of its words (the tokenizer's first and last marks among
-    them), and zeros fill up to a fixed number of positions. In one direction (i2t) sentences ask the image's tokens, in
-    the other (t2i) images' global tokens ask the text's; the score is the mean of both logits.
+    An image's tokens are [global ; local]. A text's tokens are [sentence ; words]: the last layers of the text encoder
+    are summed, word pieces are summed into words, a sentence is the mean of its words (including the tokenizer's first
+    and last special tokens), and zeros pad the text to a fixed number of positions. In one direction (i2t) the
+    sentences are queries on the image's tokens, in the other (t2i) the images' global tokens are queries on the text's
+    tokens; the score is the mean of both logits.
 
-    The map is the image attention of i2t, mean over heads and layers, without the global token; or the logits of single
-    patches, each the only memory.
+    The map is the attention of i2t to the patches, averaged over heads and layers and times the number of memory
+    tokens; or, with ``map_kind`` "logits", the logit of each patch as the only memory token.
     """
 
     config_class = CarZeroConfig
@@ -159,14 +160,14 @@ class CarZeroModel(VisionLanguageModel):
         size, text_size = config.vision_config.hidden_size, config.text_config.hidden_size
         self.text_projection = nn.Identity() if text_size == size else nn.Linear(text_size, size)
         self.fusion_module = Fusion(config)
-        # 1 where a token begins a word, 0 where it goes on with one; of the tokenizer's vocabulary
+        # one entry per token of the vocabulary: 1 where it begins a word, 0 where it continues one
         self.register_buffer("word_start", torch.ones(config.text_config.vocab_size))
         self.word_start: Tensor
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As torch initialises the fusion module's parts: a fixed small deviation stalls what is not 768 wide."""
+        """Initialise the fusion module as torch does: a small fixed deviation stalls one that is not 768 wide."""
         super()._init_weights(module)
         if not isinstance(module, CarZeroModel):
             return
@@ -183,7 +184,7 @@ class CarZeroModel(VisionLanguageModel):
             init.zeros_(attention.out_proj.bias)
 
     def set_vocabulary(self, tokens: dict[str, int]) -> None:
-        """Learn from a tokenizer's vocabulary which tokens go on with a word ("##...").
+        """Read from a tokenizer's vocabulary which tokens continue a word ("##...").
 
         Raises:
             ValueError: for a tokenizer that marks the beginnings of words instead (byte-level BPE, SentencePiece).
@@ -196,14 +197,14 @@ class CarZeroModel(VisionLanguageModel):
             self.word_start[index] = 0.0 if token.startswith("##") else 1.0
 
     def align(self, vision_tokens: Tensor) -> Tensor:
-        """[global ; local] (B, T, D): the encoder's tokens as they are."""
+        """Return the encoder's tokens [global ; local] (B, T, D) as they are."""
         return vision_tokens
 
     def encode_sentences(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """[sentence ; words] (N, P, D); words beyond P - 1 are left out."""
+        """Return the texts' tokens [sentence ; words] (N, P, D); words beyond P - 1 are left out."""
         config, positions = self.config, self.config.text_positions
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        layers = min(config.text_layers, len(output.hidden_states) - 1)  # the first are embeddings, no layer's
+        layers = min(config.text_layers, len(output.hidden_states) - 1)  # the first states are the embeddings
         states = torch.stack(output.hidden_states[-layers:]).sum(dim=0)
         mask = attention_mask.to(states.dtype)
         word = (self.word_start[input_ids] * attention_mask).cumsum(dim=1).long() - 1  # (N, S)
@@ -221,16 +222,16 @@ class CarZeroModel(VisionLanguageModel):
 
     @property
     def sentence_shape(self) -> tuple[int, ...]:
-        """(P, D)."""
+        """Shape of one text's tokens, (P, D)."""
         return (self.config.text_positions, self.config.vision_config.hidden_size)
 
     def score_parameters(self) -> tuple[Tensor, ...]:
-        """Tau with the bias, and every parameter of the fusion module."""
+        """Return tau and the bias in one tensor, (2,), then every parameter of the fusion module."""
         tau = self.temperature
         return (torch.stack((tau, self.bias().to(tau.dtype))), *(p.view_as(p) for p in self.fusion_module.parameters()))
 
     def training_scores(self, features: Features) -> TrainingScores:
-        """Logits (B, N) of all pairs, and those of both directions."""
+        """Return the logits (B, N) of all pairs, and those of each direction."""
         directions = 1 if self.config.simr == "cos" else 2
         if not len(features.images) or not len(features.sentences):
             return empty_scores(features, directions)
@@ -250,7 +251,7 @@ class CarZeroModel(VisionLanguageModel):
         return TrainingScores(both.mean(dim=0), None, both)
 
     def similarity(self, tokens: Tensor, sentences: Tensor) -> SimilarityOutput:
-        """Logits (B, N), and attention weights times T, or logits, of the patches (B, N, L)."""
+        """Return the logits (B, N) and the patches' values (B, N, L): attention times memory tokens, or logits."""
         scores = _Scores(self.config, self.fusion_module, self.prefix_tokens)
         tau, bias = self.score_parameters()[0]
         logits = scores(tokens, sentences, tau).mean(dim=0) + bias
@@ -263,7 +264,7 @@ class CarZeroModel(VisionLanguageModel):
         return SimilarityOutput(logits, at_least_float32(patches * memory.shape[1]))
 
     def _patch_logits(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """(B, N, L) logits of every patch as the only memory."""
+        """Return the logits (B, N, L) of every patch as the only memory token."""
         found = [
             self.fusion_module.logits(self.fusion_module(queries, tokens[:, k : k + 1]).found)
             for k in range(self.prefix_tokens, tokens.shape[1])

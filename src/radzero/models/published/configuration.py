@@ -1,8 +1,9 @@
-"""The published format (``CxrAlignModel``): its ``config.json`` as it is met.
+"""Read ``config.json`` of the published format (``CxrAlignModel``) in all the forms in which it occurs.
 
-A folder that the method's own training code saved types none of its sub-configs and says nothing of the text encoder
-but its name; the copy on the hub types them. So shapes come from the tensors. What a config states must agree with
-them, and what leaves no trace in them is stated, or known of the encoder that the config names, or refused by name.
+A folder that the method's own training code saved gives no types to its sub-configs and states only the text encoder's
+name; the copy on the hub states the types. Shapes are therefore read from the tensors, and what a config states must
+agree with them. A setting that leaves no trace in the tensors must be stated, be known of the encoder that the config
+names, or have a default here; otherwise the checkpoint is refused, and the error names the setting.
 """
 
 import math
@@ -30,20 +31,20 @@ _METHODS: dict[str, tuple[type[VisionLanguageConfig], tuple[str, ...]]] = {
     "global_alignment": (DinoTxtConfig, CLIP_LOSSES),
     "cls_alignment": (ClipConfig, CLIP_LOSSES),
 }
-"""``compute_logits_type`` -> the method, and the losses that its checkpoints are trained with."""
+"""``compute_logits_type`` -> configuration class of the method, and the losses that train its checkpoints."""
 ALIGNERS = ("align_transformer", "linear", "identity", "mlp")
-"""``align_transformer_config.model_type``; an empty one is told by the tensors, and "dinov2" is the first."""
+"""Values of ``align_transformer_config.model_type``; "dinov2" means the first, and the tensors tell an empty one."""
 
 
 def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VisionLanguageConfig:
-    """Our configuration of a published ``config.json``.
+    """Translate a published ``config.json`` into our configuration.
 
     Args:
-        content: of the file.
-        tensors: the checkpoint's, values not needed ("meta").
+        content: the JSON object in the file.
+        tensors: the checkpoint's tensors under its own names; their values are not used ("meta" suffices).
 
     Raises:
-        ValueError: for a value that is not known, that contradicts the tensors, or that neither states; named.
+        ValueError: when a value is not known, contradicts the tensors, or is missing; the message names it.
     """
     renamed = rename_tensors(tensors)
     vision = _Stated("vision_config", content.get("vision_config"), renamed)
@@ -76,7 +77,7 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     else:
         options |= {"temperature": loss.positive("loss_temperature", 0.07)}
         if "logit_bias" in renamed:
-            options["logit_bias"] = 0.0  # its value is a tensor's
+            options["logit_bias"] = 0.0  # a tensor holds its value
     if method is ClipConfig:
         if kind_of_aligner not in ("linear", "identity") or normed:
             raise ValueError(
@@ -109,14 +110,14 @@ def translate_config(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 
 
 class _Stated:
-    """A part of a published ``config.json`` beside the tensors that it describes.
+    """A part of a published ``config.json``, and the tensors that it describes.
 
     A field that is null counts as not stated.
 
     Args:
-        name: of the part, for messages.
-        content: of the part.
-        tensors: under our names.
+        name: name of the part, for messages.
+        content: content of the part.
+        tensors: the checkpoint's tensors under our names.
     """
 
     def __init__(self, name: str, content: Any, tensors: Mapping[str, Tensor]) -> None:
@@ -126,24 +127,27 @@ class _Stated:
         self.fields: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
 
     def get(self, field: str) -> Any:
-        """What is stated, or None."""
+        """Return the stated value of a field, or None."""
         return self.fields.get(field)
 
     def has(self, field: str) -> bool:
-        """Whether the field is there at all, be it null."""
+        """Return whether the field is there, even if it is null."""
         return field in self.fields
 
     def default(self, field: str, value: Any, known: bool) -> Any:
-        """``value`` for a field that is not stated; noted as assumed where it is not known of the very encoder."""
+        """Return ``value``; note it as assumed where the field is not stated and ``known`` is false.
+
+        ``known`` says whether the value is that of the encoder which the config names.
+        """
         if self.get(field) is None and not known:
             self.assumed[field] = value
         return value
 
     def refuse_unknown(self, kind: str) -> None:
-        """Refuse a field that this program does not understand and that asks for something.
+        """Refuse a field that is not understood here, unless its value is null, false, 0 or empty.
 
         Raises:
-            ValueError: naming it.
+            ValueError: when there is one; the message names it.
         """
         own = CONFIG_MAPPING[kind]().to_dict().keys() if kind in CONFIG_MAPPING else set()
         for field, value in self.fields.items():
@@ -151,7 +155,7 @@ class _Stated:
                 raise ValueError(f"{self.name}.{short(field)} is {short(value)}, which is not understood here")
 
     def size(self, field: str, tensor: str, axis: int, dimensions: int) -> int:
-        """A size that both the config and a tensor's shape may give, at least one of them.
+        """Return a size that the config or a tensor's shape gives, or both.
 
         Raises:
             ValueError: when they differ, naming both, or when neither gives it.
@@ -159,12 +163,12 @@ class _Stated:
         return self.agreed(field, self.length(tensor, axis, dimensions), tensor)
 
     def length(self, tensor: str, axis: int, dimensions: int) -> int | None:
-        """A tensor's length along an axis; None where it is missing or has another number of dimensions."""
+        """Return a tensor's length along an axis; None where it is missing or has another number of dimensions."""
         found = self.tensors.get(tensor)
         return None if found is None or found.ndim != dimensions else found.shape[axis]
 
     def agreed(self, field: str, found: int | bool | None, where: str) -> Any:
-        """``found``, which the stated value must equal; the stated value where nothing was found.
+        """Return ``found``, which the stated value must equal; where it is None, return the stated value, a size.
 
         Raises:
             ValueError: when they differ, naming both, or when neither gives it.
@@ -179,35 +183,36 @@ class _Stated:
         return found
 
     def whole(self, field: str, stated: Any) -> int:
-        """A stated value as a size.
+        """Return a stated value that is a size.
 
         Raises:
-            ValueError: for what is no positive integer.
+            ValueError: when it is not a positive integer below 2**31.
         """
         if isinstance(stated, bool) or not isinstance(stated, int) or not 0 < stated < 2**31:
             raise ValueError(f"{self.name}.{field} is {short(stated)}, which is no size")
         return stated
 
     def count(self, prefix: str) -> int:
-        """``num_hidden_layers``: how many numbered blocks have tensors whose names begin with ``prefix``.
+        """Return ``num_hidden_layers``: the number of blocks whose tensors' names begin with ``prefix`` and a number.
 
         Raises:
-            ValueError: when another number is stated.
+            ValueError: when another number is stated, or a number is stated and there are no blocks.
         """
         numbers = [int(m[1]) for name in self.tensors if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", name))]
         tensors = Counter(numbers)
         whole = max(tensors.values(), default=0)
-        found = sum(1 for count in tensors.values() if 2 * count > whole)  # a stray tensor makes no block
+        found = sum(1 for count in tensors.values() if 2 * count > whole)  # a stray tensor is no block
         if found == 0 and self.get("num_hidden_layers") is not None:
             stated = short(self.get("num_hidden_layers"))
             raise ValueError(f"missing: {prefix}*, of which {self.name}.num_hidden_layers states {stated}")
         return int(self.agreed("num_hidden_layers", found, f"{prefix}*"))
 
     def heads(self, width: int, found: int | None, where: str, known: Any) -> int:
-        """``num_attention_heads``: of the tensors where they show it, or as stated, or ``known``.
+        """Return ``num_attention_heads``: as the tensors show it, as stated, or else ``known``.
 
         Raises:
-            ValueError: when none of them says it, or the width cannot be shared among so many heads.
+            ValueError: when none of them gives it, the stated number differs from the tensors', or the width is not a
+                multiple of it.
         """
         stated = self.get("num_attention_heads")
         if found is None and stated is None:
@@ -220,10 +225,10 @@ class _Stated:
         return heads
 
     def number(self, field: str, known: Any, least: float, below: float) -> float:
-        """A number of this range that leaves no trace in the tensors: as stated, or ``known``.
+        """Return a number that leaves no trace in the tensors: as stated, or else ``known``.
 
         Raises:
-            ValueError: when it is not stated nor known, or out of range.
+            ValueError: when it is neither stated nor known, or not within ``least`` <= number < ``below``.
         """
         value = known if self.get(field) is None else self.get(field)
         if value is None:
@@ -233,36 +238,36 @@ class _Stated:
         return float(value)
 
     def epsilon(self, known: Any) -> float:
-        """``layer_norm_eps``."""
+        """Return ``layer_norm_eps`` as stated, or else ``known``."""
         return self.number("layer_norm_eps", known, 1e-30, 1.0)
 
     def positive(self, field: str, known: float) -> float:
-        """A positive number, or ``known``."""
+        """Return a positive number as stated, or else ``known``."""
         return self.number(field, known, 1e-30, 1e30)
 
     def dropout(self, field: str, known: float = 0.0) -> float:
-        """A probability, which counts in further training only."""
+        """Return a probability as stated, or else ``known``; it has an effect in further training only."""
         return self.number(field, known, 0.0, 1.0)
 
     def activation(self, known: Any) -> str:
-        """``hidden_act``, one that transformers knows."""
+        """Return ``hidden_act`` as stated, or else ``known``; it must be an activation of transformers."""
         value = known if self.get("hidden_act") is None else self.get("hidden_act")
         if not isinstance(value, str) or value not in ACT2FN:
             raise ValueError(f"{self.name}.hidden_act is {short(value)}, which is no activation of transformers")
         return value
 
     def flag(self, field: str, known: bool = False) -> bool:
-        """A boolean, or ``known``."""
+        """Return a boolean as stated, or else ``known``."""
         value = known if self.get(field) is None else self.get(field)
         if not isinstance(value, bool):
             raise ValueError(f"{self.name}.{field} is {short(value)}; it is true or false")
         return value
 
     def choice(self, field: str, known: tuple[str, ...]) -> str:
-        """One of a few words; must be stated.
+        """Return a stated word, which must be one of ``known``.
 
         Raises:
-            ValueError: for another word, or none.
+            ValueError: when it is another word, or is not stated.
         """
         value = self.get(field)
         if not isinstance(value, str) or value not in known:
@@ -270,10 +275,10 @@ class _Stated:
         return value
 
     def model_type(self) -> str:
-        """The stated one, "" where it is missing or empty.
+        """Return the stated ``model_type``, or "" where it is missing or empty.
 
         Raises:
-            ValueError: for what is no text.
+            ValueError: when it is not a string.
         """
         value = self.get("model_type")
         if value is not None and not isinstance(value, str):
@@ -322,7 +327,7 @@ def _three_channels(stated: _Stated, kernel: str) -> int:
 
 
 def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -> int:
-    """The image size that the positions are made for, which must give their grid."""
+    """Return the image size in pixels for which the positions are made; a stated size must give their grid."""
     size = stated.get("image_size")
     if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
@@ -340,7 +345,7 @@ def _trained_at(stated: _Stated, patch: int, side: int | None, positions: str) -
 
 
 def _run_at(vision: _Stated, trained_at: int) -> int:
-    """``img_size``, at which the encoder is run; as trained where it is not stated."""
+    """Return ``img_size``, the size in pixels at which the encoder is run; ``trained_at`` where it is not stated."""
     size = vision.get("img_size")
     if isinstance(size, list | tuple) and size:
         size = size[0]
@@ -350,7 +355,7 @@ def _run_at(vision: _Stated, trained_at: int) -> int:
 
 
 def _dinov2(stated: _Stated, prefix: str, width: int, known: Mapping[str, Any], **fields: Any) -> Dinov2Config:
-    """DINOv2 blocks whose tensors' names begin with ``prefix`` and a number."""
+    """Return the configuration of DINOv2 blocks whose tensors' names begin with ``prefix`` and a number."""
     layers = stated.count(prefix)
     first = f"{prefix}0."
     gated = any(f"{first}mlp.{name}.weight" in stated.tensors for name in ("gate_proj", "up_proj"))
@@ -377,24 +382,27 @@ def _dinov2(stated: _Stated, prefix: str, width: int, known: Mapping[str, Any], 
 
 
 def _known(known: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """A value of the named encoder, or else of every DINOv2; and whether it is the former."""
+    """Return a field's value, from ``known`` or else as in every DINOv2, and whether it is the named encoder's own."""
     named = field in known and not known.get("borrowed")
     return {"value": known.get(field, FAMILIES["dinov2"].get(field)), "known": named}
 
 
 def _dinov2_heads(stated: _Stated, width: int, layers: int, known: Mapping[str, Any]) -> int:
     if not layers:
-        return 1  # of no blocks
+        return 1  # there are no blocks
     heads = known.get("num_attention_heads")
     if heads is not None and known.get("hidden_size") != width:
-        heads = None  # a width that is not the named encoder's
+        heads = None  # the width is not the named encoder's
     if heads is not None:
         stated.default("num_attention_heads", heads, known=not known.get("borrowed"))
     return stated.heads(width, None, f"{stated.name}.num_attention_heads", heads)
 
 
 def _mlp_ratio(stated: _Stated, width: int, hidden: int | None, swiglu: bool, first: str) -> int:
-    """The ratio that gives MLPs of this width; a gated one has two thirds of it, rounded up to a multiple of 8."""
+    """Return the ratio that gives MLPs of the width ``hidden``.
+
+    A gated MLP is two thirds as wide, rounded up to a multiple of 8.
+    """
     ratio = stated.get("mlp_ratio")
     if isinstance(ratio, float) and ratio.is_integer():
         ratio = int(ratio)
@@ -418,7 +426,7 @@ def _mlp_ratio(stated: _Stated, width: int, hidden: int | None, swiglu: bool, fi
 
 
 def _aligner(stated: _Stated) -> str:
-    """Which of :data:`ALIGNERS` the tensors are of; a stated type must be the same."""
+    """Return the one of :data:`ALIGNERS` whose tensors are there; a stated type must agree."""
     kinds = {
         "align_transformer": any(name.startswith("align_transformer.layer.") for name in stated.tensors),
         "linear": any(name.startswith("align_linear.") for name in stated.tensors),
@@ -446,16 +454,16 @@ def _aligner(stated: _Stated) -> str:
 
 
 def _aligner_norm(stated: _Stated) -> bool:
-    """Whether a LayerNorm follows the aligner."""
+    """Return whether a LayerNorm follows the aligner."""
     return bool(
         stated.agreed("use_layer_norm", "align_norm.weight" in stated.tensors, "align_transformer.layer_norm.weight")
     )
 
 
 def _blocks(stated: _Stated, prefix: str, vision: Dinov2Config) -> Dinov2Config:
-    """The align layers; what is not stated of them is as in the vision encoder."""
+    """Return the configuration of the align layers; fields that are not stated are as in the vision encoder."""
     names = [name for name in stated.tensors if name.startswith(f"{prefix}layer.")]
-    if not names:  # another aligner, or none: what is stated of blocks describes nothing
+    if not names:  # another aligner, or none: stated fields of blocks have no effect
         return Dinov2Config(
             hidden_size=vision.hidden_size,
             num_hidden_layers=0,
@@ -474,7 +482,7 @@ def _blocks(stated: _Stated, prefix: str, vision: Dinov2Config) -> Dinov2Config:
 
 
 def _mlp_activation(stated: _Stated) -> str:
-    """Between the linear layers of an MLP aligner: as its projector_config or else the part itself states."""
+    """Return the activation of an MLP aligner: as its projector_config states it, or else the part itself."""
     projector = stated.get("projector_config")
     if projector is not None and not isinstance(projector, Mapping):
         raise ValueError(f"{stated.name}.projector_config is {short(projector)}, which is no JSON object")
@@ -482,12 +490,12 @@ def _mlp_activation(stated: _Stated) -> str:
     if own.get("hidden_act") is not None:
         return own.activation(None)
     activation = stated.activation(FAMILIES["dinov2"]["hidden_act"])
-    stated.assumed["activation of the mlp"] = activation  # the part's fields are those of a default DINOv2
+    stated.assumed["activation of the mlp"] = activation  # the part's fields may be a default DINOv2's
     return activation
 
 
 def _mlp_widths(tensors: Mapping[str, Tensor]) -> list[int]:
-    """Widths between the linear layers of an MLP aligner."""
+    """Return the hidden widths of an MLP aligner."""
     weights = [name for name in tensors if re.fullmatch(r"align_mlp\.\d+\.weight", name) and tensors[name].ndim == 2]
     widths = [tensors[name].shape[0] for name in sorted(weights, key=lambda name: int(name.split(".")[1]))]
     return widths[:-1]
@@ -497,7 +505,7 @@ def _mlp_widths(tensors: Mapping[str, Tensor]) -> list[int]:
 
 
 def _text_config(stated: _Stated) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """The text encoder's configuration, and what of it was neither stated nor known of the encoder by its name."""
+    """Return the text encoder's configuration, and the fields assumed: neither stated nor the named encoder's own."""
     kind, named = stated.model_type(), known_encoder(stated.get("pretrained_name_or_path"))
     told = _text_kind(stated.tensors)
     if kind and kind != told and "mpnet" in (kind, told):
@@ -516,13 +524,13 @@ def _text_config(stated: _Stated) -> tuple[PreTrainedConfig, dict[str, Any]]:
 
 
 def _text_kind(tensors: Mapping[str, Tensor]) -> str | None:
-    """ "mpnet" where the tensors are one's; other encoders cannot be told apart by their tensors' names."""
+    """Return "mpnet" where the tensors are an MPNet's, else None: other encoders' names do not differ."""
     names = ("text_model.encoder.relative_attention_bias.", "text_model.encoder.layer.0.attention.attn.")
     return "mpnet" if any(name.startswith(names) for name in tensors) else None
 
 
 def _transformer_sizes(stated: _Stated) -> dict[str, int]:
-    """What MPNet and BERT have in common."""
+    """Return the sizes that MPNet and BERT both have."""
     first = "text_model.encoder.layer.0."
     return {
         "vocab_size": stated.size("vocab_size", "text_model.embeddings.word_embeddings.weight", 0, 2),
@@ -536,7 +544,7 @@ def _transformer_sizes(stated: _Stated) -> dict[str, int]:
 
 
 def _untraced(stated: _Stated, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What leaves no trace in the tensors."""
+    """Return the text encoder's settings that leave no trace in the tensors."""
     vocabulary = stated.length("text_model.embeddings.word_embeddings.weight", 0, 2) or 2**31
     return {
         "hidden_act": stated.activation(known.get("hidden_act")),
@@ -550,7 +558,7 @@ def _untraced(stated: _Stated, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _BUCKETS = 32
-"""transformers' MPNet puts distances into so many buckets, whatever its configuration says."""
+"""Number of buckets for distances in transformers' MPNet, whatever its configuration says."""
 
 
 def _mpnet(stated: _Stated, known: Mapping[str, Any]) -> tuple[PreTrainedConfig, dict[str, Any]]:
@@ -592,12 +600,12 @@ _TEXT: dict[str, Callable[[_Stated, Mapping[str, Any]], tuple[PreTrainedConfig, 
 
 
 _OTHER_TEXT = ("roberta", "xlm-roberta", "camembert", "distilbert", "electra", "deberta", "deberta-v2", "albert")
-"""Text encoders that a config may describe as transformers writes them; nothing of them is told by the tensors."""
+"""Text encoders whose configuration is read from the config alone, as transformers writes it, not from the tensors."""
 _MOST = 10**6
 
 
 def _other_text(stated: _Stated, kind: str) -> PreTrainedConfig:
-    """A text encoder of another kind, whose architecture the config states as transformers writes it."""
+    """Return the configuration of another kind of text encoder, which must be stated as transformers writes it."""
     if kind not in _OTHER_TEXT:
         raise ValueError(f"text_config.model_type is {short(kind)}; known are {', '.join((*_TEXT, *_OTHER_TEXT))}")
     if any(isinstance(value, int) and value > _MOST for value in stated.fields.values()):
@@ -612,7 +620,7 @@ def _other_text(stated: _Stated, kind: str) -> PreTrainedConfig:
 
 
 def _text_projector(stated: _Stated) -> bool:
-    """Whether a projection follows the text encoder."""
+    """Return whether a projection follows the text encoder."""
     return bool(
         stated.agreed("use_text_projection", "text_projection.weight" in stated.tensors, "text_projector.weight")
     )
@@ -622,7 +630,7 @@ def _text_projector(stated: _Stated) -> bool:
 
 
 def _logits_and_loss(content: Mapping[str, Any]) -> tuple[str, _Stated]:
-    """``compute_logits_type``, and the options of its loss; both stand at top level and again under ``kwargs``."""
+    """Return ``compute_logits_type`` and the options of its loss; top level and ``kwargs`` must agree on them."""
     kwargs = content.get("kwargs") or {}
     if not isinstance(kwargs, Mapping):
         raise ValueError(f"kwargs is no JSON object: {short(kwargs)}")
@@ -644,7 +652,7 @@ def _logits_and_loss(content: Mapping[str, Any]) -> tuple[str, _Stated]:
 
 
 def _loss(loss: Any, kinds: list[Any]) -> tuple[str, dict[str, Any]]:
-    """The kind of logits, and the options of its loss."""
+    """Return the kind of logits, and the options of its loss."""
     if not isinstance(loss, Mapping):
         raise ValueError(f"loss is no JSON object: {short(loss)}")
     every = (*RADZERO_LOSSES, *CLIP_LOSSES)
@@ -681,7 +689,7 @@ _RADZERO_OPTIONS = (
 
 
 def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Of RadZero's own loss."""
+    """Return the fields of the configuration that the options of RadZero's own loss give."""
     width = tensors["layer_norm.weight"].shape[0] if "layer_norm.weight" in tensors else None
     if width is not None:
         loss.agreed("hidden_dim", width, "loss_fns.*.layer_norm.weight")
@@ -690,7 +698,7 @@ def _radzero_options(loss: _Stated, tensors: Mapping[str, Tensor]) -> dict[str, 
             raise ValueError(f"loss: {short(field)} is {short(value)}, an option that is not known here")
     separate = loss.get("attn_temperature")
     if not loss.has("attn_temperature") and "log_attention_temperature" in tensors:
-        separate = 1.0  # its value is a tensor's
+        separate = 1.0  # a tensor holds its value
     elif separate is not None:
         separate = loss.positive("attn_temperature", 1.0)
     return {

@@ -1,4 +1,4 @@
-"""Tensors of published checkpoints, their names both ways: under ours to be loaded, and back to be written."""
+"""Rename the tensors of published checkpoints: to our names for loading, and back for writing."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from radzero.models.configuration import VisionLanguageConfig
 from radzero.models.dinotxt import DinoTxtConfig
 
 RADZERO_LOSSES = ("RadZeroLoss", "KeyPhraseAlignmentLoss")
-"""Names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
+"""Two names of one loss: in checkpoints of the public training code, and in the copy on the hub."""
 CLIP_LOSSES = ("OpenClipLoss", "OpenSigLipLoss")
 
 # -- to our names ----------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ _DINOV2_PREFIXES = ("vision_model.", "align_transformer.")
 _ALIGNER = re.compile(r"^align_transformer\.(linear|layer_norm)\.(weight|bias)$")
 _ALIGNER_NAMES = {"linear": "align_linear", "layer_norm": "align_norm"}
 _MLP = re.compile(r"^align_transformer\.(?!layer\.)(.*\d.*)\.(weight|bias)$")
-"""Where there are no blocks, what else there is of the aligner, if numbered, is an MLP's linear layers."""
+"""In a checkpoint without blocks, an aligner tensor with a number in its name belongs to an MLP's linear layer."""
 _LOSS_KEY = re.compile(rf"^loss_fns\.({'|'.join((*RADZERO_LOSSES, *CLIP_LOSSES))})\.(.+)$")
 _LOSS_NAMES = {
     "loss_temperature": "log_temperature",
@@ -44,10 +44,10 @@ _UNUSED = re.compile(r"^text_model\.(pooler\..*|embeddings\.position_ids)$")
 
 
 def rename_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict (or ours) under our names; both DINOv2 namings and all loss-module names are known.
+    """Return a published state dict (or ours) under our names; both DINOv2 namings and all losses' names are known.
 
     Raises:
-        ValueError: when two tensors would have the same name, or a fused SwiGLU weight cannot be halved.
+        ValueError: when two tensors would have the same name, or a fused SwiGLU tensor cannot be halved.
     """
     renamed: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -74,7 +74,7 @@ def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
         return [(key, tensor)]
     for pattern, replacement in _DINOV2_RENAMES:
         key = pattern.sub(replacement, key)
-    if ".mlp.weights_in." in key:  # the giant model's gate and value in one matrix
+    if ".mlp.weights_in." in key:  # the giant model has gate and value in one matrix
         if not tensor.ndim or tensor.shape[0] % 2:
             raise ValueError(f"{key}: {tuple(tensor.shape)} cannot be halved into gate and value")
         gate, up = tensor.chunk(2, dim=0)
@@ -83,10 +83,10 @@ def _rename(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dict[str, Tensor]:
-    """A published checkpoint's renamed tensors as the method's model has them.
+    """Return a published checkpoint's renamed tensors as the method's model has them.
 
-    A projection that the checkpoint does not have is the identity, and a bias zero: the outputs are the same to the
-    last digit.
+    A projection that the checkpoint does not have becomes the identity (CLIP), and a projection's missing bias becomes
+    zero (CLIP, dino.txt); the outputs are the same to the last digit.
     """
     kinds = (tensor.dtype for key, tensor in tensors.items() if key.startswith("text_model."))
     dtype = next(kinds, torch.float32)
@@ -94,7 +94,7 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
         tensors = {key.replace("align_norm.", "layer_norm."): tensor for key, tensor in tensors.items()}
     if isinstance(config, ClipConfig):
         width = config.vision_config.hidden_size
-        for end in ("weight", "bias"):  # to 2D as dino.txt's: CLS faces the first half
+        for end in ("weight", "bias"):  # a projector to 2D, as dino.txt's: CLS is compared with the first half
             projector = tensors.get(f"text_projection.{end}")
             if projector is not None and projector.ndim and len(projector) == 2 * width:
                 tensors = tensors | {f"text_projection.{end}": projector[:width]}
@@ -112,7 +112,7 @@ def fit_tensors(tensors: dict[str, Tensor], config: VisionLanguageConfig) -> dic
 
 
 def _number_mlp(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The linear layers of an MLP aligner at 0, 2, 4, ... of a Sequential in the order of their names' numbers."""
+    """Rename the linear layers of an MLP aligner to 0, 2, 4, ... of a Sequential, in the order of their numbers."""
     if any(key.startswith(("align_transformer.layer.", "align_linear.")) for key in tensors):
         return tensors
     found = {key: match for key in tensors if (match := _MLP.match(key))}
@@ -146,7 +146,7 @@ _RENAMES = (
 
 
 def published_name(name: str) -> str:
-    """A tensor's name in published checkpoints."""
+    """Return the name in published checkpoints of one of our tensors."""
     if name.startswith(("vision_model.", "align_transformer.")):
         name = re.sub(r"\.mlp\.(gate|up)_proj\.", ".mlp.weights_in.", name)
         for new, old in _BLOCK_RENAMES:

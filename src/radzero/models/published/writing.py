@@ -1,4 +1,4 @@
-"""A RadZero of ours in the published format, for programs that read that: the way back from the configuration."""
+"""Write a RadZero of ours in the published format, for programs that read that format."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,12 @@ def save_published(model: RadZeroModel, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the published format.
 
     Args:
-        model: a RadZero on a DINOv2 whose positions are interpolated by the published rule ("offset").
-        folder: where to.
+        model: a RadZero without a logit bias, on a DINOv2 whose positions are interpolated by the published rule
+            ("offset") or not at all.
+        folder: folder to write to; it is made where it is missing.
 
     Raises:
-        ValueError: for a model that the format cannot hold, saying what stands in the way.
+        ValueError: for a model that the format cannot hold; the message says why.
     """
     config = model.config
     if why := _obstacle(config):
@@ -55,12 +56,12 @@ def _obstacle(config: VisionLanguageConfig) -> str:
 
 
 def published_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names of published checkpoints, temperatures of shape (1,)."""
+    """Return the tensors under the names of published checkpoints, temperatures with the shape (1,)."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name, value = published_name(key), tensor
         if ".mlp.up_proj." in key:
-            continue  # beside its gate
+            continue  # joined to its gate
         if ".mlp.gate_proj." in key:
             value = torch.cat((tensor, tensors[key.replace("gate_proj", "up_proj")]))
         renamed[name] = (value.reshape(1) if name.endswith("temperature") else value).contiguous().cpu()
@@ -68,7 +69,7 @@ def published_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_config(config: RadZeroConfig) -> dict[str, Any]:
-    """The content of a published ``config.json``, its parts typed as in the copy on the hub."""
+    """Return the content of a published ``config.json``; its parts state their types, as in the copy on the hub."""
     vision, text, align = (part.to_dict() for part in (config.vision_config, config.text_config, config.align_config))
     for part in (vision, text, align):
         for key in ("transformers_version", "architectures", "_name_or_path", "dtype"):
