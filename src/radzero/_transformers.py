@@ -17,6 +17,8 @@ _READERS = {
 }
 """Functions of transformers that give the content of ``config.json``, ``processor_config.json`` and
 ``preprocessor_config.json``, with the options that they did not use; by their modules."""
+OUR_TYPES = ("radzero", "carzero")
+"""Beginnings of every ``model_type`` of ours, and in lower case of the names of our processors."""
 PUBLISHED_ARCHITECTURE = "CxrAlignModel"
 PUBLISHED_TYPE = "radzero_published"
 """``model_type`` that a published ``config.json``, which has none, is given; see :mod:`radzero.models.auto`."""
@@ -48,6 +50,6 @@ def _read(wrapped: Callable[..., tuple[dict[str, Any], Any]], _: Any, args: Any,
     if is_published(content):
         content = {key: value for key, value in content.items() if key != "auto_map"} | {"model_type": PUBLISHED_TYPE}
     kinds = (content.get(key) for key in ("model_type", "processor_class", "image_processor_type"))
-    if any(isinstance(kind, str) and kind.lower().startswith(("radzero", "carzero")) for kind in kinds):
+    if any(isinstance(kind, str) and kind.lower().startswith(OUR_TYPES) for kind in kinds):
         import_module("radzero.models.auto")
     return content, unused

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -15,22 +18,20 @@ from torch import Tensor
 from transformers import BertConfig, Dinov2Config, ViTConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from radzero.models.base import Features, VisionLanguageModel, chunked
+from radzero.models import registry
+from radzero.models.base import Features, VisionLanguageModel, chunked, register_method
 from radzero.models.carzero import CarZeroConfig, CarZeroModel
 from radzero.models.carzero import network as carzero_network
 from radzero.models.checkpoints import CheckpointError
-from radzero.models.clip import ClipConfig, ClipModel
-from radzero.models.configuration import ConvStemConfig
-from radzero.models.dinotxt import DinoTxtConfig
+from radzero.models.clip import ClipModel
+from radzero.models.configuration import AlignedConfig, ConvStemConfig
 from radzero.models.loading import build_model, load_model
-from radzero.models.radzero import RadZeroConfig, RadZeroModel
+from radzero.models.radzero import RadZeroModel
 
 SIZE, WORDS, POSITIONS, PIECES, HEADS = 16, 40, 7, 30, 4  # token ids from PIECES on go on with a word
 SIDES = {"conv": 48, "dinov2": 56, "vit": 48}
 PATCHES = {"conv": (3, 3), "dinov2": (4, 4), "vit": (3, 3)}
-CONFIGS = {"radzero": RadZeroConfig, "clip": ClipConfig, "dinotxt": DinoTxtConfig, "carzero": CarZeroConfig}
-METHODS: dict[str, dict[str, Any]] = {
-    "radzero": {},
+METHODS: dict[str, dict[str, Any]] = {name: {} for name in registry.METHODS} | {
     "radzero-dot": {"similarity": "dot", "text_l2_norm": True},
     "radzero-linear": {"align_linear": True},
     "radzero-separate": {"attention_temperature": 0.3, "logit_bias": -3.0},
@@ -44,6 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "carzero-patches-global": {"memory": "global", "map_kind": "logits", "logit_bias": -1.0},
     "carzero-patches-linear": {"simr": "linear", "map_kind": "logits"},
 }
+"""A method of the registry, or one with settings behind its name and a dash."""
 FUSED = {
     "fusion_layers": 2, "fusion_heads": HEADS, "fusion_mlp": 24, "simr_widths": (12, 8), "text_layers": 2,
     "text_positions": POSITIONS,
@@ -65,14 +67,14 @@ def vision(encoder: str) -> PreTrainedConfig:
 
 def tiny(name: str, encoder: str = "conv", text_width: int = 16, dtype: torch.dtype = torch.float64) -> Any:
     """A model whose parameters all matter: none is left at its zero or one."""
-    config = CONFIGS[name.split("-")[0]]
+    config = registry.METHODS[name.split("-")[0]].config_class
     options = METHODS[name] if config is not CarZeroConfig else FUSED | METHODS[name]
     text = BertConfig(
         vocab_size=WORDS, hidden_size=text_width, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     parts: dict[str, Any] = {"vision_config": vision(encoder), "text_config": text, "image_size": SIDES[encoder]}
-    if config in (RadZeroConfig, DinoTxtConfig):
+    if issubclass(config, AlignedConfig):
         layers = 0 if name == "radzero-linear" else 1
         size = {"hidden_size": SIZE, "num_hidden_layers": layers, "num_attention_heads": 2}
         parts["align_config"] = Dinov2Config(mlp_ratio=2, **size)
@@ -190,24 +192,37 @@ def weighted(logits: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("limit", [1, 6000, 25_000, 2**26])
-def test_pairs_are_the_similarity_s_logits_and_gradients(
+def test_pairs_are_the_similarity_s_logits_peaks_and_gradients(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the size of chunks (CARZero's; RadZero's are in test_sharding), for every parameter."""
     monkeypatch.setattr(carzero_network, "chunked", partial(chunked, limit=limit))
     model = tiny(name, "dinov2", 24)
     given = features(model, "dinov2")
-    logits, pairs = model.similarity(given.images, given.sentences).logits, model.training_scores(given)
-    torch.testing.assert_close(pairs.logits, logits, atol=1e-6, rtol=0)
+    output, pairs = model.similarity(given.images, given.sentences), model.training_scores(given)
     if pairs.directions is not None:
-        torch.testing.assert_close(pairs.directions.mean(dim=0), logits, atol=1e-6, rtol=0)
+        torch.testing.assert_close(pairs.directions.mean(dim=0), output.logits, atol=1e-6, rtol=0)
+    assert (pairs.peaks is not None) is registry.METHODS[name.split("-")[0]].gives_peaks
+    both = [(pairs.logits, output.logits)]
+    if pairs.peaks is not None:
+        both.append((pairs.peaks, output.similarity.amax(dim=-1)))
     leaves = [given.images, given.sentences, *(p for n, p in model.named_parameters() if "mask_token" not in n)]
-    wanted, got = (
-        torch.autograd.grad(weighted(scores), leaves, retain_graph=True, materialize_grads=True)
-        for scores in (logits, pairs.logits)
-    )
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+    for scores, truth in both:
+        torch.testing.assert_close(scores, truth, atol=1e-6, rtol=0)
+        got, wanted = (
+            torch.autograd.grad(weighted(some), leaves, retain_graph=True, materialize_grads=True)
+            for some in (scores, truth)
+        )
+        for a, b in zip(got, wanted, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+def test_registers_before_the_patches_take_no_words_from_a_sentence() -> None:
+    model = tiny("carzero-own-local")
+    scores = carzero_network._Scores(model.config, model.fusion_module, prefix=5)
+    images, texts = (torch.randn(2, 5 + 9, SIZE).double(), torch.randn(3, 6, SIZE).double().requires_grad_())
+    scores(images, texts, torch.tensor(0.5).double()).pow(2).sum().backward()
+    assert (texts.grad.norm(dim=-1) > 0).all(), "every word is attended to"
 
 
 @EVERY_CARZERO
@@ -248,6 +263,31 @@ def test_another_method_s_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a CLIP checkpoint, not RadZero"):
         RadZeroModel.from_pretrained(tmp_path)
     assert isinstance(ClipModel.from_pretrained(tmp_path), ClipModel)
+
+
+def test_a_type_that_transformers_would_not_be_told_of_is_refused() -> None:
+    class OtherConfig(ClipModel.config_class):  # type: ignore[name-defined, misc]
+        model_type = "mine"
+
+    with pytest.raises(ValueError, match="model_type must begin with radzero or carzero: mine"):
+        register_method(OtherConfig, ClipModel)
+
+
+@pytest.mark.slow
+def test_transformers_reads_every_method_after_importing_radzero(tmp_path: Path) -> None:
+    """In a process that has imported none of our models: AutoConfig learns of them from the name of the type."""
+    wanted = {}
+    for spec in registry.METHODS.values():
+        config = tiny(spec.name, dtype=torch.float32).config
+        config.save_pretrained(tmp_path / spec.name)
+        wanted[spec.name] = type(config).__name__
+    code = (
+        "import sys, pathlib, json, radzero; from transformers import AutoConfig\n"
+        "folders = pathlib.Path(sys.argv[1]).iterdir()\n"
+        "print(json.dumps({f.name: type(AutoConfig.from_pretrained(f)).__name__ for f in folders}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == wanted
 
 
 # -- RadZero, CLIP, dino.txt ---------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import radzero
 from radzero.evaluation.models import RadZeroInBenchmark
+from radzero.models import registry
 from radzero.models.base import Features, VisionLanguageModel
+from radzero.models.configuration import AlignedConfig
 from radzero.models.conversion import save_processor
 from radzero.prediction.model import RadZero
 from radzero.training.batches import FilmBatch, TrainingDataset
@@ -44,20 +46,18 @@ from ranks import run_ranks
 pytestmark = pytest.mark.slow
 
 FUSED = {"fusion_layers": 2, "fusion_mlp": 24, "simr_widths": [12, 8], "text_layers": 2, "text_positions": 7}
-METHODS: dict[str, dict[str, Any]] = {
-    "radzero": {},
+METHODS: dict[str, dict[str, Any]] = {name: {} for name in registry.METHODS} | {
     "radzero-dot": {"similarity": "dot", "attention_temperature": 0.7},
     "radzero-linear": {"align_linear": True, "align_layers": 0},
     "lit": {"train_vision": "frozen"},
-    "clip": {},
-    "dinotxt": {},
     "carzero": {"options": FUSED},
     "carzero-local": {"options": {"simr": "linear", "memory": "local", **FUSED}},
     "carzero-cos": {"options": {"simr": "cos", **FUSED}},
     "carzero-own": {"options": {"simr": "cos_own", **FUSED}},
     "carzero-patches": {"options": {"memory": "global", "map_kind": "logits", **FUSED}},
 }
-WITHOUT_MAPS = ("clip", "lit")
+"""A method of the registry, or one with settings behind its name and a dash."""
+WITHOUT_MAPS = tuple(name for name, spec in registry.METHODS.items() if not spec.model_class.has_maps)
 ATTENTION = ("carzero", "carzero-local", "carzero-cos", "carzero-own")
 EVERY = pytest.mark.parametrize("name", METHODS)
 
@@ -286,7 +286,7 @@ SMALL = ModelSizes(widths=(8, 16, 32), heads=2, text_layers=1, token_stride=8, v
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"method": "gloria"}, "model.method is one of radzero, carzero, lit, dinotxt, clip, not 'gloria'"),
+        ({"method": "gloria"}, f"model.method is one of {', '.join(registry.METHODS)}, not 'gloria'"),
         ({"method": "lit"}, "lit locks its encoder: model.train_vision: frozen"),
         ({"method": "lit", "train_vision": "lora"}, "lit locks its encoder: model.train_vision: frozen"),
         ({"align_linear": True}, "model.align_linear: is in place of blocks"),
@@ -299,18 +299,21 @@ def test_models_that_are_refused(settings: dict[str, Any], named: str):
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["clip", "lit", "carzero", "dinotxt"])
+@pytest.mark.parametrize("method", registry.METHODS)
 def test_runs_that_are_refused(method: str):
     model = ModelChoice(small=SMALL, method=method, train_vision="frozen")
     data = DataChoice(manifest="m.jsonl")
     assert TrainConfig(model, data, LossChoice()).model.method == method
-    with pytest.raises(ValueError, match=r"loss\.quiet_weight: is for the maps of radzero"):
-        TrainConfig(model, data, LossChoice(quiet_weight=0.1))
+    if registry.METHODS[method].gives_peaks:
+        assert TrainConfig(model, data, LossChoice(quiet_weight=0.1)).loss.quiet_weight == 0.1
+    else:
+        with pytest.raises(ValueError, match=r"loss\.quiet_weight: is for the maps of radzero"):
+            TrainConfig(model, data, LossChoice(quiet_weight=0.1))
     with pytest.raises(ValueError, match=r"clip has one sentence per image: data\.sentences: one"):
         TrainConfig(model, data, LossChoice(kind="clip"))
     one = DataChoice(manifest="m.jsonl", sentences="one")
     assert TrainConfig(model, one, LossChoice(kind="clip")).data.sentences == "one"
-    if method == "carzero":
+    if not registry.METHODS[method].shards:
         with pytest.raises(ValueError, match=r"loop\.sharding: fsdp is not for carzero"):
             TrainConfig(model, data, loop=LoopChoice(sharding="fsdp"))
     else:
@@ -454,10 +457,10 @@ def test_an_even_share_of_attention_is_one_half(name: str, loaded: dict[str, Rad
 def test_described(name: str, loaded: dict[str, RadZero]):
     asker = loaded[name]
     told = radzero.describe(asker.folder)
-    wanted = {"radzero": "RadZero", "clip": "CLIP", "lit": "CLIP", "dinotxt": "dino.txt", "carzero": "CARZero"}
-    assert told["architecture"] == wanted[name.split("-")[0]]
+    config = registry.METHODS[name.split("-")[0]].config_class
+    assert told["architecture"] == config.method
     assert told["parameters"]["total"] == sum(p.numel() for p in asker.model.parameters())
-    assert told["align_layers"] == (1 if name in ("radzero", "radzero-dot", "dinotxt") else 0)
+    assert told["align_layers"] == (1 if issubclass(config, AlignedConfig) and name != "radzero-linear" else 0)
     assert told["similarity"] == getattr(asker.model.config, "similarity", None)
     assert told["temperature"] == pytest.approx(asker.model.log_temperature.exp().item())
     assert (told["patch_grid"], told["notice"]) == ([4, 4], "Tiny.")

@@ -24,6 +24,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
+from radzero._transformers import OUR_TYPES
 from radzero.models.configuration import VisionLanguageConfig, registers
 from radzero.models.errors import CheckpointError
 from radzero.models.similarity import SimilarityOutput, TrainingScores
@@ -345,7 +346,14 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def register_method(config: type[VisionLanguageConfig], model: type[VisionLanguageModel]) -> None:
-    """Register a method with transformers' ``AutoConfig`` and ``AutoModel``; call it where the model is defined."""
+    """Register a method with transformers' ``AutoConfig`` and ``AutoModel``; call it where the model is defined.
+
+    Raises:
+        ValueError: when ``model_type`` has another beginning than ours, by which transformers is told of our classes
+            (:mod:`radzero._transformers`).
+    """
+    if not config.model_type.startswith(OUR_TYPES):
+        raise ValueError(f"{config.__name__}.model_type must begin with {' or '.join(OUR_TYPES)}: {config.model_type}")
     AutoConfig.register(config.model_type, config)
     AutoModel.register(config, model)
 

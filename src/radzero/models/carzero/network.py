@@ -115,16 +115,18 @@ class _Scores(nn.Module):
         super().__init__()
         self.config, self.fusion, self.prefix = config, fusion, prefix
 
-    def memory(self, tokens: Tensor) -> Tensor:
+    def memory(self, tokens: Tensor, prefix: int) -> Tensor:
+        """Return the tokens that are attended to; ``prefix`` tokens stand before the patches, or before the words."""
         kind = self.config.memory
-        return tokens if kind == "both" else tokens[:, self.prefix :] if kind == "local" else tokens[:, :1]
+        return tokens if kind == "both" else tokens[:, prefix:] if kind == "local" else tokens[:, :1]
 
     def forward(self, images_BTD: Tensor, texts_NPD: Tensor, temperature: Tensor) -> Tensor:
         """Return the logits of both directions, (2, B, N), or for "cos" the one cosine over tau, (1, B, N)."""
         count, texts = len(images_BTD), len(texts_NPD)
         image_B1D, text_N1D = images_BTD[:, 0], texts_NPD[:, 0]
-        of_text = self.fusion(text_N1D.expand(count, -1, -1), self.memory(images_BTD)).found  # (B, N, D), i2t
-        of_image = self.fusion(image_B1D.expand(texts, -1, -1), self.memory(texts_NPD)).found  # (N, B, D), t2i
+        patches, words = self.memory(images_BTD, self.prefix), self.memory(texts_NPD, 1)
+        of_text = self.fusion(text_N1D.expand(count, -1, -1), patches).found  # (B, N, D), i2t
+        of_image = self.fusion(image_B1D.expand(texts, -1, -1), words).found  # (N, B, D), t2i
         if self.config.simr in ("mlp", "linear"):
             return at_least_float32(torch.stack((self.fusion.logits(of_text), self.fusion.logits(of_image).mT)))
         of_image = of_image.transpose(0, 1)
@@ -258,7 +260,7 @@ class CarZeroModel(VisionLanguageModel):
         queries = sentences[:, 0].expand(len(tokens), -1, -1)
         if self.config.map_kind == "logits":
             return SimilarityOutput(logits, self._patch_logits(tokens, queries) + bias)
-        memory = scores.memory(tokens)
+        memory = scores.memory(tokens, self.prefix_tokens)
         attention = self.fusion_module(queries, memory, weights=True).attention
         patches = attention[..., memory.shape[1] - (tokens.shape[1] - self.prefix_tokens) :]
         return SimilarityOutput(logits, at_least_float32(patches * memory.shape[1]))
