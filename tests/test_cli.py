@@ -465,7 +465,6 @@ def test_findings():
     for name in FINDING_SETS:
         assert name in said
     assert "Pneumothorax" in said
-    assert set(FINDING_SETS) == {"phantom", "chestxray14", "openi", "chexpert", "chestxdet10", "siim", "rsna"}
     assert [len(FINDING_SETS[n]) for n in ("phantom", "chestxray14", "chexpert", "chestxdet10")] == [12, 14, 5, 10]
     assert finding_sentences("rsna") == ["There is Pneumonia"]
 

@@ -364,7 +364,9 @@ def test_titles_are_those_of_the_modules():
     assert all(module.SOURCE and module.LAYOUT for module in modules.values())
     assert all(module.PUBLISHED["images"] for name, module in modules.items() if name not in ("phantom", "anatomy"))
     files = {path.stem for path in (Path(public.__file__).parent).glob("[a-z]*.py")}
-    assert files == set(BENCHMARKS), "a benchmark's file is in the registry, and the other way round"
+    assert files == {name.replace("-", "_") for name in BENCHMARKS}, (
+        "a benchmark's file is in the registry, and the other way round"
+    )
 
 
 def read(name: str, folder: Path, make: Miniature, picture: bytes = b"", dicom: bytes = b"") -> Benchmark:
@@ -478,7 +480,10 @@ def det(label: str, boxes: list[list[int]]) -> str:
         ("rsna", "test.csv", "a,b\n1,2\n", "neither MedKLIP's columns"),
         ("rsna", "test.csv", "img_path,boxes\na.dcm,1;2;3\n", "is no box x;y;w;h"),
         ("rsna", "test.csv", "img_path,boxes\na.dcm,1;2;0;4\n", "a box of 0.0 x 4.0"),
-        ("rsna", "test.csv", "img_path,boxes\na.dcm,1;2;nan;4\n", "'nan' is no number"),
+        ("rsna", "test.csv", "img_path,boxes\na.dcm,1;2;nan;4\n", "'nan' is no finite number"),
+        ("chexpert", "groundtruth.csv",
+         "Study,Atelectasis,Cardiomegaly,Consolidation,Edema,Pleural Effusion\na,1,0,0,0,0\nb,1,0\n",
+         "line 3 ends before column 'Consolidation'; fetch the file anew"),
     ],
 )  # fmt: skip
 def test_wrong_tables_are_named(name: str, file: str, content: str, said: str, tmp_path: Path):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from radzero.cli.console import (
     LocalOption,
@@ -49,7 +49,8 @@ def evaluate_list(
 ) -> None:
     """Measure a model on a benchmark, or an extraction engine."""
     if list_:
-        table = Table("name", "benchmark", "published counts", "files", "from", show_lines=True)
+        folded = [Column(name, overflow="fold") for name in ("files", "from")]  # a file's name is never cut
+        table = Table("name", "benchmark", "published counts", *folded, show_lines=True)
         for name, spec in BENCHMARKS.items():
             counts = ", ".join(f"{count:,} {what}" for what, count in spec.module.PUBLISHED.items())
             table.add_row(name, spec.title, counts, escape(spec.module.LAYOUT), escape(spec.module.SOURCE))

@@ -237,7 +237,7 @@ def rows_of(path: Path, *needed: str) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file with a header, without the spaces around headers and values.
 
     Raises:
-        BenchmarkError: when a needed column is missing, or a row is not valid CSV.
+        BenchmarkError: when a needed column is missing, a row is not valid CSV, or a row is cut before a needed column.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -246,8 +246,14 @@ def rows_of(path: Path, *needed: str) -> Iterator[dict[str, str]]:
             raise BenchmarkError(f"{path}: there is no column {missing[0]!r}; it has {', '.join(header)}")
         try:
             for row in reader:
-                if row:
-                    yield dict(zip(header, (value.strip() for value in row), strict=False))
+                if not row:
+                    continue
+                values = dict(zip(header, (value.strip() for value in row), strict=False))
+                if missing := [name for name in needed if name not in values]:
+                    raise BenchmarkError(
+                        f"{path}: line {reader.line_num} ends before column {missing[0]!r}; fetch the file anew"
+                    )
+                yield values
         except csv.Error as error:
             raise BenchmarkError(f"{path}: line {reader.line_num}: {error}") from error
 
@@ -273,9 +279,9 @@ def number(path: Path, where: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise BenchmarkError(f"{path}: {where}: {text!r} is no number") from error
+        raise BenchmarkError(f"{path}: {where}: {text!r} is no number; take the published table") from error
     if not np.isfinite(value):
-        raise BenchmarkError(f"{path}: {where}: {text!r} is no number")
+        raise BenchmarkError(f"{path}: {where}: {text!r} is no finite number; take the published table")
     return value
 
 

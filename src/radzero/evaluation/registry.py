@@ -17,7 +17,8 @@ class BenchmarkSpec:
     """A row of the registry.
 
     Attributes:
-        name: name of the verb ``radzero evaluate NAME``, and of the module in :mod:`radzero.evaluation.public`.
+        name: name of the verb ``radzero evaluate NAME``, and, with ``_`` for ``-``, of the module in
+            :mod:`radzero.evaluation.public`.
         title: name of the benchmark in tables.
     """
 
@@ -27,7 +28,7 @@ class BenchmarkSpec:
     @property
     def module(self) -> "BenchmarkModule":
         """Module of the benchmark, imported when first needed."""
-        return cast("BenchmarkModule", import_module(f"radzero.evaluation.public.{self.name}"))
+        return cast("BenchmarkModule", import_module(f"radzero.evaluation.public.{self.name.replace('-', '_')}"))
 
 
 BENCHMARKS = {
