@@ -20,6 +20,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from dicom_factory import LOSSLESS_SYNTAXES, chest_like, dicom_bytes, lut_item, shared
+from film_files import FILM_FILES
 from radzero.images import Radiograph, RadiographError, read_radiograph
 
 pytestmark = pytest.mark.slow
@@ -75,7 +76,7 @@ def _raster_seeds() -> list[bytes]:
         buffer = io.BytesIO()
         picture.save(buffer, image_format)
         seeds.append(buffer.getvalue())
-    return seeds
+    return seeds + [write((image >> 4).astype(np.uint8)) for write in FILM_FILES.values()]
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:

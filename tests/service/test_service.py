@@ -32,6 +32,7 @@ from starlette.testclient import TestClient
 
 import radzero.service.engine
 from dicom_factory import chest_like, dicom_bytes, lut_item, scan_bomb
+from film_files import FILM_FILES
 from radzero.models.tensors import weights_hash
 from radzero.phantom.dicom import to_dataset
 from radzero.phantom.film import make_film
@@ -85,8 +86,9 @@ def ask(client: TestClient, content: bytes, sentences: list[str] = SENTENCES, **
 # -- answers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [png(), dicom()])
-def test_predict_says_what_the_library_says(client: TestClient, tiny_model: RadZero, content: bytes):
+@pytest.mark.parametrize("format_name", FILM_FILES)
+def test_predict_says_what_the_library_says(client: TestClient, tiny_model: RadZero, format_name: str):
+    content = FILM_FILES[format_name]((make_film(31, 0, size=96).pixels * 255).astype(np.uint8))
     answer = ask(client, content, params={"maps": True})
     assert answer.status_code == 200
     said = answer.json()
