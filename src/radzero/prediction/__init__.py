@@ -1,1 +1,1 @@
-"""Asking radiographs sentences: one by one from Python, and many files into a folder."""
+"""Ask radiographs sentences, one by one from Python or many files into a folder."""

@@ -1,4 +1,4 @@
-"""The front door: load a model once, ask films any sentences, get readings."""
+"""Load a model once, ask it any sentences about radiographs, and get readings."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ from radzero.prediction.sentence_cache import SentenceCache
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
 
 PACKAGED = "packaged"
-"""The name of the model that comes with the package, in what is reported and wherever a model is named."""
+"""Name of the model that comes with the package, in readings and as an argument."""
 
 _SENTENCE_CACHE = 50_000
 _SENTENCE_CACHE_BYTES = 2**28
@@ -40,12 +40,12 @@ _SENTENCE_CACHE_BYTES = 2**28
 class RadZero:
     """A loaded model: a network, its processor, and a cache of sentence embeddings.
 
-    Make one with :func:`load`, one per thread: the cache is not locked.
+    Make it with :func:`load`. Use one per thread, because the cache is not locked.
 
     Attributes:
         model, processor: the network, in evaluation mode, and its processor.
-        name: how it is reported.
-        folder: the checkpoint's files, or None for a model that comes from none.
+        name: name of the model in readings.
+        folder: folder of the checkpoint's files, or None for a model that was not loaded from files.
     """
 
     def __init__(
@@ -66,27 +66,27 @@ class RadZero:
 
     @property
     def notice(self) -> str | None:
-        """What must be said wherever a reading of this model is shown."""
+        """Text that must be shown with every reading of this model, or None."""
         return (self.model.config.card or {}).get("notice")
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Type of the network's weights."""
         return self.model.dtype
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the checkpoint's weights; "" for a model that comes from no files."""
+        """SHA-256 of the checkpoint's weights, in hexadecimal; "" for a model that was not loaded from files."""
         return weights_hash(self.folder) if self.folder else ""
 
     @property
     def film_seed(self) -> int | None:
-        """Seed of the phantoms that it was trained on, or None."""
+        """Seed of the phantoms that the model was trained on, or None."""
         return (self.model.config.card or {}).get("film_seed")
 
     def predict(
@@ -97,21 +97,22 @@ class RadZero:
         batch_size: int = 8,
         limits: ReadLimits | None = None,
     ) -> list[Reading]:
-        """Ask films sentences.
+        """Ask every sentence of every image.
 
         Args:
-            images: one or many of path, content of a file as bytes, (H, W) or (H, W, 3) array, PIL image or
-                :class:`Radiograph`. A path is one file; a 3-D stack of films must be given as a list.
-            sentences: one or many; every sentence is asked of every film.
-            batch_size: films per pass through the network.
-            limits: of file and film sizes; None for the usual ones.
+            images: one image or many; each is a path, the content of a file as bytes, an (H, W) or (H, W, 3) array, a
+                PIL image or a :class:`Radiograph`. A path names one file; give a 3-D stack of images as a list.
+            sentences: one sentence or many.
+            batch_size: images per pass through the network.
+            limits: limits of file and image sizes; the defaults of :class:`ReadLimits` when None.
 
         Returns:
-            One reading per film, in the order given.
+            One reading per image, in the order given.
 
         Raises:
-            RadiographError: for a film that cannot be read, naming it and the reason.
-            ValueError: for a sentence that is empty.
+            RadiographError: for an image that cannot be read; the message names it and the reason.
+            ValueError: for an empty sentence or a batch size below 1.
+            TypeError: for images of another type.
         """
         return list(self.stream(images, sentences, batch_size=batch_size, limits=limits))
 
@@ -123,7 +124,7 @@ class RadZero:
         batch_size: int = 8,
         limits: ReadLimits | None = None,
     ) -> Iterator[Reading]:
-        """:meth:`predict`, one reading at a time: memory does not grow with the number of films."""
+        """Yield the readings of :meth:`predict` one at a time: memory does not grow with the number of images."""
         asked = _sentences(sentences)
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
@@ -141,16 +142,16 @@ class RadZero:
 
     @torch.inference_mode()
     def embed_sentences(self, sentences: Sequence[str], *, chunk: int = 256) -> Tensor:
-        """Features (N, ...), of RadZero (N, D); each sentence is encoded once and kept.
+        """Return the sentences' features (N, ...), for RadZero (N, D), encoding ``chunk`` sentences at a time.
 
-        The last 50,000 are, or as many as fit into 256 MiB.
+        The features of the 50,000 sentences used last, or of as many as fit into 256 MiB, are cached.
         """
         if not sentences:
             return torch.empty(0, *self.model.sentence_shape, device=self.device)
         distinct = dict.fromkeys(sentences)
         known = [text for text in distinct if text in self._embeddings]
         missing = [text for text in distinct if text not in self._embeddings]
-        missing.sort(key=len)  # of like length together: less padding
+        missing.sort(key=len)  # sentences of similar length in one chunk need less padding
         parts = [self._embeddings.get(known)] if known else []
         for start in range(0, len(missing), chunk):
             tokens = self.processor.sentences(missing[start : start + chunk])
@@ -162,20 +163,23 @@ class RadZero:
 
     @torch.inference_mode()
     def embed_films(self, films: Sequence[Radiograph]) -> tuple[Tensor, list[Geometry]]:
-        """Features (B, T, D), for RadZero tokens with CLS first, and where each film lies in the input."""
+        """Return image features (B, T, D), for RadZero tokens with CLS first, and each image's place in the input."""
         pixels, geometries = self.processor.films(films)
         return self.embed_pixels(pixels), geometries
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Features (B, T, D) of what the processor made of films (B, 3, H, W)."""
+        """Return the features (B, T, D) of pixel values (B, 3, H, W) that the processor made."""
         return self.model.encode_images(pixels.to(self.device, self.dtype))
 
     @torch.inference_mode()
     def compare(
         self, tokens: Tensor, embeddings: Tensor, *, chunk: int = 256
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Logits (B, N) and similarity (B, N, L), or None, of images' features with sentences', in chunks of these."""
+        """Return the logits (B, N) and the similarity (B, N, L) of image features with sentence features.
+
+        The similarity is None for a method without maps. ``chunk`` sentences are compared at a time.
+        """
         images, count, patches = len(tokens), len(embeddings), tokens.shape[1] - self.model.prefix_tokens
         logits = np.empty((images, count), dtype=np.float32)
         similarity = np.empty((images, count, patches), dtype=np.float32) if self.model.has_maps else None
@@ -188,14 +192,14 @@ class RadZero:
 
     @property
     def maps_are_attention(self) -> bool:
-        """Whether its maps are of attention weights, and not of similarities."""
+        """Whether the model's maps show attention weights instead of similarities."""
         return getattr(self.model.config, "map_kind", "") == "attention"
 
     def _read(
         self, films: list[Radiograph], asked: tuple[str, ...], embeddings: Tensor, unread: tuple[str, ...]
     ) -> Iterator[Reading]:
         inputs = [self.processor.geometry((film.height, film.width)).input for film in films]
-        for _, group in groupby(range(len(films)), key=inputs.__getitem__):  # a pass takes inputs of one size
+        for _, group in groupby(range(len(films)), key=inputs.__getitem__):  # all inputs of a pass have one size
             yield from self._read_alike([films[k] for k in group], asked, embeddings, unread)
 
     def _read_alike(
@@ -208,10 +212,10 @@ class RadZero:
             yield self._reading(seen, asked, logits[k], None if similarity is None else similarity[k])
 
     def answer(self, tokens: Tensor, films: Sequence[SeenFilm], sentences: Sequence[str]) -> list[Reading]:
-        """Readings of films whose features (B, T, D) are there already; they are not read again.
+        """Return the readings of images whose features (B, T, D) are computed already.
 
         Raises:
-            ValueError: for a sentence that is empty.
+            ValueError: for an empty sentence.
         """
         asked = _sentences(sentences)
         unread = self._sentence_warnings(asked)
@@ -252,14 +256,17 @@ class RadZero:
         )
 
     def unknown_words(self, sentence: str) -> tuple[str, ...]:
-        """Words of a sentence that the model cannot know, in order and once; each sentence is looked up once."""
+        """Return the words of a sentence that the model cannot know, in order and without repeats.
+
+        The answers for the 50,000 sentences used last are cached.
+        """
         return self._facts(sentence).unknown_words
 
     def _look_up(self, sentence: str) -> "_SentenceFacts":
         return _SentenceFacts(tuple(self.processor.unknown_words(sentence)), self.processor.token_count(sentence))
 
     def _sentence_warnings(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """A warning for every sentence with words that the model cannot know or does not get to see."""
+        """Return a warning for each sentence with words that the model cannot know, and for each that it must cut."""
         warnings, limit = [], self.processor.max_tokens
         for text in asked:
             words, length = self._facts(text)
@@ -274,7 +281,7 @@ class RadZero:
 
 
 class _SentenceFacts(NamedTuple):
-    """What the tokenizer says of a sentence: words that it does not know, and how many tokens there are."""
+    """Facts of a sentence from the tokenizer: the words that it does not know, and the number of tokens."""
 
     unknown_words: tuple[str, ...]
     tokens: int
@@ -304,19 +311,19 @@ def load(
     revision: str | None = None,
     local_files_only: bool = False,
 ) -> RadZero:
-    """Load a model once, to ask it many things.
+    """Load a model once, to ask it any number of sentences.
 
     Args:
         model: None or "packaged" for the packaged model (trained on synthetic phantoms, not for real radiographs),
             else a folder or a hub id, in our format or the published one. A folder that is called "packaged" comes
             before the packaged model.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
-        dtype: of the weights, such as "bfloat16"; None is float32. Similarities are float32 in any case.
-        revision: branch, tag or commit of a hub id, which "owner/name@revision" names too.
-        local_files_only: never ask the hub.
+        dtype: type of the weights, such as "bfloat16"; float32 when None. Similarities are float32 in any case.
+        revision: branch, tag or commit of a hub id; "owner/name@revision" is another way to give it.
+        local_files_only: whether to use local files only and never ask the hub.
 
     Raises:
-        CheckpointError: naming what is wrong with the checkpoint and what to do.
+        CheckpointError: when the checkpoint cannot be loaded; the message says why and what to do.
         ValueError: for a device or dtype that cannot be used.
     """
     source = model_source(model)
@@ -332,12 +339,12 @@ def load(
         name = f"{name}@{revision}"
     try:
         return RadZero(network, processor, name=name, device=device, folder=checkpoint.folder)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+    except (RuntimeError, AssertionError) as error:  # torch raises either of them when the device is missing
         raise ValueError(f'the device {str(device)!r} cannot be used ({error}); "cpu" always can') from error
 
 
 def _note_input_size(config: VisionLanguageConfig, processor: RadZeroProcessor) -> None:
-    """Say it with every reading where a published checkpoint's files differ in the size that films are given at."""
+    """Set a notice, shown with every reading, where a published checkpoint's files disagree on the input size."""
     shape = processor.geometry((config.image_size,) * 2).input
     if config.image_size not in shape:
         config.card = (config.card or {}) | {
@@ -347,7 +354,13 @@ def _note_input_size(config: VisionLanguageConfig, processor: RadZeroProcessor) 
 
 
 def model_source(model: str | Path | None) -> str | Path:
-    """The folder or hub id of a model as it is named: the packaged model's folder for None and for its name."""
+    """Return the folder or hub id of a model; for None and "packaged" the packaged model's folder.
+
+    A file or folder that is called "packaged" comes before the packaged model.
+
+    Raises:
+        CheckpointError: when the packaged model's files are missing.
+    """
     if model is not None and (str(model) != PACKAGED or Path(model).exists()):
         return model
     folder = packaged_folder()
@@ -357,20 +370,22 @@ def model_source(model: str | Path | None) -> str | Path:
 
 
 def packaged_folder() -> Path:
-    """The folder of the packaged model's files."""
+    """Return the folder of the packaged model's files."""
     return Path(str(files("radzero") / "packaged"))
 
 
 def describe(
     model: str | Path | None = None, *, revision: str | None = None, local_files_only: bool = False
 ) -> dict[str, Any]:
-    """What ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256.
+    """Return what ``radzero info`` prints: architecture, sizes, training data, licence and the weights' SHA-256.
 
     Args:
-        model, revision, local_files_only: as in :func:`load`.
+        model: see :func:`load`.
+        revision: see :func:`load`.
+        local_files_only: see :func:`load`.
 
     Raises:
-        CheckpointError: as :func:`load`.
+        CheckpointError: see :func:`load`.
     """
     source = model_source(model)
     checkpoint = open_checkpoint(source, revision=revision, local_files_only=local_files_only)

@@ -1,8 +1,8 @@
-"""How a model places sentences against each other: paraphrases, denials and sides, as a matrix and as a picture.
+"""Compare sentences by their vectors: paraphrases, denials and sides, as a matrix of cosines and as a picture.
 
-A sentence is a vector after the text encoder and all that follows it; the cosine of two of them is 1 where the model
-takes them for the same question. An open vocabulary shows in paraphrases that lie together, and what a model cannot
-tell apart shows in denials and sides that lie together too.
+A model turns a sentence into a vector, by the text encoder and the layers after it. The cosine of two vectors is 1
+where the model takes the sentences for the same. High cosines of paraphrases show that the vocabulary is open; high
+cosines of a finding and its denial, or of left and right, show what the model cannot tell apart.
 """
 
 import csv
@@ -27,8 +27,8 @@ class Wording:
     """A sentence of the standard set.
 
     Attributes:
-        sentence: what is asked.
-        finding: what it is about; sentences of one finding that affirm it without a side are paraphrases.
+        sentence: text of the sentence.
+        finding: finding that the sentence is about; those that affirm one finding without a side are paraphrases.
         kind: "affirmed", "denied", "left" or "right".
     """
 
@@ -56,14 +56,14 @@ WORDINGS: tuple[Wording, ...] = tuple(
         *(Wording(f"There is {side} {finding}", finding, side) for side in ("left", "right") if finding in _SIDED),
     )
 )
-"""The standard set: five findings, each in three wordings, denied twice, two of them on either side."""
+"""The standard set: five findings, each affirmed in 3 wordings and denied in 2; two also on the left and right."""
 
 
 @torch.inference_mode()
 def sentence_cosines(model: RadZero, sentences: Sequence[str]) -> Cosines:
-    """(N, N) cosines of sentences' vectors as the model compares them with images.
+    """Return the cosines (N, N) of the vectors with which the model compares sentences with images.
 
-    Of CARZero, whose sentences are several vectors, that of the sentence as a whole.
+    CARZero makes several vectors of a sentence; the one of the whole sentence is taken.
 
     Raises:
         ValueError: for fewer than two sentences.
@@ -77,15 +77,15 @@ def sentence_cosines(model: RadZero, sentences: Sequence[str]) -> Cosines:
 
 @dataclass(frozen=True)
 class WordingFigures:
-    """What the matrix of the standard set says.
+    """Figures that summarise the matrix of a set of wordings.
 
     Attributes:
         paraphrases: mean cosine of two wordings of one finding.
-        other_findings: mean cosine of two findings, both affirmed.
+        other_findings: mean cosine of two sentences that affirm different findings.
         denials: mean cosine of a finding with its denial.
-        sides: mean cosine of left and right.
-        nearest_is_paraphrase: share of affirming sentences whose nearest affirming one is of the same finding.
-        paraphrase_before_denial: share of (sentence, paraphrase, denial) in which the paraphrase is nearer.
+        sides: mean cosine of left and right for the same finding.
+        nearest_is_paraphrase: share (0..1) of affirming sentences whose nearest affirming one is of the same finding.
+        paraphrase_before_denial: share (0..1) of (sentence, paraphrase, denial) in which the paraphrase is nearer.
     """
 
     paraphrases: float
@@ -97,7 +97,7 @@ class WordingFigures:
 
 
 def wording_figures(cosines: Cosines, wordings: Sequence[Wording] = WORDINGS) -> WordingFigures:
-    """The figures of a matrix (N, N) of the cosines of N wordings."""
+    """Return the figures of a matrix (N, N) of cosines of N wordings."""
 
     def of(wanted: Callable[[Wording, Wording], bool]) -> list[float]:
         pairs = ((i, j) for i in range(len(wordings)) for j in range(i + 1, len(wordings)))
@@ -132,7 +132,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def cosines_as_csv(cosines: Cosines, sentences: Sequence[str]) -> str:
-    """The matrix as CSV: a column and a row per sentence."""
+    """Return the matrix as CSV, with a column and a row per sentence."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["sentence", *sentences])
@@ -151,18 +151,18 @@ _BLUE, _WHITE, _RED = np.array([33, 102, 172]), np.array([247, 247, 247]), np.ar
 def draw_cosines(
     cosines: Cosines, sentences: Sequence[str], title: str, groups: Sequence[str] | None = None
 ) -> Image.Image:
-    """The matrix as a picture: a row and a column per sentence, values in the cells, and a legend.
+    """Draw the matrix: a row and a column per sentence, values in the cells, and a legend.
 
-    The colours are fixed: -1 blue, 0 white, 1 red, so that the pictures of two models compare.
+    The colours are fixed (-1 blue, 0 white, 1 red), so that the pictures of two models can be compared.
 
     Args:
-        cosines: (N, N).
-        sentences: N.
-        title: above the matrix.
-        groups: N names; a line parts neighbours of different ones.
+        cosines: (N, N) matrix.
+        sentences: N sentences.
+        title: text above the matrix.
+        groups: N names of groups; a line separates neighbours of different groups.
 
     Raises:
-        ValueError: for more sentences than a picture can show.
+        ValueError: for more than 150 sentences, too many for a picture.
     """
     if len(sentences) > MOST_SENTENCES:
         raise ValueError(f"{len(sentences)} sentences are too many for a picture; compare {MOST_SENTENCES} at most")
@@ -206,7 +206,7 @@ def _cut(text: str) -> str:
 
 
 def cosine_colour(value: float) -> tuple[int, int, int]:
-    """The colour of a cosine, -1..1."""
+    """Return the colour (red, green, blue in 0..255) of a cosine in -1..1."""
     end = _RED if value >= 0 else _BLUE
     share = min(1.0, abs(value))
     red, green, blue = np.rint(_WHITE + share * (end - _WHITE)).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""The outputs of ``radzero predict``: one light registry, from which options, help and documents are derived.
+"""The registry of the outputs of ``radzero predict``, from which options, help and documents are derived.
 
 The line in ``predictions.jsonl`` is always written. To add an output, write a
 :class:`~radzero.prediction.writers.writer.Writer` in a file of its own and add a row; ``radzero predict --write NAME``
@@ -13,8 +13,8 @@ class WriterSpec:
     """A row of the registry.
 
     Attributes:
-        name: as the option has it.
-        help: what it writes, in words.
+        name: name in the option ``--write``.
+        help: what the output is, in words.
         writer: ``module:class`` of the :class:`Writer`, imported when first needed.
     """
 
@@ -33,4 +33,4 @@ WRITERS = {
         WriterSpec("csv", "a table for spreadsheets: predictions.csv", "radzero.prediction.writers.table:TableWriter"),
     )
 }
-"""By name, in the order in which they write."""
+"""Outputs by name, in the order in which they are written."""

@@ -1,4 +1,4 @@
-"""What ``radzero predict`` writes of each reading besides its line; see :mod:`radzero.prediction.writer_registry`."""
+"""Writers of the outputs that ``radzero predict`` has besides the lines: :mod:`radzero.prediction.writer_registry`."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,11 @@ from radzero.prediction.writers.writer import ItemWriter, Writer, WriterOptions
 
 
 def make_writers(names: Iterable[str], options: WriterOptions) -> tuple[Writer, ...]:
-    """The writers of these names, in the registry's order.
+    """Make the writers of these names, in the registry's order.
 
     Raises:
-        ValueError: for a name that is not known, naming those that are.
-        ImportError: when what a writer needs is not installed.
+        ValueError: for an unknown name; the message lists the known ones.
+        ImportError: when a package that a writer needs is not installed.
     """
     wanted = set(names)
     if unknown := sorted(wanted - WRITERS.keys()):
@@ -21,7 +21,7 @@ def make_writers(names: Iterable[str], options: WriterOptions) -> tuple[Writer, 
 
 
 def file_keys(writers: Sequence[Writer]) -> tuple[str, ...]:
-    """Entries of a line that list files, of all writers that there are or have been."""
+    """Return the entries of a line that list files: "overlays" and "results" in any case, and those of the writers."""
     return tuple(dict.fromkeys(("overlays", "results", *(key for writer in writers for key in writer.file_keys))))
 
 

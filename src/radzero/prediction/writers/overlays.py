@@ -1,4 +1,4 @@
-"""A picture of every map: ``overlays/<item>/<number>-<sentence>.png``."""
+"""Write a picture of every map: ``overlays/<item>/<number>-<sentence>.png``."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ from radzero.prediction.writers.writer import Writer
 
 
 class OverlayWriter(Writer):
-    """Draws what :meth:`radzero.Reading.overlay` gives; nothing for a method without maps."""
+    """Writer of the pictures of :meth:`radzero.Reading.overlay`; it writes nothing for a method without maps."""
 
     name: ClassVar[str] = "overlays"
     file_keys: ClassVar[tuple[str, ...]] = ("overlays",)
 
     def begin(self, reading: Reading, header: DicomHeader | None, folder: Path) -> "_Overlays | None":
-        """Begin the pictures of a reading."""
+        """Begin the pictures of a reading; return None for a method without maps."""
         return None if reading.grid is None else _Overlays(reading, folder)
 
 

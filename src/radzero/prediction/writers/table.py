@@ -1,4 +1,4 @@
-"""A table for spreadsheets: ``predictions.csv``, a row per image and sentence."""
+"""Write a table for spreadsheets: ``predictions.csv``, with a row per image and sentence."""
 
 import csv
 from pathlib import Path
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from radzero.prediction.output_folder import OutputFolder
 
 COLUMNS = ("image", "sentence", "probability", "logit", "peak_x", "peak_y", "overlay", "warnings", "error")
-"""The columns; an image that was refused has one row, without a sentence and with its error."""
+"""Columns, with the peak in image pixels; an image that was refused has one row, with its error and no sentence."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell of text begins with that a spreadsheet takes for a formula."""
+"""First characters by which a spreadsheet takes a cell of text for a formula."""
 
 
 class TableWriter(Writer):
-    """Writes the lines of the whole folder as one table, whole, when a run ends.
+    """Writer of all lines of the folder as one table, when a run ends; an earlier table is replaced in one step.
 
-    It is UTF-8 with a byte-order mark, which spreadsheets need to read names as they are. A text that a spreadsheet
-    would run as a formula gets an apostrophe in front.
+    The table is UTF-8 with a byte-order mark, without which spreadsheets misread names. Text that a spreadsheet would
+    take for a formula gets an apostrophe in front.
     """
 
     name: ClassVar[str] = "csv"

@@ -1,4 +1,4 @@
-"""What an output of ``radzero predict`` is: a :class:`Writer` of the run, an :class:`ItemWriter` of each reading."""
+"""The interface of an output of ``radzero predict``: a :class:`Writer` per run, an :class:`ItemWriter` per reading."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """What the user chose for all outputs.
+    """Options of all outputs.
 
     Attributes:
-        threshold: of contours and regions, 0..1.
-        results: names of DICOM kinds, :data:`radzero.results.RESULT_KINDS`.
+        threshold: threshold of contours and regions, 0..1.
+        results: names of kinds of DICOM results (:data:`radzero.results.RESULT_KINDS`).
     """
 
     threshold: float = 0.5
@@ -25,24 +25,24 @@ class WriterOptions:
 
 
 class ItemWriter(Protocol):
-    """Writes one reading."""
+    """Writer of one reading."""
 
     def add(self, shown: SentenceMap) -> None:
-        """Take a sentence's map, which is gone afterwards. Called for each sentence in order."""
+        """Take a sentence's map, which is freed afterwards; this is called for each sentence in order."""
         ...
 
     def finish(self) -> dict[str, Any]:
-        """Write what is left to write; the entries that the reading's line gets."""
+        """Write what is left to write; return the entries to add to the reading's line."""
         ...
 
 
 class Writer:
-    """One output of a run. It travels to worker processes, so it holds settings alone.
+    """One output of a run. It is pickled for worker processes, so it holds nothing but settings.
 
     Attributes:
-        name: the registry's.
+        name: name in the registry.
         file_keys: entries of a line that list the files written, as paths relative to the run's folder. A reading
-            whose files are gone is made again when a run is resumed.
+            whose files are missing is made again when a run is resumed.
         needs_header: whether :meth:`begin` is given the header of a DICOM file.
     """
 
@@ -54,22 +54,22 @@ class Writer:
         self.options = options
 
     def identity(self) -> dict[str, Any]:
-        """Entries of ``run.json``: what makes runs different that have this output."""
+        """Return entries of ``run.json`` for the settings of this output; a run is only resumed with equal ones."""
         return {}
 
     def begin(self, reading: Reading, header: DicomHeader | None, folder: Path) -> ItemWriter | None:
-        """Begin a reading, in whichever process finishes it.
+        """Begin a reading, in the process that also finishes it.
 
         Args:
-            reading: what is to be written.
-            header: of a DICOM file, if :attr:`needs_header`; None of any other file.
-            folder: of the run.
+            reading: reading to be written.
+            header: header of a DICOM file, if :attr:`needs_header`; None for any other file.
+            folder: folder of the run.
 
         Returns:
-            What takes the sentences' maps; None where there is nothing to write of this reading.
+            An object that takes the sentences' maps; None where there is nothing to write for this reading.
         """
         return None
 
     def end(self, output: "OutputFolder") -> list[Path]:
-        """Write what is of the whole run, once all lines are written; the paths that were written."""
+        """Write files for the whole run, after all lines are written; return their paths."""
         return []
