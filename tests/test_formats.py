@@ -12,10 +12,12 @@ from command_line import call
 from conftest import REPOSITORY
 from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
+from radzero.prediction.writers import WRITERS, WriterOptions, file_keys, make_writers
 from radzero.prediction.writers.table import COLUMNS
 
 pytestmark = pytest.mark.slow
 
+EVERY_OUTPUT = [option for name in WRITERS for option in ("--write", name)]
 SCHEMAS = REPOSITORY / "docs" / "reference" / "schemas"
 
 
@@ -38,7 +40,7 @@ def predicted(tiny_checkpoint: Path, phantoms: list[Film], tmp_path_factory: pyt
     write_dicom(phantoms[1], films / "b.dcm")
     (films / "c.png").write_bytes(b"no image")
     asked = ("-s", "There is pneumothorax", "-s", "=1+1")
-    options = ("-m", tiny_checkpoint, "--dicom", "sr,seg", "--write", "csv")
+    options = ("-m", tiny_checkpoint, "--dicom", "sr,seg", *EVERY_OUTPUT)
     result = call("predict", films, *asked, *options, "-o", folder / "out", code=1)
     assert "predictions.csv" in result.stdout
     return folder / "out"
@@ -50,6 +52,8 @@ def test_lines_of_predictions(predicted: Path):
         check("predictions", record)
     picture, dicom, refused = records
     assert ("results_refused" in picture, "results" in dicom, refused["reason"]) == (True, True, "not_an_image")
+    for key in file_keys(make_writers(WRITERS, WriterOptions())):
+        assert all((predicted / file).is_file() for file in dicom[key])
     check("predict-run", json.loads((predicted / "run.json").read_text(encoding="utf-8")))
 
 
@@ -78,11 +82,11 @@ def test_the_table_is_made_of_an_earlier_run_too(predicted: Path, tmp_path: Path
     (predicted / "predictions.csv").rename(tmp_path / "before.csv")
     films = predicted.parent / "films"
     asked = ("-s", "There is pneumothorax", "-s", "=1+1")
-    options = ("-m", tiny_checkpoint, "--dicom", "sr,seg", "--write", "csv")
+    options = ("-m", tiny_checkpoint, "--dicom", "sr,seg", *EVERY_OUTPUT)
     call("predict", films, *asked, *options, "-o", predicted, code=1)
     assert (predicted / "predictions.csv").read_bytes() == (tmp_path / "before.csv").read_bytes()
     assert (
-        "is no output; there are overlays, dicom, csv"
+        f"is no output; there are {', '.join(WRITERS)}"
         in call("predict", films, *asked, "--write", "xls", "-o", tmp_path, code=2).output
     )
 

@@ -27,7 +27,7 @@ from radzero.prediction.inputs import Item
 from radzero.prediction.model import RadZero
 from radzero.prediction.output_folder import OutputFolder, run_identity
 from radzero.prediction.run import predict_items
-from radzero.prediction.writers import WriterOptions, make_writers
+from radzero.prediction.writers import WRITERS, WriterOptions, make_writers
 from radzero.results import RESULT_KINDS
 
 SENTENCES = ("There is nodule", "There is no nodule", "There is zebra", "There is cardiomegaly")
@@ -88,7 +88,7 @@ def test_a_run_does_nothing_twice(
     counted(RadZeroProcessor, "unknown_words")
     counted(RadZeroProcessor, "geometry")
     items = [Item.of(path) for path in dicoms]
-    writers = make_writers(("overlays", "dicom", "csv"), WriterOptions(0.5, tuple(RESULT_KINDS)))
+    writers = make_writers(WRITERS, WriterOptions(0.5, tuple(RESULT_KINDS)))
     asked = [f"{text} {tmp_path.name}" for text in SENTENCES]  # which no other test has asked
     identity = run_identity(tiny_model, asked, threshold=0.5, precision="highest", writers=writers)
     counts.clear()

@@ -19,7 +19,7 @@ from radzero.images.geometry import Geometry
 from radzero.phantom.film import Film
 from radzero.prediction.maps import MapGrid
 from radzero.prediction.model import PACKAGED, describe, load
-from radzero.prediction.reading import SeenFilm
+from radzero.prediction.reading import EmbeddedFilm
 
 SENTENCES = ("There is pleural effusion", "There is no nodule", "There is left pneumothorax")
 
@@ -290,7 +290,7 @@ def test_what_is_printed_is_short(tiny_model: RadZero, films: list[Radiograph]):
     assert repr(many).endswith(", ... 490 more})")
     assert repr(tiny_model.predict(films[0], [])[0]).endswith("probabilities={})")
     assert repr(films[0]) == "Radiograph('96 x 80', 96 x 80, view=None, warnings=())"
-    seen = SeenFilm("a.png", reading.film, reading.geometry, ("odd",))
+    seen = EmbeddedFilm("a.png", reading.film, reading.geometry, ("odd",))
     assert "a.png" in repr(seen)
     assert "('odd',)" in repr(seen)
     assert "array" not in repr(seen)

@@ -14,7 +14,6 @@ from PIL import Image
 
 import radzero
 from radzero.images import Radiograph
-from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
 from radzero.prediction.inputs import Inputs, Item, find_inputs
 from radzero.prediction.model import RadZero
@@ -200,32 +199,6 @@ def test_overlays_are_named_in_the_line_and_exist(tiny_model: RadZero, folder: P
             assert min(overlay.size) > 96
 
 
-def test_films_of_one_name_do_not_share_overlays(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    twin = tmp_path / "other" / "a.png"
-    twin.parent.mkdir()
-    twin.write_bytes((folder / "b.png").read_bytes())
-    output = tmp_path / "out"
-    run(tiny_model, [folder / "a.png", twin], output, SENTENCES[:1], overlays=True)
-    first, second = (output / line["overlays"][0] for line in lines(output))
-    assert first != second
-    assert first.read_bytes() != second.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "name", ["[x].png", "two words.png", "Müller 胸片.png", "-s.png", "a'b\"c.png", "x" * 200 + ".png"]
-)
-def test_unusual_names(name: str, tiny_model: RadZero, folder: Path, tmp_path: Path):
-    path = folder / name
-    path.write_bytes((folder / "a.png").read_bytes())
-    output = tmp_path / "out"
-    run(tiny_model, [path], output, SENTENCES[:1], overlays=True)
-    (line,) = lines(output)
-    assert line["image"] == str(path)
-    assert (output / line["overlays"][0]).is_file()
-    assert (output / line["overlays"][0]).resolve().is_relative_to(output.resolve())
-    assert run(tiny_model, [path], output, SENTENCES[:1], overlays=True).resumed == 1
-
-
 def test_a_name_that_is_no_utf8(tiny_model: RadZero, folder: Path, tmp_path: Path):
     path = Path(os.fsdecode(os.fsencode(folder) + b"/r\xf6ntgen.png"))
     try:
@@ -351,26 +324,6 @@ def test_batches_of_a_continued_run_give_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_workers_change_nothing(tiny_model: RadZero, folder: Path, tmp_path: Path, phantoms: list[Film]):
-    write_dicom(phantoms[0], folder / "g.dcm")
-    (folder / "b.png").write_bytes(b"no film")
-    files = sorted(folder.iterdir())
-    items, writers = [Item.of(path) for path in files], writers_of(True, ("sr",))
-    with_results = identity(tiny_model, overlays=True, results=("sr",))
-    found = {}
-    for workers in (0, 2):
-        output = tmp_path / str(workers)
-        target = OutputFolder(output, with_results, items)
-        outcome = predict_items(tiny_model, items, SENTENCES, target, writers=writers, workers=workers, batch_size=2)
-        assert (outcome.read, list(outcome.refused)) == (6, [str(folder / "b.png")])
-        assert len(outcome.without_results) == 5
-        written = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
-        found[workers] = {name: path.read_bytes() for name, path in written.items() if path.suffix != ".dcm"}
-        assert len([name for name in written if name.suffix == ".dcm"]) == 1
-    assert found[0] == found[2]
-
-
-@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_with_a_remedy_and_it_can_be_gone_on_with(
     tiny_model: RadZero, folder: Path, tmp_path: Path
 ):
@@ -440,17 +393,6 @@ def test_overlays_keep_the_letters_of_any_script(
     assert place[:-8] == begins
     assert [path.name for path in drawn] == ["00-größe-des-плевральный-выпот.png", f"01-{'胸' * 60}.png"]
     assert [line["overlays"] for line in lines(tmp_path / "out")] == [[f"overlays/{place}/{p.name}" for p in drawn]]
-
-
-def test_overlays_that_are_gone_are_drawn_again(tiny_model: RadZero, folder: Path, tmp_path: Path):
-    run(tiny_model, paths(find_inputs([folder])), tmp_path / "out", overlays=True)
-    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    drawn = sorted((tmp_path / "out" / "overlays").rglob("*.png"))
-    drawn[0].unlink()
-    outcome = run(tiny_model, paths(find_inputs([folder])), tmp_path / "out", overlays=True)
-    assert outcome.resumed == outcome.read - 1
-    assert drawn[0].exists()
-    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
 
 
 def test_a_film_has_one_line_whatever_path_it_is_given_by(

@@ -44,7 +44,7 @@ _OWN_OPTIONS = ("overlays", "dicom")
 
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders (searched to any depth) or glob patterns.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for predictions.jsonl and overlays/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for predictions.jsonl and the other outputs.")],
     sentence: SentenceOption = None,
     findings: FindingsOption = None,
     model: ModelOption = None,

@@ -1,4 +1,4 @@
-"""What to read: items found by paths, folders and patterns."""
+"""Find what to read: items named by paths, folders and patterns."""
 
 import glob
 import os
@@ -19,19 +19,19 @@ OTHER_SUFFIXES = (
     )
     - SUFFIXES
 )
-"""In folders and among matches of a pattern, files whose names end so are counted, and not taken for radiographs. A
-file that is named outright is always tried."""
+"""Endings of files that are no radiographs. In folders and among matches of a pattern such files are counted and left
+out; a file that the user names is always tried."""
 OTHER_NAMES = frozenset(("dicomdir", "license", "readme", "lockfile", "version"))
-"""Names of files without an ending that lie on hospital disks beside the radiographs."""
+"""Names, in lower case and without an ending, of files that hospital disks hold beside the radiographs."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to read, with one reading.
+    """One input, which gets one reading.
 
     Attributes:
-        name: as it is reported, and as its files are named after it; unique within a run.
-        paths: the files that it is read from: one of a radiograph.
+        name: name in ``predictions.jsonl`` and of the item's output files; unique within a run.
+        paths: files that the item is read from; a radiograph has one.
     """
 
     name: str
@@ -39,11 +39,15 @@ class Item:
 
     @classmethod
     def of(cls, path: Path) -> "Item":
-        """A radiograph in a file of its own, named by its path."""
+        """Make the item of a radiograph in one file, named by its path."""
         return cls(str(path), (path,))
 
     def stamp(self) -> list[Any]:
-        """What tells the item from another of the same name, and from itself after a change of its files."""
+        """Return a mark that differs for another item of the same name, and for this one after its files have changed.
+
+        It holds the absolute path of the first file, the size of all files in bytes, the latest time of change in
+        nanoseconds, and the number of files if there are several; the path alone when a file is missing.
+        """
         first = str(self.paths[0].absolute())
         try:
             states = [path.stat() for path in self.paths]
@@ -55,12 +59,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What to read, and what was found beside it.
+    """Items to read, and what else was found.
 
     Attributes:
-        items: in order; files that are not there, links to nothing too, are among them, to be refused by name.
-        left_out: files of other kinds in folders, and what ``radzero predict`` wrote there.
-        unsearched: folders that could not be looked into, and why.
+        items: items in the order in which they are read; missing files and broken links are among them, for the run to
+            refuse them by name.
+        left_out: files of other kinds in folders, and files that ``radzero predict`` wrote there.
+        unsearched: folders that could not be searched, with the reason.
     """
 
     items: list[Item]
@@ -69,17 +74,17 @@ class Inputs:
 
 
 def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) -> Inputs:
-    """Find the items that paths, folders (searched to any depth, hidden files left alone) and glob patterns name.
+    """Find the items that paths, folders and glob patterns name.
 
-    In folders and among matches a file is taken once, however many links lead to it, and the output folders of earlier
-    runs are left out.
+    Folders are searched to any depth, without hidden files. In folders and among matches a file is taken once, however
+    many links lead to it, and the output folders of earlier runs are left out.
 
     Args:
-        inputs: paths and patterns.
-        exclude: a folder that is not searched, such as the output when it lies inside an input.
+        inputs: paths of files and folders, and glob patterns.
+        exclude: folder that is not searched, such as an output folder inside an input folder.
 
     Raises:
-        ValueError: naming the inputs, when none of them is there or matches anything.
+        ValueError: when no input exists or matches a file; the message names the inputs.
     """
     search = _Search(exclude.resolve() if exclude else None)
     missing: list[str] = []
@@ -104,12 +109,12 @@ def find_inputs(inputs: Iterable[str | Path], *, exclude: Path | None = None) ->
 
 
 class _Search:
-    """Files found so far.
+    """The files found so far.
 
     Attributes:
-        files: taken, in order.
-        left_out: of other kinds, or written by an earlier run.
-        unsearched: folders that could not be looked into, and why.
+        files: files to read, in order.
+        left_out: files of other kinds, and files that an earlier run wrote.
+        unsearched: folders that could not be searched, with the reason.
     """
 
     def __init__(self, excluded: Path | None) -> None:
@@ -120,12 +125,12 @@ class _Search:
         self._seen: set[str] = set()
 
     def file(self, path: Path) -> None:
-        """Take a file that was named outright."""
+        """Take a file that the user named."""
         self._seen.add(os.path.realpath(path))
         self.files[path] = None
 
     def match(self, path: Path) -> None:
-        """Take a file of a folder or pattern, unless it was seen before or is of another kind."""
+        """Take a file from a folder or pattern, unless it was taken before or is of another kind."""
         real = os.path.realpath(path)
         if real in self._seen or (self._excluded and self._excluded in Path(real).parents):
             return
@@ -138,7 +143,7 @@ class _Search:
         found: list[Path] = []
         searched: set[str] = set()
         for place, folders, names in os.walk(folder, onerror=self._refuse, followlinks=True):
-            if (real := os.path.realpath(place)) in searched:  # a link back
+            if (real := os.path.realpath(place)) in searched:  # a link to a folder that is searched already
                 folders[:] = []
                 continue
             searched.add(real)

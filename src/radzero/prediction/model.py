@@ -25,7 +25,7 @@ from radzero.models.loading import load_model
 from radzero.models.processor import RadZeroProcessor
 from radzero.models.tensors import weights_hash
 from radzero.prediction.maps import MapGrid
-from radzero.prediction.reading import Reading, SeenFilm, warning_prefix
+from radzero.prediction.reading import EmbeddedFilm, Reading, warning_prefix
 from radzero.prediction.sentence_cache import SentenceCache
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Radiograph
@@ -208,10 +208,10 @@ class RadZero:
         tokens, geometries = self.embed_films(films)
         logits, similarity = self.compare(tokens, embeddings)
         for k, film in enumerate(films):
-            seen = SeenFilm(film.source, film.to_uint8(), geometries[k], (*film.warnings, *unread), film.dicom)
+            seen = EmbeddedFilm(film.source, film.to_uint8(), geometries[k], (*film.warnings, *unread), film.dicom)
             yield self._reading(seen, asked, logits[k], None if similarity is None else similarity[k])
 
-    def answer(self, tokens: Tensor, films: Sequence[SeenFilm], sentences: Sequence[str]) -> list[Reading]:
+    def answer(self, tokens: Tensor, films: Sequence[EmbeddedFilm], sentences: Sequence[str]) -> list[Reading]:
         """Return the readings of images whose features (B, T, D) are computed already.
 
         Raises:
@@ -232,7 +232,7 @@ class RadZero:
 
     def _reading(
         self,
-        film: SeenFilm,
+        film: EmbeddedFilm,
         asked: tuple[str, ...],
         logits: npt.NDArray[np.float32],
         similarity: npt.NDArray[np.float32] | None,

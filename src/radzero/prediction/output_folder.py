@@ -1,7 +1,7 @@
-"""The folder of a run of ``radzero predict``: its lines, its record, and how an interrupted run is resumed.
+"""Keep the output folder of ``radzero predict``, and resume an interrupted run in it.
 
-``predictions.jsonl`` has a line per item, ``run.json`` what makes the run this one and not another, and beside them lie
-the files of the writers (:mod:`radzero.prediction.writers`).
+``predictions.jsonl`` has a line per item. ``run.json`` records what two runs must share to be the same run. The writers
+(:mod:`radzero.prediction.writers`) put their files beside them.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from radzero.prediction.writers import Writer
 
 _NAME_BYTES = 240
-"""Longest part of an item's name within a folder name, in bytes; file systems allow 255, and a hash follows."""
+"""Longest part of an item's name within a folder or file name, in bytes: file systems allow 255, and a hash follows."""
 
 
 def run_identity(
@@ -33,7 +33,7 @@ def run_identity(
     precision: str,
     writers: Sequence["Writer"] = (),
 ) -> dict[str, Any]:
-    """The entries of ``run.json`` by which two runs are the same run."""
+    """Return the entries of ``run.json`` that two runs must share to be the same run."""
     identity = {
         "model": model.name,
         "sha256": model.sha256,
@@ -49,16 +49,46 @@ def run_identity(
 
 
 def item_folder(kind: Path, name: str) -> Path:
-    """Make the folder for an item's files: its name, and a few letters of a hash, so that no two items share it."""
-    stem = re.sub(r"[^\w.-]+", "-", normalize("NFC", Path(name).stem))[:80]
-    stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore")
-    folder = kind / f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    """Make the folder of an item's files of one kind.
+
+    Its name is the item's, with a few letters of a hash, so that no two items share it. A file in it is written by
+    :func:`radzero._files.replacing`, so that it is whole or absent after any crash.
+
+    Args:
+        kind: folder of all items' files of this kind.
+        name: name of the item.
+    """
+    folder = kind / _own_name(name, _NAME_BYTES)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def item_file(kind: Path, name: str, suffix: str) -> Path:
+    """Return the path of an item's only file of one kind, named as :func:`item_folder` names a folder; make ``kind``.
+
+    The name leaves room for the ending of :func:`radzero._files.replacing`.
+
+    Args:
+        kind: folder of all items' files of this kind.
+        name: name of the item.
+        suffix: ending of the file's name, with its dot.
+    """
+    kind.mkdir(parents=True, exist_ok=True)
+    return kind / f"{_own_name(name, _NAME_BYTES - len(f'{suffix}.partial'))}{suffix}"
+
+
+def _own_name(name: str, most_bytes: int) -> str:
+    stem = re.sub(r"[^\w.-]+", "-", normalize("NFC", Path(name).stem))[:80]
+    return f"{cut(stem, most_bytes)}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """Return as much of a text, from its beginning, as fits into ``most_bytes`` bytes of UTF-8."""
+    return text.encode()[:most_bytes].decode(errors="ignore")
+
+
 class _Line(NamedTuple):
-    """What a line says: of which item, whether it failed, and the files that were written beside it."""
+    """The parsed line of an item: its name, whether it failed, and the files that the writers wrote for it."""
 
     name: str
     failed: bool
@@ -66,12 +96,12 @@ class _Line(NamedTuple):
 
 
 class OutputFolder:
-    """The folder of one run; its lines are whole or absent after any crash.
+    """The output folder of one run, in which every line is whole or absent after any crash.
 
     Attributes:
-        folder: where everything is.
+        folder: path of the folder.
         lines: path of ``predictions.jsonl``.
-        done: names of items of this run that have a reading there.
+        done: names of items that have a reading in the folder.
     """
 
     def __init__(
@@ -80,20 +110,21 @@ class OutputFolder:
         identity: dict[str, Any],
         items: Sequence[Item] = (),
         *,
-        file_keys: Sequence[str] = ("overlays", "results"),
+        file_keys: Sequence[str] = (),
     ) -> None:
         """Start a run, or resume one. An earlier run that wrote no line is ignored.
 
         Args:
-            folder: made if needed.
-            identity: what makes two runs the same; see :func:`run_identity`.
-            items: of this run. Their error lines of an earlier run are removed, so that they are tried again, and so
-                are the readings of items whose files have changed since, or are others of the same relative name.
-            file_keys: entries of a line that list files; an item whose files are gone is read again.
+            folder: path of the folder, which is made if needed.
+            identity: entries that two runs must share to be the same run; see :func:`run_identity`.
+            items: items of this run. Three kinds of lines of an earlier run are removed, so that their items are read
+                again: errors, readings of files that have changed since, and readings of other files of the same name.
+            file_keys: entries of a line that list files (:func:`radzero.prediction.writers.file_keys`); an item whose
+                files are missing is read again.
 
         Raises:
-            ValueError: when the folder holds a run of another model or other sentences, or a damaged one.
-            OSError: when it cannot be written.
+            ValueError: when the folder holds a damaged run, or another run, such as one of another model.
+            OSError: when the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -117,7 +148,9 @@ class OutputFolder:
         elif self.lines.exists():
             raise ValueError(f"{folder}: holds predictions.jsonl of an unknown run; name another output folder")
         stale = {name for name, stamp in stamps.items() if earlier_stamps.get(name, stamp) != stamp}
-        again = {stamp[0] for stamp in stamps.values()}  # files that an earlier run called by another name
+        again = {
+            stamp[0] for stamp in stamps.values()
+        }  # paths of files that an earlier run may have given another name
         stale |= {name for name, stamp in earlier_stamps.items() if name not in stamps and stamp[0] in again}
         earlier_stamps = {name: stamp for name, stamp in earlier_stamps.items() if name not in stale}
         self.done = self._keep_whole_lines(stale)
@@ -128,7 +161,7 @@ class OutputFolder:
         return self.lines.exists() and b"\n" in self.lines.read_bytes()
 
     def _keep_whole_lines(self, stale: set[str]) -> set[str]:
-        """Remove the lines of items that are read again, and a torn last line; give the names that have a reading."""
+        """Remove lines of items to read again, and an incomplete last line; return the names that have a reading."""
         if not self.lines.exists():
             return set()
         kept: list[bytes] = []
@@ -159,11 +192,14 @@ class OutputFolder:
             ) from error
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines, parsed."""
+        """Return the parsed lines."""
         return [json.loads(line) for line in self.lines.read_bytes().splitlines()]
 
     def sort_lines(self) -> None:
-        """Put the lines in the order of this run's items, those of other runs first, as if none was tried twice."""
+        """Sort the lines into the order of this run's items, after the lines of items that this run did not have.
+
+        The file is then the same as if no item had been read twice.
+        """
         lines = self.lines.read_bytes().splitlines(keepends=True)
         ranked = sorted(range(len(lines)), key=lambda k: (self._order.get(self._parse(lines[k], k + 1).name, -1), k))
         if ranked != list(range(len(lines))):
@@ -171,11 +207,11 @@ class OutputFolder:
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What tells a run from an earlier one, in words: "with overlays, now without"; see :func:`run_identity`."""
+    """Return in words how a run differs from an earlier one, such as "with overlays, now without"."""
     keys = sorted({*earlier, *now} - {"version", "files"})
     changed = [key for key in keys if earlier.get(key) != now.get(key)]
     if "model" in changed:
-        changed = [key for key in changed if key != "sha256"]  # it follows from the model
+        changed = [key for key in changed if key != "sha256"]  # another model has other weights, which need no mention
     return [_difference(key, earlier.get(key), now.get(key)) for key in changed]
 
 
@@ -189,7 +225,7 @@ def _difference(key: str, before: Any, now: Any) -> str:
         return "with other weights of this model"
     if key == "results":
         return f"with DICOM results {_listed(before)}, now {_listed(now)}"
-    if isinstance(before, bool):
+    if isinstance(before, bool) or isinstance(now, bool):  # the entry of an output is absent where the output is
         return f"with {key}, now without" if before else f"without {key}, now with"
     return f"with {key} {before}, now {now}"
 

@@ -1,4 +1,7 @@
-"""What a model says of a radiograph. Nothing here needs the model, or torch, so other processes may draw it."""
+"""Readings: the answers of a model about a radiograph, with maps.
+
+Nothing here needs the model or torch, so that other processes may draw the maps.
+"""
 
 import json
 from collections.abc import Iterator
@@ -18,23 +21,23 @@ from radzero.pictures import render_overlay
 from radzero.prediction.maps import MapGrid
 
 PNG_LEVEL = 3
-"""zlib's compression level of overlays: twice as fast as Pillow's 6, and a tenth larger."""
+"""Compression level of overlays for zlib: it is twice as fast as Pillow's 6, and the files are a tenth larger."""
 _MAX_MAP_BYTES = 4 * 2**30
 _SENTENCES_SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """What a model says of one input, whatever the input is: sentences with their logits.
+    """The answers of a model about one input of any kind: sentences with their logits.
 
     Attributes:
-        source: the input's path, or what it was read from.
-        model: the model's name: a hub id, a folder, or "packaged".
-        sentences: the N sentences asked.
+        source: path of the input, or another name of where it was read from.
+        model: name of the model: a hub id, a folder, or "packaged".
+        sentences: the N sentences that were asked.
         logits: (N,) float32, l of the method, already divided by tau.
-        warnings: of the input and of the sentences, in words.
-        notice: what must be said wherever these answers are shown, or None.
-        sha256: hash of the model's weights; "" for one that comes from no files.
+        warnings: warnings about the input and about the sentences.
+        notice: text that must be shown wherever these answers are shown, or None.
+        sha256: SHA-256 of the model's weights, in hexadecimal; "" for a model that was not loaded from files.
     """
 
     source: str
@@ -55,11 +58,11 @@ class Answers:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """(N,) sigmoid of the logits, in 0..1."""
+        """Sigmoid of the logits, (N,) in 0..1."""
         return sigmoid(self.logits)
 
     def index(self, sentence: int | str) -> int:
-        """The place of a sentence among those asked; a number is checked, and may count from the end.
+        """Return the index of a sentence; an index is returned as it is, and may count from the end.
 
         Raises:
             ValueError: for a sentence that was not asked.
@@ -73,7 +76,7 @@ class Answers:
         return sentence
 
     def warnings_of(self, sentence: int | str) -> tuple[str, ...]:
-        """Warnings of one sentence, without its name, and then those of the input; not those of other sentences.
+        """Return the warnings about one sentence, without its name, and then those about the input.
 
         Raises:
             ValueError: for a sentence that was not asked.
@@ -81,7 +84,7 @@ class Answers:
         return (*self.sentence_warnings(sentence), *self.film_warnings)
 
     def sentence_warnings(self, sentence: int | str) -> tuple[str, ...]:
-        """Warnings of one sentence alone, without its name.
+        """Return the warnings about one sentence alone, without its name.
 
         Raises:
             ValueError: for a sentence that was not asked.
@@ -91,12 +94,12 @@ class Answers:
 
     @property
     def film_warnings(self) -> tuple[str, ...]:
-        """Warnings of the input, without those of sentences."""
+        """Warnings about the input alone."""
         named = tuple(map(warning_prefix, self.sentences))
         return tuple(text for text in self.warnings if not text.startswith(named))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a line of ``predictions.jsonl`` holds: plain numbers and strings."""
+        """Return the content of a line of ``predictions.jsonl``: plain numbers and strings."""
         facts = (self._facts(index) for index in range(len(self.sentences)))
         return {
             "image": self.source,
@@ -109,21 +112,21 @@ class Answers:
         }
 
     def _facts(self, index: int) -> dict[str, Any]:
-        """What a line says of a sentence besides its logit and probability."""
+        """Return further entries for a sentence, beside its logit and probability."""
         return {}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Reading(Answers):
-    """What a model says of one radiograph: answers, and a map per sentence.
+    """The answers of a model about one radiograph, with a map per sentence.
 
-    Printed, it is its source, its model, and the sentences with their probabilities.
+    Its ``repr`` shows the source, the model, and the sentences with their probabilities.
 
     Attributes:
-        film: (H, W) uint8, the radiograph as displayed and as the model saw it.
-        geometry: where it lay in the model's input.
-        grid: the maps on the patch grid; None for a method without maps.
-        dicom: facts of a DICOM file's header.
+        film: (H, W) uint8, the radiograph as it is displayed and as the model gets it.
+        geometry: place of the radiograph in the model's input.
+        grid: the maps on the token grid; None for a method without maps.
+        dicom: facts from the header of a DICOM file; None for any other file.
     """
 
     film: npt.NDArray[np.uint8]
@@ -133,12 +136,12 @@ class Reading(Answers):
 
     @property
     def similarity(self) -> npt.NDArray[np.float32] | None:
-        """(N, h, w) values on the patch grid, before the sigmoid (:attr:`MapGrid.values`), or None."""
+        """Values (N, h, w) on the token grid, before the sigmoid (:attr:`MapGrid.values`); None without maps."""
         return None if self.grid is None else self.grid.values
 
     @property
     def attention(self) -> bool:
-        """Whether the maps are of attention weights, and not of similarities."""
+        """Whether the maps show attention weights instead of similarities."""
         return self.grid is not None and self.grid.attention
 
     @property
@@ -148,7 +151,7 @@ class Reading(Answers):
         return self.grid
 
     def map(self, index: int) -> npt.NDArray[np.float32]:
-        """Similarity map (H, W) in 0..1 of one sentence at the radiograph's size; see :meth:`MapGrid.map`.
+        """Return the similarity map (H, W) in 0..1 of one sentence at the radiograph's size; see :meth:`MapGrid.map`.
 
         Raises:
             ValueError: for a method without maps.
@@ -157,10 +160,10 @@ class Reading(Answers):
 
     @cached_property
     def maps(self) -> npt.NDArray[np.float32]:
-        """(N, H, W) :meth:`map` of every sentence; made when first asked for, then kept.
+        """Maps (N, H, W) of all sentences, by :meth:`map`; they are made at the first access and kept.
 
         Raises:
-            MemoryError: when they would take more than 4 GiB; use :meth:`map`, one sentence at a time.
+            MemoryError: when they would take more than 4 GiB; use :meth:`map` for one sentence at a time.
         """
         needed = len(self.sentences) * self.film.size * 4
         if needed > _MAX_MAP_BYTES:
@@ -175,7 +178,7 @@ class Reading(Answers):
 
     @property
     def peaks(self) -> npt.NDArray[np.int64]:
-        """(N, 2) x, y of the pixel where each upsampled map is greatest.
+        """Pixels (N, 2), x first, at which the upsampled maps are greatest.
 
         Raises:
             ValueError: for a method without maps.
@@ -183,7 +186,7 @@ class Reading(Answers):
         return self._grid.peaks
 
     def at(self, sentence: int | str, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """The map of a sentence at points (..., 2), x first; see :meth:`MapGrid.at`.
+        """Return the map of a sentence at points (..., 2) of the image in pixels, x first; see :meth:`MapGrid.at`.
 
         Raises:
             ValueError: for a sentence that was not asked, or a method without maps.
@@ -191,35 +194,36 @@ class Reading(Answers):
         return self._grid.at(self.index(sentence), points)
 
     def region(self, index: int, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
-        """(H, W) where the map of a sentence is at least ``threshold``, a probability in 0..1.
+        """Return a mask (H, W), true where the map of a sentence is at least ``threshold``, which is in 0..1.
 
         Raises:
-            ValueError: for another threshold.
+            ValueError: for a threshold outside 0..1, or a method without maps.
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"a threshold is between 0 and 1, not {threshold}")
         return self.map(index) >= threshold
 
     def overlay(self, sentence: int | str = 0, *, threshold: float = 0.5) -> Image.Image:
-        """The radiograph with a sentence's map on it, as a picture with legend, contour, peak and probability.
+        """Draw a sentence's map over the radiograph, with legend, contour, peak and probability.
 
-        The notice, the sentence's own warnings and the radiograph's are written below it: such pictures travel alone.
+        The notice and the warnings about the sentence and the radiograph are written below it, because such pictures
+        are passed on without their context.
 
         Args:
-            sentence: its index, or the sentence itself.
-            threshold: of the contour, 0..1.
+            sentence: the sentence, or its index.
+            threshold: value of the map at the contour, 0..1.
 
         Raises:
-            ValueError: for a sentence that was not asked.
+            ValueError: for a sentence that was not asked, or a method without maps.
         """
         return SentenceMap(self, self.index(sentence), threshold).picture
 
     def sentence_maps(self, threshold: float = 0.5) -> "Iterator[SentenceMap]":
-        """Each sentence's map with what is made of it, one at a time: see :class:`SentenceMap`."""
+        """Yield each sentence's map, one at a time, as a :class:`SentenceMap`."""
         return (SentenceMap(self, index, threshold) for index in range(len(self.sentences)))
 
     def save(self, folder: str | Path, *, threshold: float = 0.5) -> list[Path]:
-        """Write ``reading.json`` and one overlay PNG per sentence; returns what was written."""
+        """Write ``reading.json`` and, for a method with maps, one overlay PNG per sentence; return the paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / "reading.json"]
@@ -235,12 +239,12 @@ class Reading(Answers):
 
 
 class SentenceMap:
-    """The map of one sentence of a reading, upsampled once however many results are made of it.
+    """The map of one sentence of a reading, which is upsampled once however many outputs use it.
 
     Attributes:
-        reading: whose map.
-        index: which sentence.
-        threshold: of contours and regions, 0..1.
+        reading: reading that the map belongs to.
+        index: index of the sentence.
+        threshold: threshold of contours and regions, 0..1.
     """
 
     def __init__(self, reading: Reading, index: int, threshold: float) -> None:
@@ -248,12 +252,12 @@ class SentenceMap:
 
     @cached_property
     def values(self) -> npt.NDArray[np.float32]:
-        """(H, W) in 0..1: :meth:`Reading.map`."""
+        """Map (H, W) in 0..1, by :meth:`Reading.map`."""
         return self.reading.map(self.index)
 
     @cached_property
     def picture(self) -> Image.Image:
-        """What :meth:`Reading.overlay` gives."""
+        """Picture of the map over the radiograph, as :meth:`Reading.overlay` returns it."""
         reading, index = self.reading, self.index
         x, y = reading.peaks[index]
         return render_overlay(
@@ -275,15 +279,15 @@ def _box(covered: tuple[float, ...]) -> tuple[float, float, float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class SeenFilm:
-    """What a reading says of its radiograph besides the model's answers.
+class EmbeddedFilm:
+    """The facts of a radiograph that its reading repeats, kept beside its features so that more can be asked.
 
     Attributes:
-        source: as in :class:`Reading`.
-        film: (H, W) uint8, as displayed.
-        geometry: where it lay in the model's input.
-        warnings: of the radiograph.
-        dicom: facts of its header.
+        source: path of the radiograph, or another name of where it was read from.
+        film: (H, W) uint8, the radiograph as it is displayed.
+        geometry: place of the radiograph in the model's input.
+        warnings: warnings about the radiograph.
+        dicom: facts from the header of a DICOM file; None for any other file.
     """
 
     source: str
@@ -294,5 +298,5 @@ class SeenFilm:
 
 
 def warning_prefix(sentence: str) -> str:
-    """How a warning of a sentence begins."""
+    """Return the beginning of every warning about a sentence."""
     return f"{sentence!r}: "

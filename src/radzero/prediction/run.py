@@ -1,4 +1,4 @@
-"""Reading many items into a folder: read what can be read, say why the rest cannot, go on where a run stopped."""
+"""Read many items into an output folder, note the reason for each that is refused, and resume an interrupted run."""
 
 import json
 import os
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
-        read: items with a reading, those of an earlier run included.
-        resumed: how many of them were there already.
-        refused: item -> reason.
-        without_results: item that was read but can have no DICOM result, or not every kind -> reason.
-        written: files of the whole run that the writers wrote at its end.
+        read: number of items with a reading, with those that an earlier run had read.
+        resumed: number of items that an earlier run had read.
+        refused: name of a refused item -> reason.
+        without_results: name of an item that was read but cannot have every wanted kind of DICOM result -> reason.
+        written: files for the whole run, which the writers wrote at its end.
     """
 
     read: int = 0
@@ -44,7 +44,10 @@ class Outcome:
 
 
 def usual_workers(items: int) -> int:
-    """Worker processes for a number of items: one per core, or none for what is done before they have started."""
+    """Return the number of worker processes: one per core up to 16, or 0 for fewer than 16 items.
+
+    So few items are read before the processes have started.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16) if items >= 16 and cores > 1 else 0
 
@@ -62,34 +65,36 @@ def predict_items(
     limits: ReadLimits | None = None,
     on_item: Callable[[str, Reading | None, str | None], None] = lambda name, reading, error: None,
 ) -> Outcome:
-    """Read items into an output folder, one JSON line each, in their order.
+    """Read items into an output folder, with one JSON line for each, in their order.
 
-    An item that cannot be read, or that the model fails on, becomes a line with ``error`` and does not stop the rest.
-    Batches are the same whether a run is resumed or not, so that its bytes are the same too.
+    An item that cannot be read, or that the model fails on, gets a line with ``error`` and does not stop the run. The
+    batches of a resumed run are those of an uninterrupted one, so that the bytes of its lines are the same.
 
     Args:
-        model: who reads.
-        items: what to read; those that the folder has already are passed over.
-        sentences: asked of every item.
-        output: where the lines go.
-        writers: what else is written of every reading (:mod:`radzero.prediction.writers`).
-        threshold: of contours and regions, 0..1.
+        model: model that is asked.
+        items: items to read; those that have a reading in the folder are skipped.
+        sentences: sentences that are asked about every item.
+        output: folder that the lines are written to.
+        writers: outputs to write beside the lines (:mod:`radzero.prediction.writers`).
+        threshold: threshold of contours and regions, 0..1.
         batch_size: images per pass through the network.
-        workers: processes that read ahead and write; 0 does it all here. They change nothing that is written.
-        limits: of file and image sizes.
-        on_item: called for every item with its reading, or None and the reason; both None for one done earlier.
+        workers: processes that read ahead and write; with 0 this process does all. The number changes nothing that is
+            written.
+        limits: limits of file and image sizes; the defaults of :class:`ReadLimits` when None.
+        on_item: function that is called for every item with its name, its reading or None, and the reason of a refusal
+            or None; both are None for an item that an earlier run had read.
 
     Raises:
         OSError: when the folder cannot be written.
-        ChildProcessError: when a worker was killed.
+        ChildProcessError: when a worker process was killed.
     """
     batches = [items[k : k + batch_size] for k in range(0, len(items), batch_size)]
-    ahead = -(-workers // batch_size)  # batches, so that every worker has an item to read
+    ahead = -(-workers // batch_size)  # in batches, so that every worker has an item to read
     read = partial(_read, limits=limits, keep_header=any(writer.needs_header for writer in writers))
     write = partial(_write, writers=tuple(writers), folder=output.folder, threshold=threshold)
     outcome = Outcome()
     with (
-        output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines,  # names that are no UTF-8
+        output.lines.open("a", encoding="utf-8", errors="backslashreplace") as lines,  # names that are not UTF-8
         _workers(workers) as submit,
     ):
         written = _Lines(lines, outcome, on_item, at_once=2 * batch_size + workers)
@@ -117,7 +122,7 @@ def predict_items(
 
 
 class _Lines:
-    """Lines of predictions.jsonl in the order of the items, though readings are written in any."""
+    """Writer of the lines of predictions.jsonl in the order of the items, while workers finish in any order."""
 
     def __init__(
         self,
@@ -131,7 +136,7 @@ class _Lines:
         self._waiting: deque[tuple[Callable[[], None], Future[Any] | None]] = deque()
 
     def skip(self, name: str) -> None:
-        """Pass over an item that an earlier run has done."""
+        """Skip an item that an earlier run had read."""
 
         def work() -> None:
             self._outcome.read += 1
@@ -151,7 +156,7 @@ class _Lines:
         self._put(work, None)
 
     def put(self, name: str, reading: Reading, finished: "Future[dict[str, Any]]") -> None:
-        """Write the line of a reading, once what the writers make of it is written."""
+        """Write the line of a reading, once the writers have written their files for it."""
 
         def work() -> None:
             record = finished.result()
@@ -164,7 +169,7 @@ class _Lines:
         self._put(work, finished)
 
     def close(self) -> None:
-        """Write all that is still waited for."""
+        """Write all lines that are still waiting."""
         self._flush(0)
 
     def _put(self, work: Callable[[], None], future: "Future[Any] | None") -> None:
@@ -184,12 +189,12 @@ class _Lines:
         self._file.flush()
 
 
-# -- what worker processes do -------------------------------------------------------------------------
+# -- work of the worker processes -------------------------------------------------------------------------
 
 
 @contextmanager
 def _workers(count: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give the function that takes work: it goes to other processes, or is done here at once where there are none."""
+    """Return a function that submits work to ``count`` processes, or does it at once in this process when that is 0."""
     if count == 0:
         yield _at_once
         return
@@ -219,7 +224,7 @@ def _read(item: Item, *, limits: ReadLimits | None, keep_header: bool) -> Radiog
 def _write(
     reading: Reading, header: DicomHeader | None, *, writers: Sequence[Writer], folder: Path, threshold: float
 ) -> dict[str, Any]:
-    """Let every writer write a reading, each sentence's map upsampled once; the reading's line."""
+    """Let every writer write a reading, with each sentence's map upsampled once; return the reading's line."""
     begun = [writer.begin(reading, header, folder) for writer in writers]
     at_work = [writer for writer in begun if writer is not None]
     if reading.grid is not None and at_work:
@@ -232,18 +237,18 @@ def _write(
     return record
 
 
-# -- the model's part ---------------------------------------------------------------------------------
+# -- work of the model ---------------------------------------------------------------------------------
 
 
 def _answer(
     model: "RadZero", images: Mapping[str, Radiograph | RadiographError], sentences: Sequence[str]
 ) -> dict[str, Reading | Exception]:
-    """A reading or the reason against it of every item; when the batch fails, each item is tried alone."""
+    """Return for every item a reading or the error; when the batch fails, each item is tried alone."""
     answers: dict[str, Reading | Exception] = {s: image for s, image in images.items() if isinstance(image, Exception)}
     read = {name: image for name, image in images.items() if isinstance(image, Radiograph)}
     try:
         return answers | dict(zip(read, model.predict(read.values(), sentences, batch_size=len(images)), strict=True))
-    except (RuntimeError, ValueError, MemoryError):  # of one item, or of all together: see which
+    except (RuntimeError, ValueError, MemoryError):  # one item, or the batch as a whole, may be the cause
         for name, image in read.items():
             try:
                 answers[name] = model.predict(image, sentences)[0]

@@ -1,4 +1,4 @@
-"""What the text encoder made of sentences, kept within a bound."""
+"""Cache the text encoder's features of sentences, within a bound of memory."""
 
 import math
 from collections import OrderedDict
@@ -9,18 +9,19 @@ from torch import Tensor
 
 
 class SentenceCache:
-    """Features of the sentences asked last, in one block of memory that grows with them.
+    """A cache of the features of the sentences used last, in one block of memory that grows with their number.
 
-    A small tensor of each would live between a pass's large blocks, and the heap could give none of these back.
+    A small tensor per sentence would lie between the large blocks of a forward pass, and the heap could not return
+    these to the system.
 
     Args:
-        most: sentences.
-        most_bytes: of their features.
+        most: largest number of sentences.
+        most_bytes: largest size of their features, in bytes.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
-        self._rows: OrderedDict[str, int] = OrderedDict()  # by sentence, the last used last
+        self._rows: OrderedDict[str, int] = OrderedDict()  # sentence -> row of the block, in the order of last use
         self._block = torch.empty(0)
 
     def __len__(self) -> int:
@@ -30,13 +31,13 @@ class SentenceCache:
         return sentence in self._rows
 
     def get(self, sentences: Sequence[str]) -> Tensor:
-        """Features (N, ...) of sentences that are here."""
+        """Return the features (N, ...) of sentences that are in the cache."""
         return self._block[[self._rows[sentence] for sentence in sentences]]
 
     def keep(self, sentences: Sequence[str], features: Tensor) -> None:
-        """Keep features (N, ...) of N different sentences, or of as many of the last ones as there is room for.
+        """Store the features (N, ...) of N different sentences, or of as many of the last ones as there is room for.
 
-        Those that are here count as used again.
+        Sentences that are in the cache already count as used again.
         """
         row_bytes = math.prod(features.shape[1:]) * features.element_size()
         room = max(1, min(self._most, self._most_bytes // max(1, row_bytes)))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from radzero._files import replacing
 from radzero.images import RadiographError
 from radzero.images.radiograph import DicomHeader
 from radzero.prediction.output_folder import item_folder
@@ -52,7 +53,8 @@ class _Results:
         for result in made.results:
             kind = result.file_meta.MediaStorageSOPClassUID.keyword.removesuffix("Storage")
             path = folder / f"{result.SeriesNumber}-{result.InstanceNumber:03d}-{kind}.dcm"
-            result.save_as(path, enforce_file_format=True)
+            with replacing(path) as temporary:
+                result.save_as(temporary, enforce_file_format=True)
             written.append(path.relative_to(self._run).as_posix())
         refused = {"results_refused": "; ".join(made.left_out.values())} if made.left_out else {}
         return {"results": written, **refused}

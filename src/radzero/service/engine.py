@@ -24,7 +24,7 @@ from torch import Tensor
 from radzero.images import Radiograph, RadiographError, ReadLimits, Reason, read_radiograph
 from radzero.images.radiograph import StoredFilm
 from radzero.prediction.model import RadZero
-from radzero.prediction.reading import Reading, SeenFilm
+from radzero.prediction.reading import EmbeddedFilm, Reading
 from radzero.results.header import ResultError, result_header
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class EncodedFilm:
     """
 
     tokens: Tensor
-    seen: SeenFilm
+    seen: EmbeddedFilm
     stored: StoredFilm | None
     header: Dataset | None = None
     spacing: tuple[float, float] | None = None
@@ -268,7 +268,7 @@ class Engine:
             raise RadiographError(name, Reason.TOO_LARGE, "not enough memory for it", "Send a smaller film") from error
         finally:
             del self._begun[threading.get_ident()]
-        seen = SeenFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom)
+        seen = EmbeddedFilm(name, film.to_uint8(), geometries[0], film.warnings, film.dicom)
         return pixels[0], EncodedFilm(torch.empty(0), seen, film.stored, _header(film), film.spacing)
 
     # -- the model's thread ----------------------------------------------------------------------------

@@ -21,8 +21,8 @@ def make_writers(names: Iterable[str], options: WriterOptions) -> tuple[Writer, 
 
 
 def file_keys(writers: Sequence[Writer]) -> tuple[str, ...]:
-    """Return the entries of a line that list files: "overlays" and "results" in any case, and those of the writers."""
-    return tuple(dict.fromkeys(("overlays", "results", *(key for writer in writers for key in writer.file_keys))))
+    """Return the entries of a line that list files that these writers wrote."""
+    return tuple(key for writer in writers for key in writer.file_keys)
 
 
 __all__ = ["WRITERS", "ItemWriter", "Writer", "WriterOptions", "WriterSpec", "file_keys", "make_writers"]

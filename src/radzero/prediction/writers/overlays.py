@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unicodedata import normalize
 
+from radzero._files import replacing
 from radzero.images.radiograph import DicomHeader
-from radzero.prediction.output_folder import item_folder
+from radzero.prediction.output_folder import cut, item_folder
 from radzero.prediction.reading import PNG_LEVEL, Reading, SentenceMap
 from radzero.prediction.writers.writer import Writer
+
+_SLUG_BYTES = 200
+"""Longest part of a sentence within a file name, in bytes; file systems allow 255, with the number and the endings."""
 
 
 class OverlayWriter(Writer):
@@ -31,9 +35,10 @@ class _Overlays:
 
     def add(self, shown: SentenceMap) -> None:
         sentence = self._reading.sentences[shown.index]
-        slug = re.sub(r"[\W_]+", "-", normalize("NFC", sentence.lower())).strip("-")[:60]
+        slug = cut(re.sub(r"[\W_]+", "-", normalize("NFC", sentence.lower())).strip("-")[:60], _SLUG_BYTES)
         path = self._folder / f"{shown.index:0{self._digits}d}-{slug}.png"
-        shown.picture.save(path, compress_level=PNG_LEVEL)
+        with replacing(path) as temporary:
+            shown.picture.save(temporary, "PNG", compress_level=PNG_LEVEL)
         self._written.append(path.relative_to(self._run).as_posix())
 
     def finish(self) -> dict[str, Any]:
