@@ -14,6 +14,7 @@ from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
 from radzero.prediction.writers import WRITERS, WriterOptions, file_keys, make_writers
 from radzero.prediction.writers.table import COLUMNS
+from radzero.results import RESULT_KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,16 @@ def test_the_table_is_made_of_an_earlier_run_too(predicted: Path, tmp_path: Path
         f"is no output; there are {', '.join(WRITERS)}"
         in call("predict", films, *asked, "--write", "xls", "-o", tmp_path, code=2).output
     )
+
+
+def test_an_output_by_its_name_is_that_of_its_own_option(predicted: Path, tmp_path: Path, tiny_checkpoint: Path):
+    """``--write dicom`` means ``--dicom all``."""
+    asked = (predicted.parent / "films" / "b.dcm", "-s", "There is pneumothorax", "-m", tiny_checkpoint)
+    call("predict", *asked, "--no-overlays", "--write", "dicom", "-o", tmp_path / "named")
+    call("predict", *asked, "--no-overlays", "--dicom", "all", "-o", tmp_path / "option")
+    (named,), (option,) = (lines(tmp_path / name / "predictions.jsonl") for name in ("named", "option"))
+    assert named == option
+    assert len(named["results"]) >= len(RESULT_KINDS) - 1
 
 
 def test_phantoms_manifests_and_training(tmp_path: Path):
