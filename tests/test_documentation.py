@@ -15,6 +15,7 @@ import radzero.errors
 from conftest import REPOSITORY
 from dicom_factory import chest_like, dicom_bytes
 from radzero import read_radiograph
+from radzero.images.formats import FORMATS
 
 _SPEC = importlib.util.spec_from_file_location("site_hooks", REPOSITORY / "docs" / "site_hooks.py")
 assert _SPEC is not None
@@ -59,6 +60,13 @@ def test_a_lateral_film_is_warned_of_where_a_header_tells_and_the_readme_says_so
     said = " ".join(PAGES[0].read_text(encoding="utf-8").split())
     assert "read with a warning where a DICOM header tells them" in said
     assert "lateral film in a PNG is read as any other, without a warning" in said
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md", "docs/tutorials/python.md", "docs/images.md"])
+def test_the_pages_that_list_the_formats_list_all(name: str):
+    page = (REPOSITORY / name).read_text(encoding="utf-8")
+    missing = [image_format.name for image_format in FORMATS if image_format.suffixes and image_format.name not in page]
+    assert not missing
 
 
 def test_the_readme_says_how_long_the_tests_take():

@@ -15,7 +15,7 @@ from .radiograph import Radiograph, ReadOptions
 from .raster import read_raster
 
 Reader: TypeAlias = Callable[[BinaryIO, str, ReadOptions], Radiograph]
-"""Function that reads an open file; it is called with the file, its name for errors, and the options."""
+"""Function that reads a file; it is called with the file, open at its first byte, its name for errors, and options."""
 
 SNIFF_BYTES = 1024
 """Number of bytes at a file's beginning by which its format is recognised."""

@@ -107,4 +107,5 @@ def _read_file(file: BinaryIO, size: int, name: str, options: ReadOptions) -> Ra
             f"the content is neither {known}",
             "Pass a radiograph in one of these formats",
         )
+    file.seek(0)
     return image_format.read(file, name, options)

@@ -24,8 +24,8 @@ class ModelSizes:
         text_layers: transformer blocks of the text encoder.
         max_words: longest sentence, in tokens.
         token_stride: pixels per token, 16 or 8; the weights are the same for both.
-        vision_layers: transformer blocks behind the stem; without them its CLS token holds nothing of the image.
-            RadZero and dino.txt need none, as they have blocks of their own.
+        vision_layers: transformer blocks behind the stem; without them its CLS token holds nothing of the image. A
+            method whose own layers mix the tokens (``MethodSpec.mixes_tokens``), such as RadZero, needs none.
     """
 
     widths: tuple[int, ...]
@@ -54,7 +54,7 @@ class ModelChoice:
         token_stride: pixels per token, 16 or 8, in place of those of a conv-stem checkpoint; None for its own.
         small: sizes of encoders with random weights, whose vocabulary is the words of the training sentences.
         method: one of :data:`radzero.models.registry.METHODS`; "lit" needs ``train_vision: frozen``.
-        align_layers: DINOv2 blocks on the vision tokens (RadZero, dino.txt).
+        align_layers: DINOv2 blocks on the vision tokens, for methods that have them, such as RadZero.
         align_layer_scale: initial scale of what the blocks add to their input: 1 as published; with less, the blocks
             start nearer to the identity, which short trainings need.
         align_linear: whether a linear layer takes the place of the blocks (RadZero's ablation), which needs
