@@ -17,16 +17,16 @@ def flush(file: BinaryIO) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until a folder's names are on the disk, where the system can be asked for that (not on Windows)."""
+    """Wait until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
     if os.name != "posix":
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to, but not read
+    except PermissionError:  # the folder may be written to, but not read
         return
     try:
         os.fsync(handle)
-    except OSError as error:  # the file system has no such operation
+    except OSError as error:  # some file systems lack this operation
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
     finally:
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             flush(file)
         os.replace(temporary, path)
-    except BaseException:  # a full disk is no fuller for it
+    except BaseException:  # leave nothing behind, not least on a full disk
         with suppress(OSError):
             temporary.unlink()
         raise
@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give the new, empty folder ``<folder>.partial`` to fill; it becomes ``folder`` when the block ends without error.
 
-    An earlier folder of that name stays until then, as ``<folder>.earlier`` for the moment of the exchange. After an
+    An earlier folder of that name stays until then; it is called ``<folder>.earlier`` during the exchange. After an
     error the temporary folder is removed.
     """
     temporary, earlier = (folder.with_name(folder.name + ending) for ending in (".partial", ".earlier"))
@@ -93,21 +93,21 @@ def claim(
     remedy: str = "name another folder",
     error: type[Exception] = ValueError,
 ) -> dict[str, Any] | None:
-    """Check that a folder is free, or that the run that it holds is this one, before anything is written there.
+    """Check that a folder holds no run, or this very run, before anything is written there.
 
     Args:
         note: the file in the folder that records its run: a JSON object.
-        identity: the entries of the record by which two runs are the same.
-        holds: what the folder of another run holds, for the message.
-        remedy: what to do then.
-        error: the exception that says so.
+        identity: the entries of the record that two runs must share to be the same run.
+        holds: description of what the folder holds, for the message.
+        remedy: advice to the user, for the message.
+        error: type of the exception to raise.
 
     Returns:
-        The record of the run that is there, or None for a folder without one.
+        The record of the run in the folder, or None for a folder without a record.
 
     Raises:
-        error: ``"<folder>: holds <holds> (<differences>); <remedy>"``, or that the note is damaged. Differing numbers
-            are named with their values.
+        error: when the folder holds another run (``"<folder>: holds <holds> (<differences>); <remedy>"``), or when the
+            note is damaged. Differing numbers are named with their values.
     """
     if not note.exists():
         return None

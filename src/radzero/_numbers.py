@@ -7,6 +7,6 @@ import numpy.typing as npt
 
 
 def sigmoid(values: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
-    """1 / (1 + exp(-x)) in the type of the values, -inf and inf included; NaN stays NaN."""
+    """Return 1 / (1 + exp(-x)) in the type of the values, for -inf and inf too; NaN stays NaN."""
     with np.errstate(over="ignore"):
         return np.asarray(1.0 / (1.0 + np.exp(-values)), dtype=values.dtype)

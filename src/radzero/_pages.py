@@ -10,7 +10,7 @@ def render_page(package: str, name: str, **values: Any) -> str:
     Args:
         package: package that the template belongs to.
         name: name of the template in the package's ``data`` folder.
-        **values: variables of the template; one that is missing is an error.
+        **values: variables of the template; a missing variable is an error.
     """
     import jinja2
 

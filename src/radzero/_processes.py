@@ -1,4 +1,4 @@
-"""Worker processes that end when they should: after their work, after Ctrl-C, and when their parent was killed."""
+"""Worker processes that end after their work, after Ctrl-C, and when their parent was killed."""
 
 import multiprocessing
 import os
@@ -14,14 +14,15 @@ from typing import Any
 def process_pool(
     count: int, begin: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of spawned processes.
+    """Open a pool of spawned processes.
 
-    Ctrl-C is the parent's to see to; when that or anything else ends the block early, the workers are ended at once.
+    Workers ignore Ctrl-C, since the parent handles it. When an exception ends the block, the workers are
+    terminated at once.
 
     Args:
-        count: how many processes.
-        begin: called in each of them first, with the arguments.
-        *arguments: of ``begin``.
+        count: number of processes.
+        begin: function that each process calls first; None for no call.
+        *arguments: arguments of ``begin``.
     """
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -37,12 +38,12 @@ def process_pool(
 
 
 def end_with_parent() -> None:
-    """To be called in a worker: it ends when its parent is gone, for which a pool's workers would wait forever."""
+    """Make the calling worker exit when its parent is gone; without this, a pool's workers would wait forever."""
     threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to every process
     end_with_parent()
     if begin is not None:
         begin(*arguments)

@@ -1,4 +1,4 @@
-"""Light registries and packages: what they name is imported when it is first needed."""
+"""Import what registries and packages name when it is first needed, so that importing them is quick."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -6,21 +6,21 @@ from typing import Any
 
 
 def resolve(path: str) -> Any:
-    """The object that ``module:object`` names.
+    """Import and return the object that ``module:object`` names.
 
     Raises:
-        ImportError: when the module, or what it needs, is not installed.
+        ImportError: when the module, or a package that it needs, is not installed.
     """
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package whose names are imported when first used (PEP 562).
+    """Return a ``__getattr__`` for a package whose names are imported when first used (PEP 562).
 
     Args:
-        package: its name.
-        homes: name -> module below the package that defines it.
+        package: name of the package.
+        homes: for each name, the module below the package that defines it.
     """
 
     def get(name: str) -> Any:

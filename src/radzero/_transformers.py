@@ -1,7 +1,7 @@
-"""transformers learns of our classes when it first reads a checkpoint of ours, and not before.
+"""Register our classes with transformers when it first reads a checkpoint of ours, and not before.
 
-So ``AutoModel`` and its like know RadZero after ``import radzero``, which stays quick, and neither
-import has to come first. Registering at import would import transformers' models while they are being imported.
+``AutoModel`` and its like thus know RadZero after ``import radzero``, which stays quick, and the two may be imported in
+either order. Registering at import would import transformers' models while they are being imported.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,24 +15,24 @@ _READERS = {
     "transformers.processing_utils": "ProcessorMixin.get_processor_dict",
     "transformers.image_processing_base": "ImageProcessingMixin.get_image_processor_dict",
 }
-"""Functions of transformers that give the content of ``config.json``, ``processor_config.json`` and
-``preprocessor_config.json``, with the options that they did not use; by their modules."""
+"""Functions of transformers, by module, that return the content of ``config.json``, ``processor_config.json`` and
+``preprocessor_config.json``, each with the options that it did not use."""
 OUR_TYPES = ("radzero", "carzero")
-"""Beginnings of every ``model_type`` of ours, and in lower case of the names of our processors."""
+"""Every ``model_type`` of ours, and every name of our processors in lower case, begins with one of these."""
 PUBLISHED_ARCHITECTURE = "CxrAlignModel"
 PUBLISHED_TYPE = "radzero_published"
-"""``model_type`` that a published ``config.json``, which has none, is given; see :mod:`radzero.models.auto`."""
+"""``model_type`` given to a published ``config.json``, which has none of its own; see :mod:`radzero.models.auto`."""
 
 
 def is_published(content: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is of the published format."""
+    """Return whether the content of a ``config.json`` has the published format."""
     architectures = content.get("architectures")
     named = isinstance(architectures, list | tuple) and PUBLISHED_ARCHITECTURE in architectures
     return named or "compute_logits_type" in content
 
 
 def teach() -> None:
-    """Watch what transformers reads, now or when it is imported."""
+    """Wrap the functions by which transformers reads configurations, now or when transformers is imported."""
     for module, name in _READERS.items():
         wrapt.register_post_import_hook(_wrap(name), module)
 
@@ -45,7 +45,7 @@ def _wrap(name: str) -> Callable[[Any], None]:
 
 
 def _read(wrapped: Callable[..., tuple[dict[str, Any], Any]], _: Any, args: Any, kwargs: Any) -> Any:
-    """Register our classes where the content is ours. A published configuration gets a type and loses its code."""
+    """Register our classes if the content is ours. A published one gets a ``model_type`` and loses its ``auto_map``."""
     content, unused = wrapped(*args, **kwargs)
     if is_published(content):
         content = {key: value for key, value in content.items() if key != "auto_map"} | {"model_type": PUBLISHED_TYPE}

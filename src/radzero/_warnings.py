@@ -1,9 +1,8 @@
-"""Silence or collect Python warnings in one thread, while other threads go on undisturbed.
+"""Silence or collect Python warnings in one thread, without an effect on other threads.
 
-Python's warning filters belong to the whole process: ``warnings.catch_warnings`` in one thread changes what every other
-thread hears, so threads that read radiographs would have to wait for each other. Here one filter is added once, in
-front of all others, and stays there. It takes a warning only in a thread that is inside :func:`quiet` or
-:func:`recorded`, and asks nothing of any other thread.
+Python's warning filters belong to the whole process: ``warnings.catch_warnings`` in one thread changes which warnings
+every other thread shows, so threads that read radiographs would have to wait for each other. Here one filter is kept in
+front of all others. It applies only in a thread that is inside :func:`quiet` or :func:`recorded`.
 """
 
 import threading
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 
 
 class _Collector(threading.local):
-    """The pattern of the permanent filter: it "matches", and so hides, whatever this thread collects.
+    """The pattern of the permanent filter: while a thread collects warnings, it matches, and so hides, all of them.
 
     Attributes:
         heard: the texts collected in this thread; None while the thread collects nothing.
@@ -22,7 +21,7 @@ class _Collector(threading.local):
     heard: list[str] | None = None
 
     def match(self, text: str) -> bool:
-        """Take a warning's text, as the compiled pattern of a filter does; whether the filter applies."""
+        """Collect a warning's text, called like a filter's compiled pattern; return whether the filter applies."""
         if self.heard is None:
             return False
         self.heard.append(text)
@@ -35,10 +34,10 @@ _LOCK = threading.Lock()
 
 
 def _install() -> None:
-    """Put the filter in front, where ``catch_warnings`` or ``simplefilter`` elsewhere have taken it from there.
+    """Put the filter in front again, in case ``catch_warnings`` or ``simplefilter`` elsewhere moved or removed it.
 
-    A module remembers which of its warnings were shown once, and asks no filter about those; it forgets that when the
-    filters are said to have changed.
+    Python remembers for each module which warnings were shown once, and asks no filter about those; it forgets them
+    when ``_filters_mutated`` says that the filters have changed.
     """
     with _LOCK:
         filters: list[object] = warnings.filters  # type: ignore[assignment]
@@ -49,7 +48,7 @@ def _install() -> None:
 
 @contextmanager
 def recorded() -> Iterator[list[str]]:
-    """Collect the texts of this thread's warnings in the list that is given; none is shown."""
+    """Give a list in which the texts of this thread's warnings are collected; none of the warnings is shown."""
     _install()
     before, _COLLECTOR.heard = _COLLECTOR.heard, []
     try:
@@ -60,6 +59,6 @@ def recorded() -> Iterator[list[str]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no warning of this thread."""
+    """Hide all warnings of this thread."""
     with recorded():
         yield

@@ -14,7 +14,7 @@ from radzero.prediction.model import load
 from radzero.prediction.reading import Reading
 
 SEED = 2024
-"""Of the demo's phantoms; training uses seed 1."""
+"""Seed of the demo's phantoms; the packaged model was trained on those of seed 1."""
 
 _CASES: tuple[tuple[str, int, tuple[Finding, ...], tuple[str, ...]], ...] = (
     (
@@ -68,10 +68,10 @@ _CASES: tuple[tuple[str, int, tuple[Finding, ...], tuple[str, ...]], ...] = (
 
 
 def run_demo(output: Path, console: Console) -> list[Path]:
-    """Draw four phantoms as DICOM files, read them with the packaged model, print a table, write overlays.
+    """Draw four phantoms as DICOM files, read them with the packaged model, print a table and write overlays.
 
     Returns:
-        The comparison sheets, one per film.
+        The paths of the comparison sheets, one per phantom.
     """
     model = load()
     console.print(f"[yellow]{model.notice}[/]")
@@ -100,7 +100,7 @@ def run_demo(output: Path, console: Console) -> list[Path]:
 
 
 def _sheet(reading: Reading, title: str, path: Path) -> Path:
-    """The plain film beside the overlay of every sentence."""
+    """Save the plain image beside the overlay of every sentence; return the path."""
     film_alone = render_film(
         reading.film, title=f"phantom: {title}", notice=reading.notice, warnings=reading.film_warnings
     )

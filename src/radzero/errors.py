@@ -1,9 +1,9 @@
 """The exceptions of the library, in one tree.
 
 Every error that the library raises on purpose for a file, a folder, a model or a server is a :class:`RadZeroError`, so
-that ``except radzero.RadZeroError`` catches all of them. Most are a ``ValueError`` or ``RuntimeError`` besides. An
+that ``except radzero.RadZeroError`` catches all of them. Each is also a ``ValueError`` or a ``RuntimeError``. An
 argument of a wrong type or value raises Python's own ``TypeError`` or ``ValueError``, and an extra that is not
-installed an ``ImportError`` that names the ``pip install`` line.
+installed raises an ``ImportError`` that names the ``pip install`` line.
 
 ::
 
@@ -13,18 +13,19 @@ installed an ``ImportError`` that names the ``pip install`` line.
     ├── ResultError (ValueError)              a reading that cannot become a DICOM object       radzero.results
     ├── BenchmarkError (ValueError)           a benchmark's files, or a run's folder            radzero.evaluation
     ├── ManifestError (ValueError)            a training manifest                               radzero.training
-    │   └── EmptySplitError                   a split without an image
+    │   └── EmptySplitError                   a split without an image that states anything
     ├── TokenCacheError (RuntimeError)        vision tokens kept on disk                        radzero.training
     ├── TrainingError (RuntimeError)          a training run that cannot go on                  radzero.training
     ├── TooManyUnreadableError (RuntimeError) more unreadable images than the recipe allows     radzero.training
     ├── InvalidSentenceError (ValueError)     a sentence that breaks the finding-sentence form  radzero.reports
     ├── EndpointError (RuntimeError)          a language model's endpoint that failed           radzero.reports
-    ├── RefusedReportError (RuntimeError)     a report that the endpoint did not extract        radzero.reports
+    ├── RefusedReportError (RuntimeError)     a report that the endpoint refused                radzero.reports
     └── UnreachableError (RuntimeError)       a server that does not answer                     radzero.pacs
-        └── NotTakenError                     a server that does not take a result
-            └── LostError                     a result that is to be made again
+        └── NotTakenError                     a server that does not give an image or store a result
+            └── LostError                     a lost result, which must be made again
 
-The message of each names the file or server, the cause and the remedy.
+Most messages name the file or server, the cause and the remedy; those of ``InvalidSentenceError`` and
+``RefusedReportError`` are the reason alone.
 """
 
 

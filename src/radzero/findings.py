@@ -1,4 +1,4 @@
-"""Named finding sets: the findings of the benchmarks, each asked by its prompt, ``There is {finding}``."""
+"""Named finding sets: the findings of the benchmarks, each with its prompt ``There is {finding}``."""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,14 @@ from radzero.evaluation.registry import BENCHMARKS
 FINDING_SETS: dict[str, tuple[str, ...]] = {
     name: findings for name, spec in BENCHMARKS.items() if (findings := spec.module.FINDINGS)
 }
-"""Set name -> findings, in the order of the benchmark's classes."""
+"""The findings of each set by its name, in the order of the benchmark's classes."""
 
 
 def finding_sentences(name: str) -> list[str]:
-    """The prompts of a named set.
+    """Return the prompts of a named set.
 
     Raises:
-        ValueError: for a name that is not a set, listing those that are.
+        ValueError: for an unknown name; the message lists the sets.
     """
     if name not in FINDING_SETS:
         raise ValueError(f"no finding set is called {name!r}; there are {', '.join(sorted(FINDING_SETS))}")
@@ -22,11 +22,11 @@ def finding_sentences(name: str) -> list[str]:
 
 
 def asked_sentences(sentences: Iterable[str] | None, sets: Iterable[str] | None = None) -> list[str]:
-    """What a user asks: sentences, then the prompts of named sets, each once and without spaces around it.
+    """Return a user's sentences, then the prompts of named sets, each once and without spaces around it.
 
     Raises:
-        ValueError: when nothing is asked, for an empty sentence, for one that is no text (lone surrogates), and for a
-            set that is not there.
+        ValueError: when there is no sentence, for an empty sentence, for one with lone surrogates (which are no text),
+            and for an unknown set.
     """
     asked = [*(sentences or ()), *(text for name in dict.fromkeys(sets or ()) for text in finding_sentences(name))]
     asked = list(dict.fromkeys(text.strip() for text in asked))

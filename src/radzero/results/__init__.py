@@ -1,6 +1,6 @@
-"""Readings as DICOM objects that a PACS keeps beside the radiograph: SEG, SR, GSPS and Secondary Capture.
+"""Make DICOM objects of readings, for a PACS to store beside the radiograph: SEG, SR, GSPS and Secondary Capture.
 
-Names are imported when first used: :mod:`radzero.results.kinds`, which the command line's help needs, is light.
+Names are imported when first used, so that the command line's help imports :mod:`radzero.results.kinds` alone.
 """
 
 from typing import TYPE_CHECKING

@@ -19,18 +19,18 @@ from radzero.results.kinds import RESULT_KINDS
 
 
 class SecondaryCaptures:
-    """A Secondary Capture per sentence."""
+    """Maker of Secondary Captures, one per sentence."""
 
     def __init__(self, context: ResultContext) -> None:
         self._context = context
         self._captures: list[Dataset] = []
 
     def add(self, shown: SentenceMap) -> None:
-        """Make a capture of the sentence's picture."""
+        """Make a Secondary Capture of the sentence's picture."""
         self._captures.append(_capture(self._context, shown.index, np.asarray(shown.picture.convert("RGB"))))
 
     def objects(self) -> list[Dataset]:
-        """The captures."""
+        """Return the Secondary Captures."""
         return self._captures
 
 
@@ -45,14 +45,14 @@ def _capture(context: ResultContext, index: int, picture: npt.NDArray[np.uint8])
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # highdicom wants one; the film's own, or none, is put in below
+        patient_orientation=("L", "F"),  # highdicom requires one; below, the image's own or none replaces it
         **context.common(RESULT_KINDS["sc"], index + 1),
     )
     capture.Laterality = context.header.get("Laterality", "")
     said = [f"{context.reading.sentences[index]}: {context.percent(index):g} %", *context.remarks(index)]
     capture.ImageComments = shortened("; ".join(said), 10_000)
     repeat_losses(capture, context.header)
-    if burned := context.header.get("BurnedInAnnotation"):  # the picture adds what was asked, never of whom
+    if burned := context.header.get("BurnedInAnnotation"):  # the picture adds text, but no patient's name
         capture.BurnedInAnnotation = burned
     capture.PatientOrientation = pair(context.header, "PatientOrientation")
     source = Dataset()

@@ -1,4 +1,4 @@
-"""What results take from a film's DICOM header: who, which study, which image; read forgivingly, never the pixels."""
+"""Read the attributes of a DICOM header that results repeat: patient, study, image. Invalid values count as absent."""
 
 import math
 import os
@@ -25,14 +25,14 @@ from radzero.images.dicom_header import Header, TransferSyntax, bytes_beyond_rea
 from radzero.images.radiograph import DicomHeader, refusing
 
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-"""Without these nothing can refer to a film."""
+"""Attributes that a result needs in order to refer to an image."""
 OF_PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize"),
     *("PatientWeight", "PatientComments", "EthnicGroup", "PatientSpeciesDescription", "PatientIdentityRemoved"),
     *("DeidentificationMethod", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
     *("ReferringPhysicianName", "TimezoneOffsetFromUTC"),
 )
-"""What every result repeats where the film has it."""
+"""Attributes that every result repeats where the image has them."""
 _CARRIED = (
     *IDENTITY,
     *OF_PATIENT_AND_STUDY,
@@ -47,27 +47,27 @@ _EMPTY_WHEN_ABSENT = (
     *("AccessionNumber", "ReferringPhysicianName"),
 )
 _LOSSY = dict.fromkeys((TransferSyntax.JPEG_BASELINE, TransferSyntax.JPEG_EXTENDED), "ISO_10918_1")
-"""Methods of compressions that cannot be but lossy."""
+"""Lossy Image Compression Method of each transfer syntax that is always lossy."""
 _WAYS = re.compile(r"[APRLHF]{1,3}|(LE|RT|D|V|CR|CD|R|M|L|DI|PR|PA|PL){1,3}")
-"""Of a row or column: of people, or of animals (PS3.3 C.7.6.1.1.1)."""
+"""Valid values of Patient Orientation, biped or quadruped (PS3.3 C.7.6.1.1.1)."""
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _MAY_HAVE_FRAMES = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
-"""Classes that need not say that they have one."""
+"""SOP classes of many frames whose Number of Frames may be absent; only images of one frame are read."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG_TEXTS = frozenset(("LT", "ST", "UT"))
 
 
 class ResultError(RadZeroError, ValueError):
-    """A reading that cannot become a DICOM object; names the film, the cause and the remedy."""
+    """A reading cannot become a DICOM object; the message names the image and the cause."""
 
 
 def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | None = None) -> Dataset:
-    """The attributes of a DICOM film that results repeat or refer to, in UTF-8.
+    """Return the attributes of a DICOM image that results repeat or refer to, in UTF-8.
 
-    What is not valid by DICOM's own rules (a birth date that is no date) is left out, as if it were absent.
+    A value that breaks DICOM's own rules (a birth date that is no date) counts as absent. Pixels are not decoded.
 
     Raises:
-        RadiographError: when the file cannot be read.
+        RadiographError: when the file or its header cannot be read.
         ResultError: when it is no DICOM file, or has no identity that a result could refer to.
     """
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
@@ -77,20 +77,21 @@ def read_header(source: str | os.PathLike[str] | bytes, *, limits: ReadLimits | 
         raise RadiographError(name, Reason.UNREADABLE, f"the file can not be opened ({error})", "Check it") from error
     if not sniff_dicom(content[:1024], len(content)):
         return result_header(None, name)
-    with quiet():  # irregular values, some of them names
+    with quiet():  # pydicom warns about irregular values, some of them names of patients
         opened = open_dicom(BytesIO(content), name, limits or ReadLimits())
     return result_header(DicomHeader(opened.header, opened.syntax, len(content)), name)
 
 
 def result_header(full: DicomHeader | None, name: str) -> Dataset:
-    """:func:`read_header` of a film that has been read with its header, which is not parsed again.
+    """Do what :func:`read_header` does, with the header of an image that has been read; it is not parsed again.
 
     Args:
-        full: :attr:`radzero.Radiograph.header`; None for a film that is no DICOM file.
-        name: of the film, for errors.
+        full: :attr:`radzero.Radiograph.header`; None for an image that is no DICOM file.
+        name: name of the image, for error messages.
 
     Raises:
-        RadiographError, ResultError: as :func:`read_header`.
+        RadiographError: see :func:`read_header`.
+        ResultError: see :func:`read_header`.
     """
     if full is None:
         raise ResultError(f"{name}: is no DICOM file, so there is no study that a DICOM result could belong to")
@@ -109,13 +110,13 @@ def _carried(full: Dataset, name: str) -> Dataset:
         if (element := _valid(full, keyword)) is not None:
             header.add(element)
     reader = Header(full, [], name)
-    if "SamplesPerPixel" not in header:  # as the reader takes it
+    if "SamplesPerPixel" not in header:  # as the reader assumes
         header.SamplesPerPixel = 1
     if not all(_WAYS.fullmatch(way) for way in pair(header, "PatientOrientation") or ("",)):
         header.pop("PatientOrientation", None)
     if header.get("SOPClassUID") in _MAY_HAVE_FRAMES:
         header.NumberOfFrames = 1
-    if "NumberOfFrames" in header:  # one frame, of a class that may have more; highdicom looks into this
+    if "NumberOfFrames" in header:  # highdicom reads this for every class of many frames
         header.SharedFunctionalGroupsSequence = [Dataset()]
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = pair(header, keyword)
@@ -134,15 +135,15 @@ def _carried(full: Dataset, name: str) -> Dataset:
 
 
 def pair(header: Dataset, keyword: str) -> MultiValue[Any] | None:
-    """An attribute's value, when it is two values."""
+    """Return an attribute's value if it consists of two values, else None."""
     value = header.get(keyword)
     return value if isinstance(value, MultiValue) and len(value) == 2 else None
 
 
 def _note_modality(header: Dataset, reader: Header) -> None:
-    """The one transformation to modality values that the reader applies, whole, or none."""
+    """Write the one transformation to modality values that the reader applies, a LUT or a complete rescale, or none."""
     slopes, intercepts = reader.numbers("RescaleSlope"), reader.numbers("RescaleIntercept")
-    kind = header.get("RescaleType") or "US"  # unspecified
+    kind = header.get("RescaleType") or "US"  # "US" means unspecified
     for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
         header.pop(keyword, None)
     if lut := _modality_lut(reader):
@@ -155,7 +156,7 @@ def _note_modality(header: Dataset, reader: Header) -> None:
 
 
 def _note_losses(header: Dataset, syntax: TransferSyntax, size: int) -> None:
-    """Whether the film was ever compressed with loss, which whatever is made of it repeats (PS3.3 C.7.6.1.1.5)."""
+    """Note whether the image was ever compressed with loss, as everything derived from it must (PS3.3 C.7.6.1.1.5)."""
     if header.get("LossyImageCompression") != "01" and syntax not in _LOSSY:
         for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             header.pop(keyword, None)
@@ -163,13 +164,13 @@ def _note_losses(header: Dataset, syntax: TransferSyntax, size: int) -> None:
     header.LossyImageCompression = "01"
     if not header.get("LossyImageCompressionRatio"):
         pixels = header.get("Rows", 0) * header.get("Columns", 0) * header.SamplesPerPixel
-        header.LossyImageCompressionRatio = round(max(1.0, pixels / size), 2)  # at least, of 8-bit pixels
+        header.LossyImageCompressionRatio = round(max(1.0, pixels / size), 2)  # a lower bound: 1 byte a sample
     if not header.get("LossyImageCompressionMethod") and syntax in _LOSSY:
         header.LossyImageCompressionMethod = _LOSSY[syntax]
 
 
 def lut_item(first: int, entries: npt.NDArray[np.uint16]) -> Dataset:
-    """An item of a LUT sequence with 16-bit entries; a first value below 0 is signed, as PS3.3 C.11.1.1 has it."""
+    """Return an item of a LUT sequence with 16-bit entries. A first value below 0 makes it signed (PS3.3 C.11.1.1)."""
     count = len(entries) % 2**16
     descriptor = [count - 2**16 if first < 0 and count >= 2**15 else count, first, 16]
     item = Dataset()
@@ -179,18 +180,18 @@ def lut_item(first: int, entries: npt.NDArray[np.uint16]) -> Dataset:
 
 
 def _modality_lut(full: Header) -> Dataset | None:
-    """The modality LUT, however the film has it, in the form that a presentation state must have it."""
+    """Return the image's modality LUT in the form that a presentation state requires; None without a valid one."""
     for item in full.items("ModalityLUTSequence")[:1]:
         signed = 1 in full.words("PixelRepresentation")
         if lut := read_lut(item, np.array([-1.0 if signed else 0.0]), "modality LUT", full):
             written = lut_item(lut.first, lut.entries.astype(np.uint16))
-            written.ModalityLUTType = item.text("ModalityLUTType")[:64] or "US"  # unspecified
+            written.ModalityLUTType = item.text("ModalityLUTType")[:64] or "US"  # "US" means unspecified
             return written
     return None
 
 
 def _valid(full: Dataset, keyword: str) -> DataElement | None:
-    """The element anew, or None when it is absent or breaks the rules of its value representation."""
+    """Rebuild an element; return None if it is absent, too large, or against the rules of its value representation."""
     if bytes_beyond_reason(full, keyword):
         return None
     try:
@@ -208,7 +209,7 @@ def _valid(full: Dataset, keyword: str) -> DataElement | None:
 
 
 def _sound_name(name: str) -> str:
-    """A person's name without the groups (alphabetic, ideographic, phonetic) that are no name (PS3.5 6.2, PN)."""
+    """Return a person's name without invalid groups (alphabetic, ideographic, phonetic; PS3.5 6.2, PN)."""
 
     def is_sound(group: str) -> bool:
         return len(group) <= 64 and group.count("^") <= 4 and not _CONTROL.search(group)

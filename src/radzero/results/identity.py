@@ -1,8 +1,8 @@
-"""Who made a result, and the names and numbers that it goes by.
+"""Identity of a result: its manufacturer, its UIDs and the codes of its sentences.
 
-UIDs are derived from what a result is of (PS3.5 B.2: "2.25." and a UUID of version 5), so that the same film (its
-identity, patient, study and pixels), model, sentences and threshold give the same UIDs: a result that is sent twice is
-one result.
+UIDs are derived from what a result is made of (PS3.5 B.2: "2.25." and a UUID of version 5). The same image (its
+identity, patient, study and pixels), model, sentences and threshold give the same UIDs in the same version of RadZero,
+so a result that is sent twice is one result.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ from radzero import __version__
 
 MANUFACTURER = "RadZero"
 SCHEME = "99RADZERO"
-"""Private coding scheme of sentences: DICOM's own have codes for findings, not for what somebody may ask."""
+"""Private coding scheme of sentences; DICOM's own schemes have codes for findings, but not for any sentence."""
 _NAMESPACE = uuid.UUID("5b0e3d0e-9d4f-5c36-8a76-2b8fca1a53c0")
 
 
 def derived_uid(*parts: str) -> UID:
-    """A UID of its parts, the same whenever and wherever it is made."""
+    """Derive a UID from parts; it is the same whenever and wherever it is made by the same version of RadZero."""
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, json_parts(parts)).int}")
 
 
 def json_parts(parts: tuple[str, ...]) -> str:
-    """Parts as one text that no other parts have."""
+    """Join the version and the parts into a text that no other parts give, since each has its length before it."""
     return "".join(f"{len(part)}:{part}" for part in (__version__, *parts))
 
 
 def sentence_code(sentence: str) -> Code:
-    """A sentence as a coded concept: a hash as its value, and as much of it as a code meaning holds."""
+    """Return a sentence as a code: the value is a hash, the meaning is the sentence in at most 64 characters."""
     return Code(hashlib.sha256(sentence.encode()).hexdigest()[:16], SCHEME, shortened(sentence, 64))
 
 
 def shortened(text: str, length: int) -> str:
-    """Text of at most ``length`` characters, without what DICOM's short texts may not hold."""
+    """Cut text to ``length`` characters, without backslashes and line breaks, which DICOM's short texts forbid."""
     clean = " ".join(text.replace("\\", "/").split())
     return clean if len(clean) <= length else clean[: length - 3].rstrip() + "..."

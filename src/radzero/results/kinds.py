@@ -1,4 +1,4 @@
-"""The kinds of DICOM results: one registry, from which options, help, documents and the API's schema are derived.
+"""The kinds of DICOM results: one registry, which the command line's help and error messages list.
 
 To add a kind, write its maker in a file of its own (see :class:`radzero.results.making.ResultMaker`) and add a row.
 """
@@ -12,12 +12,12 @@ class ResultKind:
     """A kind of DICOM object that a reading can become.
 
     Attributes:
-        name: as options, lines and UIDs have it.
-        title: what its series is called.
-        object: the DICOM object that it is, in words.
+        name: name in options, in error messages and in the derivation of UIDs.
+        title: title in the series description.
+        object: description of the DICOM object.
         maker: ``module:class`` of its :class:`~radzero.results.making.ResultMaker`, imported when first needed.
-        needs_maps: whether a method without maps can have none.
-        needs_grey: whether a radiograph in colour can have none.
+        needs_maps: whether it shows maps, so that a method without maps cannot have it.
+        needs_grey: whether it needs a greyscale image, so that a colour image cannot have it.
     """
 
     name: str
@@ -65,18 +65,18 @@ RESULT_KINDS = {
         ),
     )
 }
-"""By name. The order is that of the series numbers, so new kinds go to the end."""
+"""Kinds by name. Their order is the order of the series numbers, so a new kind is added at the end."""
 
 KIND_NAMES = ",".join(RESULT_KINDS)
-"""The names between commas, for help and messages."""
+"""The names, separated by commas, for help texts."""
 
 
 def result_kinds(names: str) -> tuple[str, ...]:
-    """Names of kinds from "all" or names between commas.
+    """Return the names of kinds that "all", or names separated by commas, stand for.
 
     Raises:
-        ValueError: naming the kinds that there are.
-        ImportError: when what makes them is not installed.
+        ValueError: for an unknown name; the message lists the kinds.
+        ImportError: see :func:`require_highdicom`.
     """
     require_highdicom()
     if names.strip().lower() == "all":
@@ -88,10 +88,10 @@ def result_kinds(names: str) -> tuple[str, ...]:
 
 
 def require_highdicom() -> None:
-    """Check that the extra is installed.
+    """Check that the extra ``dicom`` is installed, and silence highdicom's log.
 
     Raises:
-        ImportError: naming the line that installs it.
+        ImportError: when it is not; the message names the command that installs it.
     """
     try:
         import contourpy  # noqa: F401

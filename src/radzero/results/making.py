@@ -1,4 +1,4 @@
-"""DICOM results of a reading: every wanted kind in one pass over the maps, each map upsampled once."""
+"""Make the DICOM results of a reading: all wanted kinds in one pass over the maps, so each map is upsampled once."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,42 +13,42 @@ from radzero.results.header import OF_PATIENT_AND_STUDY, ResultError
 from radzero.results.kinds import RESULT_KINDS, require_highdicom
 
 _UNUSUAL = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
-"""What highdicom raises at an unusual header."""
+"""Exceptions that highdicom raises for an unusual header."""
 
 
 class ResultMaker(Protocol):
-    """Makes the objects of one kind, a class per kind; it is made with the :class:`ResultContext` of the reading."""
+    """Maker of the objects of one kind. Its only constructor argument is the :class:`ResultContext` of the reading."""
 
     def add(self, shown: SentenceMap) -> None:
-        """Take what is needed of a sentence's map, which is gone afterwards. Called for each sentence in order."""
+        """Take what is needed of a sentence's map, which is then freed; this is called for each sentence in order."""
         ...
 
     def objects(self) -> list[Dataset]:
-        """The objects. Called once, after all sentences; for a method without maps none was added."""
+        """Return the objects. This is called once, after all sentences; a method without maps adds none."""
         ...
 
 
 class Made(NamedTuple):
-    """Results, and why there are none of some kinds, by name."""
+    """DICOM results, and for each kind that cannot be made the reason, by the name of the kind."""
 
     results: list[Dataset]
     left_out: dict[str, str]
 
 
 class ResultBuilder:
-    """Makes DICOM objects of one reading while somebody goes through its sentences' maps.
+    """Builder of the DICOM objects of one reading, for a caller that passes the sentences' maps one after another.
 
     Args:
-        reading: of a DICOM file.
-        header: of the same file, by :func:`radzero.results.read_header`.
+        reading: reading of a DICOM file.
+        header: header of the same file, by :func:`radzero.results.read_header`.
         kinds: names of :data:`~radzero.results.kinds.RESULT_KINDS`.
-        threshold: of regions and outlines, a probability in 0..1.
-        made: when; now if None.
+        threshold: threshold of regions and outlines, 0..1.
+        made: time at which the objects were made; now if None.
 
     Raises:
-        ResultError: when header and reading are of different files, or no sentence was asked.
-        ValueError: for a kind that is not known, or another threshold.
-        ImportError: naming what to install.
+        ResultError: when header and reading belong to different files, or no sentence was asked.
+        ValueError: for an unknown kind, or a threshold outside 0..1.
+        ImportError: when the extra ``dicom`` is not installed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ResultBuilder:
         }
 
     def add(self, shown: SentenceMap) -> None:
-        """Take what the wanted kinds need of a sentence's map. To be called for each sentence in order."""
+        """Take what the wanted kinds need of a sentence's map; call this for each sentence in order."""
         for name, maker in list(self._makers.items()):
             try:
                 maker.add(shown)
@@ -87,7 +87,7 @@ class ResultBuilder:
                 self._refuse(name, error)
 
     def finish(self) -> Made:
-        """The objects, in the order of the kinds, and why there are none of some."""
+        """Return the objects, in the order of the kinds, and the reason for each kind that cannot be made."""
         results: list[Dataset] = []
         for name, maker in list(self._makers.items()):
             try:
@@ -115,7 +115,7 @@ class ResultBuilder:
 
 
 def _refusal(name: str, reading: Reading, header: Dataset) -> str:
-    """Why there can be no object of a kind, or ""."""
+    """Return the reason why there can be no object of a kind, or an empty string."""
     kind = RESULT_KINDS[name]
     if kind.needs_maps and reading.grid is None:
         return f"{reading.source}: {reading.model} has no maps, which {name} shows; ask for sr"
@@ -132,14 +132,19 @@ def make_possible_results(
     threshold: float = 0.5,
     made: datetime | None = None,
 ) -> Made:
-    """DICOM objects of one reading, ready to be written or sent; one that it cannot have costs it no other.
+    """Make the DICOM objects of one reading, ready to be written or sent; a kind that cannot be made is left out.
 
     Args:
-        reading, header, kinds, threshold, made: see :class:`ResultBuilder`.
+        reading: see :class:`ResultBuilder`.
+        header: see :class:`ResultBuilder`.
+        kinds: see :class:`ResultBuilder`.
+        threshold: see :class:`ResultBuilder`.
+        made: see :class:`ResultBuilder`.
 
     Raises:
-        ResultError: when no kind can be made: why not the first.
-        ValueError, ImportError: see :class:`ResultBuilder`.
+        ResultError: when no kind can be made; the message is the reason for the first. Also see :class:`ResultBuilder`.
+        ValueError: see :class:`ResultBuilder`.
+        ImportError: see :class:`ResultBuilder`.
     """
     builder = ResultBuilder(reading, header, kinds, threshold=threshold, made=made)
     for shown in reading.sentence_maps(threshold) if reading.grid is not None else ():
@@ -158,11 +163,12 @@ def make_results(
     threshold: float = 0.5,
     made: datetime | None = None,
 ) -> list[Dataset]:
-    """:func:`make_possible_results` where each kind must be possible.
+    """Do what :func:`make_possible_results` does, but raise an error if one of the kinds cannot be made.
 
     Raises:
-        ResultError: when one of the kinds cannot be made, saying why.
-        ValueError, ImportError: see :class:`ResultBuilder`.
+        ResultError: when one of the kinds cannot be made; the message is the reason. Also see :class:`ResultBuilder`.
+        ValueError: see :class:`ResultBuilder`.
+        ImportError: see :class:`ResultBuilder`.
     """
     done = make_possible_results(reading, header, kinds, threshold=threshold, made=made)
     if done.left_out:

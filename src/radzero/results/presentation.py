@@ -21,7 +21,7 @@ from radzero.results.kinds import RESULT_KINDS
 
 
 class PresentationStates:
-    """A GSPS per sentence."""
+    """Maker of presentation states (GSPS), one per sentence."""
 
     def __init__(self, context: ResultContext) -> None:
         self._context = context
@@ -31,7 +31,7 @@ class PresentationStates:
         self._context.take_regions(shown)
 
     def objects(self) -> list[Dataset]:
-        """The presentation states."""
+        """Return the presentation states."""
         return [_state(self._context, index) for index in range(len(self._context.reading.sentences))]
 
 
@@ -69,7 +69,7 @@ def _state(context: ResultContext, index: int) -> Dataset:
         voi_lut_transformations=_voi(context),
         **context.common(RESULT_KINDS["gsps"], index + 1),
     )
-    state.Laterality = header.get("Laterality", "")  # type 2C of the General Series module
+    state.Laterality = header.get("Laterality", "")  # type 2C in the General Series module: present even if empty
     for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
         state.pop(keyword, None)
         if keyword in header and not _needs_one_lut(context):
@@ -79,7 +79,7 @@ def _state(context: ResultContext, index: int) -> Dataset:
 
 
 def _note_aspect(state: Dataset, header: Dataset) -> None:
-    """How wide and high the film's pixels are; highdicom calls all of them square."""
+    """Note the spacing or aspect ratio of the image's pixels; highdicom takes all pixels to be square."""
     area = state.DisplayedAreaSelectionSequence[0]
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = pair(header, keyword)
@@ -93,7 +93,7 @@ def _note_aspect(state: Dataset, header: Dataset) -> None:
 
 
 def _voi(context: ResultContext) -> Sequence[Any] | None:
-    """The window or VOI LUT that the film was displayed with; one LUT of stored values where these do not tell all."""
+    """Return the window or VOI LUT that the image was displayed with, or one LUT of stored values if needed."""
     from highdicom import VOILUT, pr
 
     facts = context.reading.dicom
@@ -109,18 +109,22 @@ def _voi(context: ResultContext) -> Sequence[Any] | None:
         return [pr.SoftcopyVOILUTTransformation(shown.centre, shown.width, voi_lut_function=shown.function)]
     assert facts.lut is not None
     lut = VOILUT(max(0, facts.lut.first), facts.lut.entries)
-    lut.update(lut_item(facts.lut.first, facts.lut.entries))  # highdicom knows no first value below 0
+    lut.update(lut_item(facts.lut.first, facts.lut.entries))  # highdicom takes no first value below 0
     return [pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
 
 
 def _needs_one_lut(context: ResultContext) -> bool:
-    """Whether the film has a modality LUT (dciodvfy wants one to use all 16 bits), or padding, which is black."""
+    """Return whether one LUT of stored values must replace both the modality transformation and the window or VOI LUT.
+
+    It must for an image with a modality LUT, since dciodvfy expects a modality LUT to use all 16 bits, and for an image
+    with padding, since padding is displayed black.
+    """
     facts = context.reading.dicom
     return "ModalityLUTSequence" in context.header or (facts is not None and facts.padding_range is not None)
 
 
 def _from_stored(header: Dataset, facts: DicomFacts) -> tuple[int, npt.NDArray[np.uint16]]:
-    """First stored value, and the grey of it and of those behind it, before a MONOCHROME1's inversion."""
+    """Return the first stored value, and the grey value (0..65535, before MONOCHROME1's inversion) from it onwards."""
     modality, padding = header.get("ModalityLUTSequence"), facts.padding_range
     if padding is not None:
         stored = np.arange(2**16) - (2**15 if padding.signed else 0)

@@ -24,7 +24,7 @@ _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
 
 class StructuredReport:
-    """One Comprehensive SR of all sentences."""
+    """Maker of one Comprehensive SR for all sentences."""
 
     def __init__(self, context: ResultContext) -> None:
         self._context = context
@@ -34,7 +34,7 @@ class StructuredReport:
         self._context.take_regions(shown)
 
     def objects(self) -> list[Dataset]:
-        """The report."""
+        """Return the report."""
         return [_report(self._context)]
 
 
@@ -75,13 +75,13 @@ def _report(context: ResultContext) -> Dataset:
 
 
 def _describable(header: Dataset) -> bool:
-    """Whether the header has what TID 1603 wants in the report's image library, which is optional."""
+    """Return whether the header has what TID 1603 requires for the report's image library, which is optional."""
     pairs = pair(header, "PatientOrientation"), pair(header, "ImagerPixelSpacing")
     return bool(header.get("Modality")) and all(pairs)
 
 
 def _comments(remarks: Sequence[str]) -> Dataset:
-    """What is to be known of film and model, among the qualitative evaluations of TID 1500."""
+    """Return the remarks on image and model, as qualitative evaluations of TID 1500."""
     from highdicom import sr
 
     comments = sr.ContainerContentItem(
@@ -96,7 +96,7 @@ def _comments(remarks: Sequence[str]) -> Dataset:
 
 
 def _groups(context: ResultContext, index: int) -> Iterable[Any]:
-    """Of a sentence: a measurement group per region, or one without region."""
+    """Yield the measurement groups of a sentence: one per region, or a single group if there is no region."""
     from highdicom import sr
 
     sentence = context.reading.sentences[index]

@@ -1,4 +1,4 @@
-"""Segmentations: binary where each map is at least the threshold, fractional of the maps themselves."""
+"""Segmentations: a binary one, where each map is at least the threshold, and a fractional one of the maps."""
 
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,14 @@ from radzero.results.kinds import RESULT_KINDS, ResultKind
 
 
 class BinarySegmentation:
-    """One SEG with a segment per sentence: where its map is at least the threshold."""
+    """Maker of one SEG with a segment per sentence: the pixels where the map is at least the threshold."""
 
     def __init__(self, context: ResultContext) -> None:
         self._context = context
         self._masks: list[npt.NDArray[np.bool_]] = []
 
     def add(self, shown: SentenceMap) -> None:
-        """Keep the mask."""
+        """Keep the mask of a sentence."""
         self._masks.append(shown.values >= self._context.threshold)
 
     def objects(self) -> list[Dataset]:
@@ -37,14 +37,14 @@ class BinarySegmentation:
 
 
 class FractionalSegmentation:
-    """One SEG with a segment per sentence: its map, 0..255 for 0..1."""
+    """Maker of one SEG with a segment per sentence: the map, 0..255 for 0..1."""
 
     def __init__(self, context: ResultContext) -> None:
         self._context = context
         self._levels: list[npt.NDArray[np.uint8]] = []
 
     def add(self, shown: SentenceMap) -> None:
-        """Keep the map in 256 levels."""
+        """Keep the map of a sentence in 256 levels."""
         self._levels.append(np.rint(shown.values * 255).astype(np.uint8))
 
     def objects(self) -> list[Dataset]:
@@ -53,7 +53,7 @@ class FractionalSegmentation:
         return [_segmentation(self._context, RESULT_KINDS["seg-map"], maps, "similarity maps, 255 for 1")]
 
 
-@quiet()  # highdicom warns about names of patients, and says them; what takes long is done outside of this
+@quiet()  # highdicom warns about names of patients, and the warnings contain the names
 def _segmentation(context: ResultContext, kind: ResultKind, pixels: npt.NDArray[Any], what: str) -> Dataset:
     import highdicom as hd
 
@@ -73,9 +73,9 @@ def _segmentation(context: ResultContext, kind: ResultKind, pixels: npt.NDArray[
         segment.SegmentDescription = shortened(f"{sentence} ({context.percent(k):g} %)", 1024)
         segments.append(segment)
     source = deepcopy(context.header)
-    # its pixels are the film's own; of Pixel Measures without a slice's thickness highdicom's reader makes nothing
+    # segments have the image's own pixels; highdicom's reader refuses Pixel Measures without a slice thickness
     source.pop("PixelSpacing", None)
-    if "NumberOfFrames" in source:  # of a class of many frames it wants positions in space, which a projection lacks
+    if "NumberOfFrames" in source:  # highdicom would require positions in space, which projections lack
         source.SOPClassUID = SecondaryCaptureImageStorage
         del source.NumberOfFrames, source.SharedFunctionalGroupsSequence
     seg = hd.seg.Segmentation(
@@ -90,7 +90,7 @@ def _segmentation(context: ResultContext, kind: ResultKind, pixels: npt.NDArray[
         **context.common(kind),
     )
     seg.walk(refer_to(context.header))
-    # type 2C of the General Image module, which highdicom leaves out for projections
+    # Patient Orientation is of type 2C in the General Image module; highdicom leaves it out for projections
     seg.PatientOrientation = context.header.get("PatientOrientation", "")
     if remarks := context.remarks():
         seg.ImageComments = shortened("; ".join(remarks), 10_000)

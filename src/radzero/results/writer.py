@@ -1,4 +1,4 @@
-"""DICOM results of readings of DICOM files: ``dicom/<item>/<series>-<instance>-<class>.dcm``."""
+"""Write DICOM results of readings of DICOM files: ``dicom/<item>/<series>-<instance>-<class>.dcm``."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,14 +14,14 @@ from radzero.results.making import ResultBuilder
 
 
 class DicomWriter(Writer):
-    """Makes the chosen kinds; a reading that can have none, or not all, says why in its line's ``results_refused``."""
+    """Writer of the chosen kinds; ``results_refused`` in a reading's line says why some or all cannot be made."""
 
     name: ClassVar[str] = "dicom"
     file_keys: ClassVar[tuple[str, ...]] = ("results",)
     needs_header: ClassVar[bool] = True
 
     def identity(self) -> dict[str, Any]:
-        """The kinds."""
+        """Return the kinds."""
         return {"results": list(self.options.results)}
 
     def begin(self, reading: Reading, header: DicomHeader | None, folder: Path) -> "_Results":
