@@ -31,7 +31,7 @@ MAY_IMPORT = {
         *("_files", "_numbers", "_processes", "_registry"),
         *("images", "models", "pictures", "prediction"),
     },
-    "results": {"_registry", "_warnings", "errors", "images", "prediction", "results"},
+    "results": {"_files", "_registry", "_warnings", "errors", "images", "prediction", "results"},
     "reports": {"_pages", "_processes", "errors", "phantom", "reports"},
     "evaluation": {
         "_files",

@@ -1,7 +1,5 @@
 """Secondary Capture, one per sentence: the picture that ``reading.overlay`` draws."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
@@ -9,12 +7,9 @@ from pydicom.sr.codedict import codes
 
 from radzero._warnings import quiet
 from radzero.prediction.reading import SentenceMap
+from radzero.results.context import ResultContext, repeat_losses
 from radzero.results.header import pair
 from radzero.results.identity import shortened
-
-if TYPE_CHECKING:
-    pass
-from radzero.results.context import ResultContext, repeat_losses
 from radzero.results.kinds import RESULT_KINDS
 
 

@@ -1,4 +1,4 @@
-"""The kinds of DICOM results: one registry, which the command line's help and error messages list.
+"""The registry of the kinds of DICOM results, from which help, messages, documents and the API's schema are derived.
 
 To add a kind, write its maker in a file of its own (see :class:`radzero.results.making.ResultMaker`) and add a row.
 """
@@ -14,7 +14,8 @@ class ResultKind:
     Attributes:
         name: name in options, in error messages and in the derivation of UIDs.
         title: title in the series description.
-        object: description of the DICOM object.
+        object: name of the DICOM object.
+        content: description of what is in it, for documents.
         maker: ``module:class`` of its :class:`~radzero.results.making.ResultMaker`, imported when first needed.
         needs_maps: whether it shows maps, so that a method without maps cannot have it.
         needs_grey: whether it needs a greyscale image, so that a colour image cannot have it.
@@ -23,6 +24,7 @@ class ResultKind:
     name: str
     title: str
     object: str
+    content: str
     maker: str
     needs_maps: bool = True
     needs_grey: bool = False
@@ -34,33 +36,39 @@ RESULT_KINDS = {
         ResultKind(
             "seg",
             "regions",
-            "binary Segmentation: where each map is at least the threshold",
+            "Segmentation, binary",
+            "one segment per sentence: the pixels where its map is at least `--threshold`",
             "radzero.results.segmentation:BinarySegmentation",
         ),
         ResultKind(
             "seg-map",
             "similarity maps",
-            "fractional Segmentation: the maps, 0..255 for 0..1",
+            "Segmentation, fractional",
+            "one segment per sentence: its map, with 255 for 1",
             "radzero.results.segmentation:FractionalSegmentation",
         ),
         ResultKind(
             "sr",
             "report",
-            "Comprehensive SR, TID 1500: of each sentence its probability, and of each of its regions the outline",
+            "Comprehensive SR, TID 1500",
+            "for each sentence the probability (Certainty of Finding, in %) and the outer outline of each region; "
+            "holes in a region are in the other kinds",
             "radzero.results.report:StructuredReport",
             needs_maps=False,
         ),
         ResultKind(
             "gsps",
             "outlines",
-            "Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the radiograph itself",
+            "Grayscale Softcopy Presentation State, one per sentence",
+            "outlines, peak and text on the image, in the window in which the model saw it",
             "radzero.results.presentation:PresentationStates",
             needs_grey=True,
         ),
         ResultKind(
             "sc",
             "pictures",
-            "Secondary Capture, one per sentence: the picture that `Reading.overlay` draws",
+            "Secondary Capture, one per sentence",
+            "the overlay picture",
             "radzero.results.capture:SecondaryCaptures",
         ),
     )

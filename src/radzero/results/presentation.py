@@ -1,7 +1,7 @@
 """Grayscale Softcopy Presentation State, one per sentence: outlines, peak and text on the radiograph itself."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,9 @@ from radzero._warnings import quiet
 from radzero.images import DicomFacts
 from radzero.images.dicom_display import window
 from radzero.prediction.reading import SentenceMap
+from radzero.results.context import ResultContext, thinned
 from radzero.results.header import lut_item, pair
 from radzero.results.identity import shortened
-
-if TYPE_CHECKING:
-    pass
-from radzero.results.context import ResultContext, thinned
 from radzero.results.kinds import RESULT_KINDS
 
 

@@ -1,7 +1,7 @@
 """Comprehensive SR, TID 1500: the probability of each sentence, and the outline of each of its regions."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -10,12 +10,9 @@ from pydicom.sr.coding import Code
 from radzero import __version__
 from radzero._warnings import quiet
 from radzero.prediction.reading import SentenceMap
+from radzero.results.context import ResultContext, coding_schemes, thinned
 from radzero.results.header import pair
 from radzero.results.identity import MANUFACTURER, derived_uid, sentence_code, shortened
-
-if TYPE_CHECKING:
-    pass
-from radzero.results.context import ResultContext, coding_schemes, thinned
 from radzero.results.kinds import RESULT_KINDS
 
 _CHEST_FILM = Code("399208008", "SCT", "Plain chest X-ray")

@@ -1,7 +1,7 @@
 """Segmentations: a binary one, where each map is at least the threshold, and a fractional one of the maps."""
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from radzero._warnings import quiet
 from radzero.prediction.reading import SentenceMap
-from radzero.results.identity import sentence_code, shortened
-
-if TYPE_CHECKING:
-    pass
 from radzero.results.context import ResultContext, algorithm_identification, coding_schemes, refer_to, repeat_losses
+from radzero.results.identity import sentence_code, shortened
 from radzero.results.kinds import RESULT_KINDS, ResultKind
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from radzero.prediction.maps import MapGrid
 from radzero.prediction.reading import Reading
+from radzero.results.kinds import KIND_NAMES
 
 
 class Problem(BaseModel):
@@ -152,7 +153,7 @@ class ResultQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sentences: Annotated[list[Sentence], Field(min_length=1, max_length=MOST_NAMES)]
-    kinds: Annotated[str, Field(description="all, or some of seg,seg-map,sr,gsps,sc", examples=["seg,sr"])] = "all"
+    kinds: Annotated[str, Field(description=f"all, or some of {KIND_NAMES}", examples=["seg,sr"])] = "all"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
