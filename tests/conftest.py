@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ def tiny_start() -> "tuple[RadZeroModel, RadZeroProcessor]":
 
     torch.manual_seed(3)
     return build_start(TINY, phantom_words)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_server_of_processes() -> Iterator[None]:
+    """Fork all worker processes of a test session from the server that ``forked`` describes, which has imported all."""
+    import forked  # noqa: F401
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("radzero._processes._preload", lambda module: None)
+        yield
 
 
 @pytest.fixture(scope="session")

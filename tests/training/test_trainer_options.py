@@ -2,13 +2,11 @@
 
 import gc
 import json
-import os
-import signal
 from collections import namedtuple
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -493,9 +491,8 @@ def test_a_dead_worker_ends_the_run_with_a_remedy(recipe: Path, tiny_checkpoint:
 
     def kill(record: dict[str, float]) -> None:
         if record["step"] == 1:
-            for child in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(child.cmdline()):
-                    os.kill(child.pid, signal.SIGKILL)
+            for child in active_children():
+                child.kill()
 
     with pytest.raises(TrainingError, match=r"a data worker died .*lower data\.workers \(now 1\)"):
         trainer.train(kill)

@@ -99,7 +99,7 @@ def draw_labelled_phantoms(
     done = films.encoder - sum(counts)
     progress(done)
     if missing:
-        with process_pool(workers) as pool:
+        with process_pool(workers, __name__) as pool:
             for count in pool.map(draw, missing, counts):
                 done += count
                 progress(done)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from radzero._files import write_whole
+from radzero._processes import worker_context
 from radzero.errors import RadZeroError
 from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.models.processor import RadZeroProcessor
@@ -290,7 +291,7 @@ def loader(films: TrainingDataset, plan: Iterable[list[Key]], *, workers: int) -
         num_workers=workers,
         collate_fn=Collate(films.processor, films.shape),
         pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=worker_context(__name__) if workers else None,
         prefetch_factor=2 if workers else None,
     )
 
