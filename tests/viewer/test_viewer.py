@@ -181,9 +181,21 @@ def browser(downloads: Path) -> Iterator[Any]:
         driver.quit()
 
 
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser(tmp_path_factory.mktemp("downloads")) as driver:
+        yield driver
+
+
 @pytest.fixture
-def page(link: str, tmp_path: Path) -> Iterator[Page]:
-    with browser(tmp_path) as driver:
+def page(link: str, one_browser: Any, tmp_path: Path) -> Iterator[Page]:
+    """The page in a window of its own: it keeps nothing in the browser that another window would see."""
+    driver = one_browser
+    first = driver.current_window_handle
+    driver.switch_to.new_window("window")
+    try:
+        resize(driver, 1280, 800)
+        driver.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
         driver.get(link)
         page = Page(driver, tmp_path)
         page.wait(lambda: "L" in page.find("#window").text)
@@ -192,6 +204,12 @@ def page(link: str, tmp_path: Path) -> Iterator[Page]:
         urls = requested(driver)
         assert urls
         assert {re.match(r"(\w+:)(//[^/:]*)?", url)[0] for url in urls} <= {"http://127.0.0.1", "blob:", "data:"}
+        assert driver.execute_script("return localStorage.length + sessionStorage.length") == 0
+    finally:
+        for kind in ("browser", "performance"):
+            driver.get_log(kind)
+        driver.close()
+        driver.switch_to.window(first)
 
 
 def resize(driver: Any, width: int, height: int) -> None:
@@ -937,12 +955,11 @@ def test_counterparts(counterparts: Any, text: str, other: str | None, denied: s
 
 
 @pytest.fixture(scope="module")
-def counterparts(link: str) -> Iterator[Any]:
+def counterparts(link: str, one_browser: Any) -> Any:
     """Other side and negation of a sentence, by the page's own functions."""
-    with browser(Path("/nonexistent")) as driver:
-        driver.get(link)
-        code = "import('./counterparts.js').then((m) => [m.otherSide(arguments[0]), m.negation(arguments[0])])"
-        yield lambda text: driver.execute_async_script(f"{code}.then(arguments[1])", text)
+    one_browser.get(link)
+    code = "import('./counterparts.js').then((m) => [m.otherSide(arguments[0]), m.negation(arguments[0])])"
+    return lambda text: one_browser.execute_async_script(f"{code}.then(arguments[1])", text)
 
 
 def fingers(page: Page, *frames: list[tuple[float, float]]) -> None:
