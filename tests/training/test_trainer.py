@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -109,7 +110,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(recipe: Path, whole: Pa
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if (run / "metrics.jsonl").exists() and len(losses_so_far(run)) >= already + wanted:
+                workers = psutil.Process(process.pid).children(recursive=True)
                 os.kill(process.pid, signal.SIGKILL)
+                assert psutil.wait_procs(workers, timeout=20)[1] == [], "its data workers end too"
                 break
             time.sleep(0.005)
         process.wait(60)

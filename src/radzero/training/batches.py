@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from radzero._files import write_whole
-from radzero._processes import worker_context
+from radzero._processes import end_with_parent, worker_context
 from radzero.errors import RadZeroError
 from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.models.processor import RadZeroProcessor
@@ -292,8 +292,13 @@ def loader(films: TrainingDataset, plan: Iterable[list[Key]], *, workers: int) -
         collate_fn=Collate(films.processor, films.shape),
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=worker_context(__name__) if workers else None,
+        worker_init_fn=_end_with_parent,
         prefetch_factor=2 if workers else None,
     )
+
+
+def _end_with_parent(worker: int) -> None:
+    end_with_parent()  # PyTorch watches the process that forked a worker, which is a server and not its parent
 
 
 class TooManyUnreadableError(RadZeroError, RuntimeError):
