@@ -109,11 +109,12 @@ def test_tokens_are_the_tokenizers_own(model: RadZero) -> None:
 def test_sentence_embeddings_are_those_of_transformers(batch: int, model: RadZero, pooled: Tensor) -> None:
     """Alone and in batches, before the shared LayerNorm."""
     assert len(SENTENCES) == len(set(SENTENCES)) == 100
-    parts = []
+    chosen = slice(None, None, 4 if batch == 1 else 1)
+    asked, parts = SENTENCES[chosen], []
     with torch.no_grad():
-        for first in range(0, 100, batch):
-            parts.append(model.model.pooled_states(**model.processor.sentences(SENTENCES[first : first + batch])))
-    torch.testing.assert_close(torch.cat(parts), pooled, atol=1e-5, rtol=0)
+        for first in range(0, len(asked), batch):
+            parts.append(model.model.pooled_states(**model.processor.sentences(asked[first : first + batch])))
+    torch.testing.assert_close(torch.cat(parts), pooled[chosen], atol=1e-5, rtol=0)
 
 
 def test_what_is_asked_is_that_embedding_after_the_shared_layer_norm(model: RadZero, pooled: Tensor) -> None:

@@ -177,18 +177,29 @@ def two_processes(*arguments: str, folder: Path) -> None:
         forked.run_world(arguments, 2, folder)
 
 
+@pytest.fixture(scope="module")
+def single(recipe: Path, tiny_encoders: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    run = tmp_path_factory.mktemp("single") / "run"
+    Trainer(config(recipe, tiny_encoders, *LONG, "loop.images_per_rank=6"), run).train()
+    return run
+
+
+LONG = ("loop.epochs=2", "loop.save_every=2")
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2])
-def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str, micro_batches: int, tmp_path: Path):
+def test_weights_in_parts_train_the_same_model(
+    recipe: Path, tiny_encoders: str, single: Path, micro_batches: int, tmp_path: Path
+):
     """FSDP on two processes against one process, and going on from its state."""
-    start = [tiny_encoders, "loop.epochs=2", "loop.save_every=2"]
-    Trainer(config(recipe, *start, "loop.images_per_rank=6"), tmp_path / "single").train()
     command = [
-        *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "many"), *start),
+        *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "many"), tiny_encoders, *LONG),
         *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.micro_batches={micro_batches}"),
     ]
     two_processes(*command, folder=tmp_path)
-    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "single"), abs=5e-4)
-    one, many = (load_file(tmp_path / run / "model/model.safetensors") for run in ("single", "many"))
+    assert losses(tmp_path / "many") == pytest.approx(losses(single), abs=5e-4)
+    one, many = (load_file(run / "model/model.safetensors") for run in (single, tmp_path / "many"))
     for name, tensor in one.items():
         torch.testing.assert_close(many[name], tensor, atol=3e-3, rtol=1e-2)
     if micro_batches == 2:  # as after a kill: the last lines and the model are gone, the state is of step 6
@@ -199,16 +210,15 @@ def test_weights_in_parts_train_the_same_model(recipe: Path, tiny_encoders: str,
         assert losses(tmp_path / "many") == before
 
 
-def test_weights_in_parts_are_trained_in_bfloat16_too(recipe: Path, tiny_encoders: str, tmp_path: Path):
-    for precision in ("fp32", "bf16"):
-        two_processes(
-            *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / precision), tiny_encoders, "loop.epochs=1"),
-            *("loop.images_per_rank=3", "loop.sharding=fsdp", f"loop.precision={precision}"),
-            folder=tmp_path,
-        )
-    exact, rounded = losses(tmp_path / "fp32")[0], losses(tmp_path / "bf16")[0]
+def test_weights_in_parts_are_trained_in_bfloat16_too(recipe: Path, tiny_encoders: str, single: Path, tmp_path: Path):
+    two_processes(
+        *(str(recipe.parent / "run.py"), str(recipe), str(tmp_path / "bf16"), tiny_encoders, "loop.epochs=1"),
+        *("loop.images_per_rank=3", "loop.sharding=fsdp", "loop.precision=bf16"),
+        folder=tmp_path,
+    )
+    exact, rounded = losses(single)[0], losses(tmp_path / "bf16")[0]
     assert rounded == pytest.approx(exact, rel=0.02)
-    assert abs(rounded - exact) > 1e-5, "rounded at all"
+    assert abs(rounded - exact) > 1e-4, "rounded at all, and not as sums over processes are"
 
 
 def test_parts_need_several_processes(recipe: Path, tiny_encoders: str, tmp_path: Path):
