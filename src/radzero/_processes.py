@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,14 +15,14 @@ from typing import Any
 def worker_context(preload: str) -> BaseContext:
     """Return the multiprocessing context of all worker processes.
 
-    Where the system can (Linux, macOS), workers are forked from a server process that has imported a module once; an
-    import of torch and transformers takes four seconds of a core. The server is a fresh Python without threads or GPU.
-    Elsewhere each worker is a fresh Python.
+    On Linux workers are forked from a server process that has imported a module once, because an import of torch and
+    transformers takes four seconds of a core. The server is a fresh Python without threads or GPU. Elsewhere each
+    worker is a fresh Python: Windows cannot fork, and libraries of macOS may crash after a fork.
 
     Args:
         preload: module that the workers need. It has an effect only before the first worker of this process starts.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     _preload(preload)
     return multiprocessing.get_context("forkserver")

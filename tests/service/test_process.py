@@ -6,8 +6,6 @@ import io
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ import uvicorn
 from PIL import Image, _imaging, features
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+import forked
 from command_line import call
 from radzero.phantom.film import make_film
 from radzero.prediction.model import load
@@ -132,7 +131,7 @@ def test_sigterm_loses_nothing_that_was_accepted(tiny_checkpoint: Path, films: l
     assert set(load_.statuses) <= {200, 429, "ConnectionError"}, load_.statuses
 
 
-def test_sigterm_before_the_first_request_is_heard(tiny_checkpoint: Path):
+def test_sigterm_before_the_first_request_is_heard(tiny_checkpoint: Path, tmp_path: Path):
     """Between our handler and uvicorn's: a signal there was once lost."""
     code = """
 import os, signal, sys, uvicorn
@@ -144,8 +143,7 @@ uvicorn.Server.run = signalled
 from radzero.cli import main
 main()
 """
-    command = [sys.executable, "-c", code, "serve", "--port", "0", "-m", str(tiny_checkpoint)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+    done = forked.run(["-c", code, "serve", "--port", "0", "-m", tiny_checkpoint], tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"stopped"' in done.stderr
 

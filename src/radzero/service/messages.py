@@ -33,7 +33,7 @@ class Answer(BaseModel):
     peak: Annotated[
         list[int] | None, Field(description="x, y of the film pixel that fits best; none for methods without maps.")
     ] = None
-    warnings: Annotated[list[str], Field(description="Of this sentence alone.")]
+    warnings: Annotated[list[str], Field(description="Warnings about this sentence alone.")]
 
 
 class Placement(BaseModel):
@@ -62,7 +62,7 @@ class ReadingMessage(BaseModel):
     model: str
     size: Annotated[list[int], Field(description="H, W in pixels.")]
     sentences: list[Answer]
-    warnings: Annotated[list[str], Field(description="Of the film and of all sentences, each with its sentence.")]
+    warnings: Annotated[list[str], Field(description="About the film and about all sentences, each with its sentence.")]
     maps: Maps | None = None
 
     @classmethod
@@ -119,7 +119,10 @@ class FilmMessage(BaseModel):
 
     id: str
     film: str
-    sha256: Annotated[str, Field(description="Of the file's bytes: whether a film sent again is the same.")]
+    sha256: Annotated[
+        str,
+        Field(description="SHA-256 of the file's bytes, in hexadecimal."),
+    ]
     size: list[int]
     warnings: list[str]
     dicom: Annotated[dict[str, Any] | None, Field(description="Header facts, none of them the patient's.")] = None
@@ -174,4 +177,4 @@ class ModelMessage(BaseModel):
     sha256: str
     notice: Annotated[str | None, Field(description="What must be said wherever its answers are shown.")]
     has_maps: bool
-    version: Annotated[str, Field(description="Of radzero.")]
+    version: Annotated[str, Field(description="Version of RadZero.")]
