@@ -55,6 +55,12 @@ def test_the_example_of_the_paper(engine: RulesEngine):
             ["is atelectasis at the left lung base", "is scarring at the left lung base"],
         ),
         ("Healed right 5th and left 7th rib fractures.", ["is bilateral fracture"]),
+        # "no new X" is no denial of the X that is there
+        ("There is a small nodule in the left upper lobe. No new nodule.", ["is small nodule in the left upper lobe"]),
+        ("Right pneumothorax is unchanged. No new pneumothorax is seen.", ["is right pneumothorax"]),
+        ("Healed right rib fracture. No new fracture.", ["is healed right fracture"]),
+        ("Left opacity. No additional opacities are seen.", ["is left opacity"]),
+        ("No new consolidation.", ["is no consolidation"]),
         # places that are shared, inherited, or the subject's
         ("Right effusion and infiltrate.", ["is right pleural effusion", "is right infiltrate"]),
         ("Left effusion and cardiomegaly.", ["is left pleural effusion", "is cardiomegaly"]),
