@@ -24,6 +24,8 @@ from radzero.models.conversion import convert_checkpoint
 from radzero.models.vision import interpolate_positions
 from radzero.prediction.model import describe, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -34,6 +34,8 @@ from radzero.models.conversion import convert_checkpoint
 from radzero.models.processor import RadZeroProcessor
 from radzero.prediction.model import RadZero, describe, load
 
+pytestmark = pytest.mark.slow
+
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PIECES = "there is no a in the left right lung pleural effusion nodule card ##io ##megaly ##s pneumo ##thorax . edema"
 VOCABULARY = (*SPECIALS, *PIECES.split())

@@ -32,6 +32,8 @@ from radzero.models.processor import RadZeroProcessor
 from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.prediction.model import RadZero, Reading, describe, load
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = ("There is no pleural effusions in the left lung.", "Cardiomegaly")
 TOLERANCE = 1e-4
 

@@ -40,6 +40,8 @@ from radzero.models.dinotxt import DinoTxtModel
 from radzero.models.radzero import RadZeroConfig, RadZeroModel
 from radzero.prediction.model import RadZero, describe, load
 
+pytestmark = pytest.mark.slow
+
 FORMS = ("saved", "hub")
 PUBLISHED_CONFIGS = Path(__file__).resolve().parents[3] / "shared" / "design" / "published_config"
 

@@ -26,10 +26,13 @@ from radzero.prediction.model import RadZero, load
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("RADZERO_MPNET", REPOSITORY / ".cache" / "all-mpnet-base-v2"))
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "model.safetensors").exists(),
-    reason=f"{FOLDER} is not here: python benchmarks/fetch_mpnet.py {FOLDER.name} brings it, RADZERO_MPNET names it",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (FOLDER / "model.safetensors").exists(),
+        reason=f"{FOLDER} is not here: benchmarks/fetch_mpnet.py {FOLDER.name} brings it, RADZERO_MPNET names it",
+    ),
+]
 
 FINDINGS = (
     "pleural effusion", "pneumothorax", "cardiomegaly", "consolidation", "atelectasis", "pulmonary edema", "a nodule",

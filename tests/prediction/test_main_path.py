@@ -30,6 +30,8 @@ from radzero.prediction.run import predict_items
 from radzero.prediction.writers import WRITERS, WriterOptions, make_writers
 from radzero.results import RESULT_KINDS
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = ("There is nodule", "There is no nodule", "There is zebra", "There is cardiomegaly")
 
 

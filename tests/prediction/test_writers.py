@@ -17,6 +17,8 @@ from radzero.prediction.output_folder import OutputFolder, item_file, run_identi
 from radzero.prediction.run import Outcome, predict_items
 from radzero.prediction.writers import WRITERS, WriterOptions, file_keys, make_writers
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = ("There is pleural effusion", "Größe des 胸水?", "There is no nodule")
 EVERY = pytest.mark.parametrize("name", WRITERS)
 

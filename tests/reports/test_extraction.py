@@ -30,6 +30,8 @@ from radzero.reports.sections import Report
 from radzero.reports.sentences import MAX_WORDS, TEMPORAL, FindingSentence
 from radzero.reports.sources import ARCHIVES, Columns, Unread, read_reports, report_files
 
+pytestmark = pytest.mark.slow
+
 COMMAND = Path(sys.executable).with_name("radzero")
 STATEMENTS = (
     "The heart is enlarged.",

@@ -29,6 +29,8 @@ from radzero.reports.sections import Report
 from radzero.reports.sentences import FindingSentence, InvalidSentenceError
 from radzero.reports.sources import Unread
 
+pytestmark = pytest.mark.slow
+
 COMMAND = Path(sys.executable).with_name("radzero")
 SAYINGS = {
     "The heart is enlarged": "There is cardiomegaly",

@@ -33,6 +33,8 @@ from radzero.prediction.reading import Reading
 from radzero.results import RESULT_KINDS, ResultError, make_possible_results, make_results, read_header, result_kinds
 from radzero.results.regions import Region
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = ("There is right pleural effusion", "There is no nodule")
 MADE = datetime(2026, 3, 4, 5, 6, 7)
 DX = {

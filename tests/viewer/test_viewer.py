@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,9 +24,10 @@ from radzero.phantom.film import make_film
 from radzero.prediction.model import RadZero, load
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromium-driver (Debian) are not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromium-driver (Debian) are not installed"),
+]
 RIGHT, LEFT = "There is right pleural effusion", "There is left pleural effusion"
 
 
@@ -73,11 +74,16 @@ class Page:
         return self.driver.find_elements("css selector", selector)
 
     def wait(self, what: Any, seconds: float = 30) -> Any:
+        """Wait until a condition holds. The page may draw an element anew between its being found and read."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
         until = time.monotonic() + seconds
-        while not (value := what()):
+        while True:
+            with suppress(StaleElementReferenceException):
+                if value := what():
+                    return value
             assert time.monotonic() < until, self.find("#status").text
             time.sleep(0.05)
-        return value
 
     def ask(self, sentence: str) -> None:
         self.find("#sentence").clear()
