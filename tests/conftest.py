@@ -44,11 +44,11 @@ def tiny_start() -> "tuple[RadZeroModel, RadZeroProcessor]":
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_server_of_processes() -> Iterator[None]:
-    """Fork all worker processes of a test session from the server that ``forked`` describes, which has imported all."""
+    """Fork data workers from the server of the test session, whose modules ``forked`` names."""
     import forked  # noqa: F401
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("radzero._processes._preload", lambda module: None)
+        patch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)
         yield
 
 

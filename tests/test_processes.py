@@ -13,7 +13,7 @@ from radzero._processes import process_pool
 
 
 def test_work_is_done_elsewhere_and_in_order():
-    with process_pool(2, "os", os.putenv, "RADZERO_TEST", "1") as pool:
+    with process_pool(2, os.putenv, "RADZERO_TEST", "1") as pool:
         assert list(pool.map(abs, range(-3, 3))) == [3, 2, 1, 0, 1, 2]
         assert pool.submit(os.getpid).result() != os.getpid()
     assert active_children() == []
@@ -21,7 +21,7 @@ def test_work_is_done_elsewhere_and_in_order():
 
 def test_an_error_ends_the_workers_at_once():
     def interrupted() -> None:
-        with process_pool(1, "time") as pool:
+        with process_pool(1) as pool:
             assert pool.submit(abs, -1).result() == 1
             pool.submit(time.sleep, 60)
             raise KeyboardInterrupt
@@ -37,7 +37,7 @@ def test_workers_of_a_killed_parent_end():
     code = """
 import os, time
 from radzero._processes import process_pool
-with process_pool(2, "os") as pool:
+with process_pool(2) as pool:
     found = [pool.submit(os.getpid) for _ in range(2)]
     print(*{job.result() for job in found}, flush=True)
     time.sleep(60)

@@ -1,6 +1,5 @@
 """Render HTML pages from templates that lie beside the code."""
 
-from importlib.resources import files
 from typing import Any
 
 
@@ -15,7 +14,10 @@ def render_page(package: str, name: str, **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader(package, "data"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    template = environment.from_string((files(package) / "data" / name).read_text(encoding="utf-8"))
-    return template.render(**values)
+    return environment.get_template(name).render(**values)

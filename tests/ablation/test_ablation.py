@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import radzero
 from command_line import call
-from radzero.ablation.encoder import labels_of
+from radzero.ablation.labelled_phantoms import labels_of
 from radzero.ablation.probes import Probe, chosen_films, read_labels
 from radzero.ablation.recipe import Ablation, Claim, load_ablation
 from radzero.ablation.run import Job, Place, config_of, run_ablation, slug, with_prompt

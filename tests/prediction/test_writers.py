@@ -13,7 +13,7 @@ from radzero.phantom.dicom import write_dicom
 from radzero.phantom.film import Film
 from radzero.prediction.inputs import Item
 from radzero.prediction.model import RadZero
-from radzero.prediction.output_folder import OutputFolder, item_file, run_identity
+from radzero.prediction.output_folder import OutputFolder, run_identity
 from radzero.prediction.run import Outcome, predict_items
 from radzero.prediction.writers import WRITERS, WriterOptions, file_keys, make_writers
 
@@ -196,14 +196,3 @@ def test_files_of_any_name_have_files_of_their_own(name: str, tiny_model: RadZer
             assert (output / file).resolve().is_relative_to(output.resolve())
             assert (output / file).stat().st_size > 0
     assert run(tiny_model, twins, output, [name], sentences=["\U00020000" * 99]).resumed == len(twins)
-
-
-def test_an_only_file_of_an_item_may_have_any_name(tmp_path: Path):
-    names = ("a.png", "b/a.png", "\U00020000" * 90, "x" * 300, "", "胸 片")
-    paths = [item_file(tmp_path / "maps", name, ".safetensors") for name in names]
-    assert len(set(paths)) == len(paths)
-    for path in paths:
-        with _files.replacing(path) as temporary:
-            temporary.write_bytes(b"x")
-        assert path.parent == tmp_path / "maps"
-        assert path.suffix == ".safetensors"

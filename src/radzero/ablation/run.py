@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from radzero._files import write_whole
-from radzero._processes import end_with_parent, worker_context
+from radzero._processes import end_with_parent
 from radzero.ablation.encoder import train_encoder
 from radzero.ablation.probes import Probe, chosen_films, read_labels
 from radzero.ablation.recipe import Ablation, Row
@@ -193,7 +194,7 @@ def _worked(ablation: Ablation, output: Path, missing: list[Job], at_once: int, 
         return
     for job in missing:  # every token cache is filled once, before any process reads it
         _fill(ablation, Place(output), job, progress)
-    context = worker_context(__name__)
+    context = get_context("spawn")
     devices = context.Manager().Queue()
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [n for n in allowed.split(",") if n] if allowed else [str(k) for k in range(torch.cuda.device_count())]

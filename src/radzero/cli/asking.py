@@ -101,8 +101,8 @@ def predict(
         found = find_inputs(inputs, exclude=output)
         if not found.items:
             raise ValueError(f"no film in {', '.join(inputs)} ({counted(len(found.left_out), 'file')} of other kinds)")
-        chosen = [*(["overlays"] if overlays else []), *(["dicom"] if dicom is not None else []), *(write or [])]
-        results = result_kinds("all" if dicom is None else dicom) if "dicom" in chosen else ()
+        results = result_kinds(dicom) if dicom is not None else ()
+        chosen = [*(["overlays"] if overlays else []), *(["dicom"] if results else []), *(write or [])]
         writers = make_writers(chosen, WriterOptions(threshold, results))
         radzero = load(model, device, dtype, revision=revision, local_files_only=local_files_only)
         identity = run_identity(radzero, asked, threshold=threshold, precision=precision.value, writers=writers)

@@ -75,7 +75,7 @@ def write_phantoms(
     draw = partial(_draw, seed=seed, size=size, folder=folder, film_format=film_format)
     indices = range(first, first + count)
     try:
-        with process_pool(workers, __name__) if workers > 1 else nullcontext() as pool:
+        with process_pool(workers) if workers > 1 else nullcontext() as pool:
             drawn: Iterable[dict[str, Any]] = pool.map(draw, indices, chunksize=4) if pool else map(draw, indices)
             for record in drawn:
                 records.append(record)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from radzero.prediction.writers import Writer
 
 _NAME_BYTES = 240
-"""Longest part of an item's name within a folder or file name, in bytes: file systems allow 255, and a hash follows."""
+"""Longest part of an item's name within a folder name, in bytes: file systems allow 255, and a hash follows."""
 
 
 def run_identity(
@@ -58,28 +58,10 @@ def item_folder(kind: Path, name: str) -> Path:
         kind: folder of all items' files of this kind.
         name: name of the item.
     """
-    folder = kind / _own_name(name, _NAME_BYTES)
+    stem = cut(re.sub(r"[^\w.-]+", "-", normalize("NFC", Path(name).stem))[:80], _NAME_BYTES)
+    folder = kind / f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def item_file(kind: Path, name: str, suffix: str) -> Path:
-    """Return the path of an item's only file of one kind, named as :func:`item_folder` names a folder; make ``kind``.
-
-    The name leaves room for the ending of :func:`radzero._files.replacing`.
-
-    Args:
-        kind: folder of all items' files of this kind.
-        name: name of the item.
-        suffix: ending of the file's name, with its dot.
-    """
-    kind.mkdir(parents=True, exist_ok=True)
-    return kind / f"{_own_name(name, _NAME_BYTES - len(f'{suffix}.partial'))}{suffix}"
-
-
-def _own_name(name: str, most_bytes: int) -> str:
-    stem = re.sub(r"[^\w.-]+", "-", normalize("NFC", Path(name).stem))[:80]
-    return f"{cut(stem, most_bytes)}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def cut(text: str, most_bytes: int) -> str:

@@ -199,7 +199,7 @@ def _workers(count: int) -> Iterator[Callable[..., Future[Any]]]:
         yield _at_once
         return
     try:
-        with process_pool(count, __name__) as pool:
+        with process_pool(count) as pool:
             yield pool.submit
     except BrokenProcessPool as error:
         raise ChildProcessError(

@@ -286,7 +286,7 @@ class RulesPool:
             return
         source = iter(reports)
         try:
-            with process_pool(self._processes, __name__, _start_worker, *self._files) as pool:
+            with process_pool(self._processes, _start_worker, *self._files) as pool:
                 # batches bound the memory, since an archive may hold 200,000 reports
                 while batch := list(islice(source, 512 * self._processes)):
                     yield from pool.map(_work, batch, chunksize=32)

@@ -8,8 +8,9 @@ from radzero.images import RadiographError
 from radzero.images.radiograph import DicomHeader
 from radzero.prediction.output_folder import item_folder
 from radzero.prediction.reading import Reading, SentenceMap
-from radzero.prediction.writers.writer import Writer
+from radzero.prediction.writers.writer import Writer, WriterOptions
 from radzero.results.header import ResultError, result_header
+from radzero.results.kinds import result_kinds
 from radzero.results.making import ResultBuilder
 
 
@@ -20,15 +21,24 @@ class DicomWriter(Writer):
     file_keys: ClassVar[tuple[str, ...]] = ("results",)
     needs_header: ClassVar[bool] = True
 
+    def __init__(self, options: WriterOptions) -> None:
+        """Take the kinds that ``options`` names, or all.
+
+        Raises:
+            ImportError: see :func:`radzero.results.kinds.require_highdicom`.
+        """
+        super().__init__(options)
+        self.kinds = options.results or result_kinds("all")
+
     def identity(self) -> dict[str, Any]:
         """Return the kinds."""
-        return {"results": list(self.options.results)}
+        return {"results": list(self.kinds)}
 
     def begin(self, reading: Reading, header: DicomHeader | None, folder: Path) -> "_Results":
         """Begin the results of a reading."""
         try:
             kept = result_header(header, reading.source)
-            builder = ResultBuilder(reading, kept, self.options.results, threshold=self.options.threshold)
+            builder = ResultBuilder(reading, kept, self.kinds, threshold=self.options.threshold)
         except (ResultError, RadiographError) as error:
             return _Results(reading, folder, None, str(error))
         return _Results(reading, folder, builder, "")

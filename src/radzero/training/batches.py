@@ -6,8 +6,11 @@ another number of workers. Every epoch gives each image to exactly one rank.
 
 import json
 import math
+import multiprocessing
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from radzero._files import write_whole
-from radzero._processes import end_with_parent, worker_context
+from radzero._processes import end_with_parent
 from radzero.errors import RadZeroError
 from radzero.images import Radiograph, RadiographError, read_radiograph
 from radzero.models.processor import RadZeroProcessor
@@ -291,10 +294,24 @@ def loader(films: TrainingDataset, plan: Iterable[list[Key]], *, workers: int) -
         num_workers=workers,
         collate_fn=Collate(films.processor, films.shape),
         pin_memory=torch.cuda.is_available(),
-        multiprocessing_context=worker_context(__name__) if workers else None,
+        multiprocessing_context=_worker_context() if workers else None,
         worker_init_fn=_end_with_parent,
         prefetch_factor=2 if workers else None,
     )
+
+
+def _worker_context() -> BaseContext:
+    """Return the multiprocessing context of the loader's processes.
+
+    A loader starts its processes anew for every split and epoch, and each import of torch and transformers takes four
+    seconds of a core. On Linux they are therefore forked from a server process that has imported this module once; it
+    is a fresh Python without threads or GPU. Elsewhere each is a fresh Python: Windows cannot fork, and libraries of
+    macOS may crash after a fork.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    multiprocessing.set_forkserver_preload([__name__])
+    return multiprocessing.get_context("forkserver")
 
 
 def _end_with_parent(worker: int) -> None:

@@ -135,7 +135,7 @@ def build_pool(
     progress(done)
     if missing:
         make = partial(_make_block, count=_BLOCK, seed=seed, size=size, folder=folder)
-        with process_pool(workers, __name__) as pool:
+        with process_pool(workers) as pool:
             for made in pool.map(make, missing):
                 done += made
                 progress(done)

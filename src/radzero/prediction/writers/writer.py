@@ -17,7 +17,7 @@ class WriterOptions:
 
     Attributes:
         threshold: threshold of contours and regions, 0..1.
-        results: names of kinds of DICOM results (:data:`radzero.results.RESULT_KINDS`).
+        results: names of kinds of DICOM results (:data:`radzero.results.RESULT_KINDS`); all kinds when empty.
     """
 
     threshold: float = 0.5
