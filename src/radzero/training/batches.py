@@ -303,10 +303,10 @@ def loader(films: TrainingDataset, plan: Iterable[list[Key]], *, workers: int) -
 def _worker_context() -> BaseContext:
     """Return the multiprocessing context of the loader's processes.
 
-    A loader starts its processes anew for every split and epoch, and each import of torch and transformers takes four
-    seconds of a core. On Linux they are therefore forked from a server process that has imported this module once; it
-    is a fresh Python without threads or GPU. Elsewhere each is a fresh Python: Windows cannot fork, and libraries of
-    macOS may crash after a fork.
+    A loader starts its processes anew for every stage of a run and every shard of a token cache, and each import of
+    torch and transformers takes four seconds of a core. On Linux they are therefore forked from a server process that
+    has imported this module once; it is a fresh Python without threads or GPU. Elsewhere each is a fresh Python:
+    Windows cannot fork, and libraries of macOS may crash after a fork.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
